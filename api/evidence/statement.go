@@ -1,0 +1,62 @@
+package evidence
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Types of statements and predicates.
+const (
+	StatementType              = "https://in-toto.io/Statement/v1"
+	PredicateTypeSecurityEvent = "https://ugallu.io/attestation/security-event/v1"
+	PredicateTypeEventResponse = "https://ugallu.io/attestation/event-response/v1"
+	PayloadType                = "application/vnd.in-toto+json"
+)
+
+// Statement is an in-toto Statement v1. The bytes that are signed are its canonical JSON.
+type Statement struct {
+	Type          string    `json:"_type"`
+	Subject       []Subject `json:"subject"`
+	PredicateType string    `json:"predicateType"`
+	Predicate     any       `json:"predicate"`
+}
+
+// Subject is a named digest.
+type Subject struct {
+	Name   string            `json:"name"`
+	Digest map[string]string `json:"digest"`
+}
+
+// SHA256Subject is a subject with one sha256 digest.
+func SHA256Subject(name, sha256 string) Subject {
+	return Subject{Name: name, Digest: map[string]string{"sha256": sha256}}
+}
+
+// SecurityEventPredicate is what a bundle says about an event; its subject is the event's spec in canonical JSON.
+type SecurityEventPredicate struct {
+	Event     Reference       `json:"event"`
+	CreatedAt time.Time       `json:"createdAt"`
+	Spec      json.RawMessage `json:"spec"`
+	Attestor  Attestor        `json:"attestor"`
+}
+
+// EventResponsePredicate is what a bundle says about a finished response; its subjects are the canonical
+// {spec,outcome} and every artifact.
+type EventResponsePredicate struct {
+	Response    Reference       `json:"response"`
+	IncidentUID string          `json:"incidentUid"`
+	Step        string          `json:"step"`
+	Spec        json.RawMessage `json:"spec"`
+	// Outcome is the response's status as the executor closed it.
+	Outcome   json.RawMessage `json:"outcome"`
+	Artifacts []Artifact      `json:"artifacts"`
+	// Previous is the sha256 of the payload of the statement before this one in the incident; empty on the first.
+	Previous string   `json:"previous,omitempty"`
+	Attestor Attestor `json:"attestor"`
+}
+
+// Attestor is who signed.
+type Attestor struct {
+	Account string    `json:"account"`
+	At      time.Time `json:"at"`
+}

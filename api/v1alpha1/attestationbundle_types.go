@@ -1,0 +1,145 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// AttestedKind is the kind of object that a bundle attests.
+// +kubebuilder:validation:Enum=SecurityEvent;EventResponse;Incident
+type AttestedKind string
+
+// Attested kinds.
+const (
+	AttestedSecurityEvent AttestedKind = "SecurityEvent"
+	AttestedEventResponse AttestedKind = "EventResponse"
+	AttestedIncident      AttestedKind = "Incident"
+)
+
+// AttestedFor names the object that a bundle attests.
+type AttestedFor struct {
+	// kind of the object.
+	// +required
+	Kind AttestedKind `json:"kind"`
+	Ref  `json:",inline"`
+}
+
+// AttestationBundleSpec says what is attested.
+type AttestationBundleSpec struct {
+	// attestedFor names the object.
+	// +required
+	AttestedFor AttestedFor `json:"attestedFor"`
+	// incidentUID of the object's incident; empty for a trigger.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	IncidentUID string `json:"incidentUID,omitempty"`
+}
+
+// BundlePhase is how far the attestation came.
+// +kubebuilder:validation:Enum=Pending;Signed;Logged;Sealed;Failed
+type BundlePhase string
+
+// Bundle phases.
+const (
+	BundlePending BundlePhase = "Pending"
+	BundleSigned  BundlePhase = "Signed"
+	BundleLogged  BundlePhase = "Logged"
+	BundleSealed  BundlePhase = "Sealed"
+	BundleFailed  BundlePhase = "Failed"
+)
+
+// ObservedObject is what the read-back workload found in the store.
+type ObservedObject struct {
+	// key read.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Key string `json:"key"`
+	// versionId read.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	VersionID string `json:"versionId"`
+	// sha256 of the bytes that came back.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	SHA256 string `json:"sha256"`
+	// size of the bytes that came back.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Size int64 `json:"size"`
+	// retainUntil as the store reports it.
+	// +required
+	RetainUntil metav1.Time `json:"retainUntil"`
+	// lockMode as the store reports it.
+	// +required
+	LockMode LockMode `json:"lockMode"`
+}
+
+// AttestationBundleStatus records each stage before the next one acts.
+type AttestationBundleStatus struct {
+	// conditions: ReadBack, Signed, Logged, Sealed.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// phase computed from the conditions.
+	// +optional
+	Phase BundlePhase `json:"phase,omitempty"`
+	// observed objects. Written by the read-back workload alone.
+	// +optional
+	// +listType=map
+	// +listMapKey=key
+	// +kubebuilder:validation:MaxItems=1024
+	Observed []ObservedObject `json:"observed,omitempty"`
+	// staged is the signed envelope, persisted before it is logged.
+	// +optional
+	// +kubebuilder:validation:MaxLength=524288
+	Staged []byte `json:"staged,omitempty"`
+	// statementDigest is the sha256 of the signed payload.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	StatementDigest string `json:"statementDigest,omitempty"`
+	// signer is the certificate identity or the key id that signed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Signer string `json:"signer,omitempty"`
+	// logIndex in the transparency log.
+	// +optional
+	LogIndex *int64 `json:"logIndex,omitempty"`
+	// timestamp by the time-stamping authority.
+	// +optional
+	Timestamp *metav1.Time `json:"timestamp,omitempty"`
+	// object that holds the bundle in the write-once store.
+	// +optional
+	Object *StoredObject `json:"object,omitempty"`
+}
+
+// AttestationBundle is the signed record of one event or response.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=ab
+// +kubebuilder:selectablefield:JSONPath=`.spec.incidentUID`
+// +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.attestedFor.kind`
+// +kubebuilder:printcolumn:name="For",type=string,JSONPath=`.spec.attestedFor.name`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Log-Index",type=integer,JSONPath=`.status.logIndex`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type AttestationBundle struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what is attested.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec is immutable: a bundle attests one object"
+	Spec AttestationBundleSpec `json:"spec"`
+	// status is how far it came.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.object) || (has(self.object) && self.object == oldSelf.object)",message="status.object is immutable once set: the first bundle stored wins"
+	Status AttestationBundleStatus `json:"status,omitempty"`
+}
+
+// AttestationBundleList is a list of bundles.
+// +kubebuilder:object:root=true
+type AttestationBundleList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []AttestationBundle `json:"items"`
+}

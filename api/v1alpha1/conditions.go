@@ -1,0 +1,58 @@
+package v1alpha1
+
+// Condition types. Every condition carries a reason from this file and a message that tells an operator what to do.
+const (
+	// ConditionMatched on an event is True when it opened an incident; False carries the reason why not.
+	ConditionMatched = "Matched"
+	// ConditionAttestationOverdue on an event is True when it waits for its seal longer than it should.
+	ConditionAttestationOverdue = "AttestationOverdue"
+
+	// ConditionComplete on a response is True when the step is done, False when it ended otherwise.
+	ConditionComplete = "Complete"
+
+	// ConditionContained on an incident is True while the pod is cut off; it is a state, not a milestone.
+	ConditionContained = "Contained"
+	// ConditionCaptured is True once every artifact is stored.
+	ConditionCaptured = "Captured"
+	// ConditionUploaded is True once the manifest is stored and read back.
+	ConditionUploaded = "Uploaded"
+	// ConditionAttested is True once every response so far is sealed.
+	ConditionAttested = "Attested"
+	// ConditionAcknowledged is True once enough authorised accounts acknowledged.
+	ConditionAcknowledged = "Acknowledged"
+	// ConditionReleased is True once the pod is let go.
+	ConditionReleased = "Released"
+	// ConditionFailed is True once a step before the manifest failed for good.
+	ConditionFailed = "Failed"
+
+	// ConditionReady on a configuration is True when it can be used as it stands.
+	ConditionReady = "Ready"
+
+	// ConditionReadBack on a bundle is True once every object named was read back with the asserted digest.
+	ConditionReadBack = "ReadBack"
+	// ConditionSigned on a bundle is True once the envelope is persisted.
+	ConditionSigned = "Signed"
+	// ConditionLogged on a bundle is True once the log's entry and a timestamp are in the bundle.
+	ConditionLogged = "Logged"
+	// ConditionSealed on a bundle is True once the bundle is locked in the write-once store.
+	ConditionSealed = "Sealed"
+)
+
+// Condition reasons that several writers share. Reasons of a mismatch stand in controller/internal/match.
+const (
+	ReasonIncidentOpened    = "IncidentOpened"
+	ReasonWaiting           = "Waiting"
+	ReasonRunning           = "Running"
+	ReasonSucceeded         = "Succeeded"
+	ReasonPartial           = "Partial"
+	ReasonFailed            = "Failed"
+	ReasonDeadlineExceeded  = "DeadlineExceeded"
+	ReasonOrderRefused      = "OrderRefused"
+	ReasonReleased          = "Released"
+	ReasonConfigValid       = "ConfigValid"
+	ReasonConfigInvalid     = "ConfigInvalid"
+	ReasonStoreUnreachable  = "StoreUnreachable"
+	ReasonDigestMismatch    = "DigestMismatch"
+	ReasonSignerUnavailable = "SignerUnavailable"
+	ReasonLogUnavailable    = "LogUnavailable"
+)

@@ -1,0 +1,203 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// WORMConfigSpec says which write-once store the cluster uses. Credentials are files that each workload mounts.
+// +kubebuilder:validation:XValidation:rule="self.endpoint.startsWith('https://') || self.insecureAllowHTTP",message="endpoint must be https:// unless insecureAllowHTTP is true"
+type WORMConfigSpec struct {
+	// endpoint of the S3 API, with scheme.
+	// +required
+	// +kubebuilder:validation:Pattern=`^https?://[^/]+$`
+	// +kubebuilder:validation:MaxLength=512
+	Endpoint string `json:"endpoint"`
+	// region of the bucket.
+	// +optional
+	// +kubebuilder:default=us-east-1
+	// +kubebuilder:validation:MaxLength=64
+	Region string `json:"region,omitempty"`
+	// bucket with Object Lock.
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=63
+	Bucket string `json:"bucket"`
+	// objectLock mode.
+	// +optional
+	// +kubebuilder:default=COMPLIANCE
+	ObjectLock LockMode `json:"objectLock,omitempty"`
+	// retainDays of what belongs to no incident.
+	// +optional
+	// +kubebuilder:default=365
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=36500
+	RetainDays int32 `json:"retainDays,omitempty"`
+	// caBundle that the endpoint's certificate must chain to, PEM; the system's roots when empty.
+	// +optional
+	// +kubebuilder:validation:MaxLength=65536
+	CABundle string `json:"caBundle,omitempty"`
+	// insecureAllowHTTP lets evidence travel unencrypted.
+	// +optional
+	InsecureAllowHTTP bool `json:"insecureAllowHTTP,omitempty"`
+}
+
+// PlatformStatus is the status of WORMConfig, AttestorConfig and TTLConfig.
+type PlatformStatus struct {
+	// conditions: Ready.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// observedGeneration of the spec that this status is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+}
+
+// WORMConfig is the cluster's one write-once store; its name is default.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Namespaced
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="metadata.name must be default: there is one WORMConfig"
+// +kubebuilder:printcolumn:name="Endpoint",type=string,JSONPath=`.spec.endpoint`
+// +kubebuilder:printcolumn:name="Bucket",type=string,JSONPath=`.spec.bucket`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+type WORMConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec as the operator wants it.
+	// +required
+	Spec WORMConfigSpec `json:"spec"`
+	// status as the controller found it.
+	// +optional
+	Status PlatformStatus `json:"status,omitempty"`
+}
+
+// WORMConfigList is a list of configurations.
+// +kubebuilder:object:root=true
+type WORMConfigList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []WORMConfig `json:"items"`
+}
+
+// SigningMode is where signatures come from.
+// +kubebuilder:validation:Enum=fulcio-keyless;openbao-transit
+type SigningMode string
+
+// Signing modes.
+const (
+	SigningFulcioKeyless  SigningMode = "fulcio-keyless"
+	SigningOpenBaoTransit SigningMode = "openbao-transit"
+)
+
+// TransitConfig is a key in a transit engine.
+type TransitConfig struct {
+	// address of the engine, with scheme.
+	// +required
+	// +kubebuilder:validation:Pattern=`^https?://[^/]+$`
+	// +kubebuilder:validation:MaxLength=512
+	Address string `json:"address"`
+	// key name.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9._-]+$`
+	// +kubebuilder:validation:MaxLength=128
+	Key string `json:"key"`
+	// mount path of the engine.
+	// +optional
+	// +kubebuilder:default=transit
+	// +kubebuilder:validation:MaxLength=128
+	Mount string `json:"mount,omitempty"`
+}
+
+// AttestorConfigSpec says how statements are signed, logged and time-stamped.
+// +kubebuilder:validation:XValidation:rule="!('openbao-transit' in self.signingModes) || has(self.transit)",message="transit is required for the signing mode openbao-transit"
+type AttestorConfigSpec struct {
+	// signingModes, at least one.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	SigningModes []SigningMode `json:"signingModes"`
+	// transit engine for openbao-transit.
+	// +optional
+	Transit *TransitConfig `json:"transit,omitempty"`
+	// rekorURL of the transparency log (Rekor v2).
+	// +required
+	// +kubebuilder:validation:Pattern=`^https?://[^/]+`
+	// +kubebuilder:validation:MaxLength=512
+	RekorURL string `json:"rekorURL"`
+	// timestampURL of the RFC 3161 time-stamping authority.
+	// +required
+	// +kubebuilder:validation:Pattern=`^https?://[^/]+`
+	// +kubebuilder:validation:MaxLength=512
+	TimestampURL string `json:"timestampURL"`
+	// trustedRootConfigMap in the same namespace holds trusted_root.json, and <key>.pub for each trusted signing key.
+	// +optional
+	// +kubebuilder:default=ugallu-trusted-root
+	// +kubebuilder:validation:MaxLength=253
+	TrustedRootConfigMap string `json:"trustedRootConfigMap,omitempty"`
+}
+
+// AttestorConfig is the cluster's one configuration of the attestor; its name is default.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Namespaced
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="metadata.name must be default: there is one AttestorConfig"
+// +kubebuilder:printcolumn:name="Modes",type=string,JSONPath=`.spec.signingModes`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+type AttestorConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec as the operator wants it.
+	// +required
+	Spec AttestorConfigSpec `json:"spec"`
+	// status as the attestor found it.
+	// +optional
+	Status PlatformStatus `json:"status,omitempty"`
+}
+
+// AttestorConfigList is a list of configurations.
+// +kubebuilder:object:root=true
+type AttestorConfigList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []AttestorConfig `json:"items"`
+}
+
+// TTLConfigSpec says how long objects stay in the cluster after their incident ended.
+type TTLConfigSpec struct {
+	// retainAfterRelease of incidents, their responses, events and bundles.
+	// +optional
+	// +kubebuilder:default="168h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="retainAfterRelease must not be negative"
+	RetainAfterRelease *metav1.Duration `json:"retainAfterRelease,omitempty"`
+	// archiveSnapshotEnabled writes an archive to the write-once store before deletion.
+	// +optional
+	// +kubebuilder:default=true
+	ArchiveSnapshotEnabled *bool `json:"archiveSnapshotEnabled,omitempty"`
+}
+
+// TTLConfig is the cluster's one configuration of expiry; its name is default.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Namespaced
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="metadata.name must be default: there is one TTLConfig"
+type TTLConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec as the operator wants it.
+	// +required
+	Spec TTLConfigSpec `json:"spec"`
+	// status as the controller found it.
+	// +optional
+	Status PlatformStatus `json:"status,omitempty"`
+}
+
+// TTLConfigList is a list of configurations.
+// +kubebuilder:object:root=true
+type TTLConfigList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []TTLConfig `json:"items"`
+}

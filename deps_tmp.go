@@ -1,0 +1,37 @@
+//go:build depstmp
+
+package forensics
+
+import (
+	_ "filippo.io/age"
+	_ "github.com/cilium/ebpf"
+	_ "github.com/cilium/ebpf/link"
+	_ "github.com/containerd/containerd/v2/client"
+	_ "github.com/containerd/errdefs"
+	_ "github.com/cyberphone/json-canonicalization/go/src/webpki.org/jsoncanonicalizer"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/in-toto/attestation/go/v1"
+	_ "github.com/klauspost/compress/zstd"
+	_ "github.com/minio/minio-go/v7"
+	_ "github.com/open-policy-agent/cert-controller/pkg/rotator"
+	_ "github.com/opencontainers/image-spec/specs-go/v1"
+	_ "github.com/openbao/openbao/api/v2"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	_ "github.com/sigstore/sigstore-go/pkg/sign"
+	_ "github.com/sigstore/sigstore-go/pkg/verify"
+	_ "github.com/sigstore/sigstore-go/pkg/root"
+	_ "github.com/sigstore/sigstore/pkg/signature/kms/hashivault"
+	_ "github.com/vishvananda/netlink"
+	_ "github.com/vishvananda/netns"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "k8s.io/api/core/v1"
+	_ "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	_ "k8s.io/apimachinery/pkg/apis/meta/v1"
+	_ "k8s.io/client-go/kubernetes"
+	_ "k8s.io/utils/clock"
+	_ "sigs.k8s.io/controller-runtime"
+	_ "sigs.k8s.io/controller-runtime/pkg/envtest"
+	_ "sigs.k8s.io/yaml"
+)
