@@ -14,7 +14,7 @@ type TriggerConfig struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8
 	Classes []EventClass `json:"classes,omitempty"`
-	// minSeverities that may open an incident.
+	// minSeverities that open an incident: the lowest one listed, and every one above it.
 	// +optional
 	// +listType=set
 	// +kubebuilder:default={high,critical}
