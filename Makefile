@@ -1,0 +1,86 @@
+# Every target with a ## sentence shows up in `make help`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export CGO_ENABLED ?= 0
+export GOFLAGS ?= -buildvcs=false
+export GOTOOLCHAIN ?= local
+
+GO        ?= go
+TOOL      := $(GO) tool -modfile=hack/tools.mod
+LINT      := bin/golangci-lint
+CLUSTER   := $(GO) run ./hack/cmd/cluster
+SERVERS   := $(GO) run ./hack/cmd/servers
+RUN       ?= .
+BENCH     ?= .
+BENCHTIME ?= 3x
+TIMEOUT   ?= 40m
+
+.PHONY: help
+help: ## This text
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Cluster, servers, install, and the recipe played through to verified evidence
+	@$(GO) run ./hack/cmd/demo
+
+.PHONY: test
+test: unit integration ## Every test: unit, envtest, and integration on kind
+
+.PHONY: unit
+unit: ## Unit, kernel and API-server tests; no cluster needed
+	@assets="$$($(CLUSTER) envtest)"; servers="$$($(SERVERS))"; \
+	 export KUBEBUILDER_ASSETS="$$assets"; eval "$$servers"; \
+	 $(GO) test -timeout $(TIMEOUT) ./...
+
+.PHONY: integration
+integration: cluster ## Integration tests on the cluster that is up, or brought up; RUN=<regexp> runs some
+	@$(CLUSTER) install
+	@FORENSICS_ENV="$$($(CLUSTER) env)" $(GO) test -tags integration -count=1 -v -timeout $(TIMEOUT) -run '$(RUN)' ./integration/...
+
+.PHONY: soak
+soak: cluster ## What takes minutes by nature: crash matrices and outages
+	@$(CLUSTER) install
+	@FORENSICS_ENV="$$($(CLUSTER) env)" FORENSICS_SOAK=1 $(GO) test -tags integration -count=1 -v -timeout 120m -run '$(RUN)' ./integration/...
+
+.PHONY: bench
+bench: cluster ## Benchmarks in Go's format; BENCH=<regexp> runs some
+	@$(CLUSTER) install
+	@assets="$$($(CLUSTER) envtest)"; servers="$$($(SERVERS))"; \
+	 export KUBEBUILDER_ASSETS="$$assets" FORENSICS_ENV="$$($(CLUSTER) env)"; eval "$$servers"; \
+	 $(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout $(TIMEOUT) ./nodeagent/... ./controller/... ./webhook/... ./internal/... ; \
+	 $(GO) test -p 1 -tags integration -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout $(TIMEOUT) ./integration/...
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint, which checks meaning, and gofumpt
+	@$(LINT) run ./...
+
+$(LINT): hack/tools.mod hack/tools.sum
+	@mkdir -p bin
+	@$(GO) build -modfile=hack/tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: generate
+generate: ## Deepcopy, CRDs, RBAC and eBPF objects (clang-14 and libbpf-dev for the last)
+	@$(TOOL) controller-gen object paths=./api/...
+	@$(TOOL) controller-gen crd:crdVersions=v1 paths=./api/... output:crd:dir=manifests/crds
+	@$(GO) generate ./...
+
+.PHONY: verify
+verify: generate ## Generated code, go.mod and formatting are what they should be, or the diff
+	@$(GO) mod tidy
+	@$(TOOL) gofumpt -l -w $$(git ls-files '*.go' | grep -v zz_generated)
+	@git diff --exit-code
+
+.PHONY: images
+images: ## Build the three images and push them to the cluster's registry
+	@$(CLUSTER) images
+
+.PHONY: cluster
+cluster: ## The kind cluster, built from source where no image can be pulled
+	@$(CLUSTER) up
+
+.PHONY: clean
+clean: ## Delete the cluster and stop the engine if it was started here; built artefacts stay cached
+	@$(CLUSTER) down
