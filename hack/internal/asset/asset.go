@@ -90,7 +90,7 @@ func (p Program) build(ctx context.Context, dir string) (err error) {
 		target = filepath.Join(out, p.Binary)
 	}
 	args := []string{"go", "build", "-trimpath", "-tags", p.Tags, "-ldflags", "-s -w " + p.LDFlags, "-o", target}
-	build := step.Command{Dir: source, Env: buildEnv(), Timeout: 40 * time.Minute, Args: append(args, p.Packages...)}
+	build := step.Command{Dir: source, Env: Env(), Timeout: 40 * time.Minute, Args: append(args, p.Packages...)}
 	if _, err := build.Run(ctx); err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (p Program) scratchModule(ctx context.Context, dir string) error {
 		return fmt.Errorf("write go.mod: %w", err)
 	}
 	for _, pkg := range p.Packages {
-		get := step.Command{Dir: dir, Env: buildEnv(), Args: []string{"go", "get", pkg + "@" + p.Version}}
+		get := step.Command{Dir: dir, Env: Env(), Args: []string{"go", "get", pkg + "@" + p.Version}}
 		if _, err := get.Run(ctx); err != nil {
 			return err
 		}
@@ -118,6 +118,7 @@ func (p Program) scratchModule(ctx context.Context, dir string) error {
 	return nil
 }
 
-func buildEnv() []string {
+// Env is what every go command of a build runs with.
+func Env() []string {
 	return []string{"CGO_ENABLED=0", "GOWORK=off", "GOTOOLCHAIN=local", "GOFLAGS=-buildvcs=false"}
 }

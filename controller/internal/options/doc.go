@@ -1,0 +1,2 @@
+// Package options parses the controller's flags and the pod's own identity into one validated value.
+package options

@@ -1,0 +1,95 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=cilium.io,resources=ciliumnetworkpolicies,verbs=get;list;watch;create;patch;delete
+
+// Policies applies, repairs and removes the deny-all policies of pods.
+type Policies struct {
+	client   client.Client
+	live     client.Reader
+	detector *Detector
+	clock    clock.PassiveClock
+}
+
+// New writes through c and reads through live, which bypasses every cache: a policy that somebody removed a moment
+// ago must not be taken for one that stands.
+func New(c client.Client, live client.Reader, detector *Detector, clock clock.PassiveClock) *Policies {
+	return &Policies{client: c, live: live, detector: detector, clock: clock}
+}
+
+// Ensure makes the pod's policy stand and returns its record. With known nil it is applied for the first time, with the
+// backend found now; otherwise the known one is kept when it is intact, and applied again and counted when it is not.
+// labels are the pod's, which say what other policies select it.
+func (p *Policies) Ensure(
+	ctx context.Context, pod v1alpha1.PodRef, labels map[string]string, known *v1alpha1.AppliedPolicy,
+) (*v1alpha1.AppliedPolicy, error) {
+	if known == nil {
+		return p.first(ctx, pod, labels)
+	}
+	current := &unstructured.Unstructured{}
+	current.SetGroupVersionKind(Kind(known.Backend))
+	err := p.live.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: Name(pod.UID)}, current)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("read policy %s/%s: %w", pod.Namespace, Name(pod.UID), err)
+	}
+	if err == nil && string(current.GetUID()) == known.Ref.UID && intact(current, pod) {
+		return known, nil
+	}
+	again := known.DeepCopy()
+	if again.Ref, err = p.apply(ctx, known.Backend, pod); err != nil {
+		return nil, err
+	}
+	again.Reapplied++
+	return again, nil
+}
+
+func (p *Policies) first(ctx context.Context, pod v1alpha1.PodRef, labels map[string]string) (*v1alpha1.AppliedPolicy, error) {
+	backend, err := p.detector.Backend(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := p.apply(ctx, backend, pod)
+	if err != nil {
+		return nil, err
+	}
+	applied := &v1alpha1.AppliedPolicy{Backend: backend, Ref: ref, AppliedAt: metav1.NewMicroTime(p.clock.Now())}
+	if applied.Others, err = p.others(ctx, backend, pod, labels); err != nil {
+		return nil, err
+	}
+	return applied, nil
+}
+
+func (p *Policies) apply(ctx context.Context, backend v1alpha1.FreezeBackend, pod v1alpha1.PodRef) (v1alpha1.Ref, error) {
+	policy := shape(backend, pod)
+	err := p.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(policy), client.FieldOwner(FieldOwner), client.ForceOwnership)
+	if err != nil {
+		return v1alpha1.Ref{}, fmt.Errorf("apply %s %s/%s: %w", policy.GetKind(), pod.Namespace, policy.GetName(), err)
+	}
+	return v1alpha1.Ref{Name: policy.GetName(), UID: string(policy.GetUID())}, nil
+}
+
+// Remove deletes the pod's policy; one that is gone, or whose kind is gone, is success.
+func (p *Policies) Remove(ctx context.Context, pod v1alpha1.PodRef, backend v1alpha1.FreezeBackend) error {
+	policy := &unstructured.Unstructured{}
+	policy.SetGroupVersionKind(Kind(backend))
+	policy.SetNamespace(pod.Namespace)
+	policy.SetName(Name(pod.UID))
+	err := p.client.Delete(ctx, policy)
+	if err != nil && !apierrors.IsNotFound(err) && !isNoMatch(err) {
+		return fmt.Errorf("delete %s %s/%s: %w", policy.GetKind(), pod.Namespace, policy.GetName(), err)
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package attest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// publicKey is a trusted or signing key with the identifier that bundles carry as its hint.
+type publicKey struct {
+	key *ecdsa.PublicKey
+	der []byte
+	id  string
+}
+
+// parsePublicKey takes PKIX PEM of a P-256 key, the one kind whose signatures the log's entries are made for here.
+func parsePublicKey(data []byte) (publicKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return publicKey{}, errors.New("public key is not PEM")
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return publicKey{}, fmt.Errorf("parse public key: %w", err)
+	}
+	key, ok := parsed.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return publicKey{}, errors.New("public key is not ECDSA P-256")
+	}
+	sum := sha256.Sum256(block.Bytes)
+	return publicKey{key: key, der: block.Bytes, id: base64.StdEncoding.EncodeToString(sum[:])}, nil
+}
+
+func (k publicKey) pem() []byte { return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.der}) }

@@ -1,0 +1,340 @@
+package archive_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/nodeagent/internal/archive"
+)
+
+func write(t testing.TB, root string, options archive.Options) ([]byte, archive.Result) {
+	t.Helper()
+	var out bytes.Buffer
+	result, err := archive.Write(t.Context(), &out, root, options)
+	must(t, err)
+	return out.Bytes(), result
+}
+
+// extract lets GNU tar, which shares no code with us, unpack an archive.
+func extract(t testing.TB, data []byte, compression string) string {
+	t.Helper()
+	target := t.TempDir()
+	command := exec.Command("tar", "--extract", compression, "--file=-", "--directory="+target, "--numeric-owner",
+		"--same-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--delay-directory-restore")
+	command.Stdin = bytes.NewReader(data)
+	command.Env = append(os.Environ(), "LC_ALL=C")
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("tar: %v\n%s", err, output)
+	}
+	return target
+}
+
+func TestWriteRoundTripsThroughGNUTar(t *testing.T) {
+	for compression, format := range map[string]archive.Format{"--zstd": archive.Zstd, "--gzip": archive.Gzip} {
+		t.Run(string(format), func(t *testing.T) {
+			root := makeTree(t)
+			want := scan(t, root)
+			data, result := write(t, root, archive.Options{Format: format})
+			if diff := cmp.Diff([]evidence.Gap{}, result.Gaps); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s", diff)
+			}
+			if got := int64(len(want)); result.Entries != got {
+				t.Errorf("%d entries, the tree has %d", result.Entries, got)
+			}
+			if result.SHA256 != evidence.Digest(data) || result.BytesWritten != int64(len(data)) {
+				t.Error("digest or size is not that of the stream")
+			}
+			if diff := cmp.Diff(want, scan(t, extract(t, data, compression))); diff != "" {
+				t.Errorf("extracted tree (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// open decompresses an archive.
+func open(t testing.TB, data []byte) *tar.Reader {
+	t.Helper()
+	reader, err := zstd.NewReader(bytes.NewReader(data))
+	must(t, err)
+	t.Cleanup(reader.Close)
+	return tar.NewReader(reader)
+}
+
+func TestWriteKeepsBirthAccessAndChangeTimes(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "file")
+	must(t, os.WriteFile(path, []byte("x"), 0o600))
+	var want unix.Statx_t
+	must(t, unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &want))
+	data, _ := write(t, root, archive.Options{})
+	reader := open(t, data)
+	for {
+		header, err := reader.Next()
+		must(t, err)
+		if header.Name != "file" {
+			continue
+		}
+		if got := header.AccessTime.UnixNano(); got != unixNano(want.Atime) {
+			t.Errorf("access time %d, want %d", got, unixNano(want.Atime))
+		}
+		if got := header.ChangeTime.UnixNano(); got != unixNano(want.Ctime) {
+			t.Errorf("change time %d, want %d", got, unixNano(want.Ctime))
+		}
+		born := fmt.Sprintf("%d.%09d", want.Btime.Sec, want.Btime.Nsec)
+		if got := header.PAXRecords["LIBARCHIVE.creationtime"]; got != born {
+			t.Errorf("birth %s, want %s", got, born)
+		}
+		break
+	}
+	var after unix.Stat_t
+	must(t, unix.Stat(path, &after))
+	if after.Atim.Nano() != unixNano(want.Atime) {
+		t.Error("reading changed the access time")
+	}
+}
+
+func unixNano(at unix.StatxTimestamp) int64 { return at.Sec*1e9 + int64(at.Nsec) }
+
+func TestWriteIsDeterministicAndItsRootCanBeRecomputed(t *testing.T) {
+	root := makeTree(t)
+	_, first := write(t, root, archive.Options{})
+	data, second := write(t, root, archive.Options{})
+	if first.MerkleRoot != second.MerkleRoot || first.SHA256 != second.SHA256 {
+		t.Errorf("two runs differ: %+v, %+v", first, second)
+	}
+	var names []string
+	for reader := open(t, data); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		names = append(names, header.Name)
+	}
+	if names[0] != "./" {
+		t.Errorf("first entry is %q, want the root", names[0])
+	}
+}
+
+// TestWriteLeavesComeFromTheArchiveAlone recomputes the Merkle root from a small archive, as an outside verifier would.
+func TestWriteLeavesComeFromTheArchiveAlone(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "b"), []byte("content"), 0o640))
+	must(t, os.Symlink("b", filepath.Join(root, "c")))
+	data, result := write(t, root, archive.Options{})
+	var tree evidence.MerkleTree
+	for reader := open(t, data); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		content, err := io.ReadAll(reader)
+		must(t, err)
+		entry := evidence.Entry{
+			Path: filepath.Clean(header.Name), Mode: uint32(header.Mode), UID: uint32(header.Uid), GID: uint32(header.Gid),
+			Size: header.Size, Link: header.Linkname, ModTime: header.PAXRecords["mtime"],
+		}
+		switch header.Typeflag {
+		case tar.TypeReg:
+			entry.Type, entry.SHA256 = evidence.EntryFile, evidence.Digest(content)
+		case tar.TypeSymlink:
+			entry.Type = evidence.EntrySymlink
+		case tar.TypeDir:
+			entry.Type = evidence.EntryDirectory
+		}
+		must(t, tree.Add(&entry))
+	}
+	if got := tree.Root(); got != result.MerkleRoot {
+		t.Errorf("recomputed root %s, reported %s", got, result.MerkleRoot)
+	}
+}
+
+// lines parses a gaps stream.
+func lines(t testing.TB, data []byte) []archive.Gap {
+	t.Helper()
+	var gaps []archive.Gap
+	for decoder := json.NewDecoder(bytes.NewReader(data)); ; {
+		var gap archive.Gap
+		err := decoder.Decode(&gap)
+		if errors.Is(err, io.EOF) {
+			return gaps
+		}
+		must(t, err)
+		gaps = append(gaps, gap)
+	}
+}
+
+func TestWriteNamesWhatItCannotArchive(t *testing.T) {
+	requireRoot(t)
+	root := t.TempDir()
+	listener, err := net.Listen("unix", filepath.Join(root, "sock\xff"))
+	must(t, err)
+	defer func() { must(t, listener.Close()) }()
+	must(t, os.Mkdir(filepath.Join(root, "mounted"), 0o755))
+	must(t, unix.Mount("tmpfs", filepath.Join(root, "mounted"), "tmpfs", 0, "size=1m"))
+	defer func() { must(t, unix.Unmount(filepath.Join(root, "mounted"), 0)) }()
+	must(t, os.WriteFile(filepath.Join(root, "mounted", "hidden"), nil, 0o600))
+
+	var stream bytes.Buffer
+	_, result := write(t, root, archive.Options{Gaps: &stream, Artifact: "web/rootfs.tar.zst"})
+	counts := map[string]int64{}
+	for _, gap := range result.Gaps {
+		counts[gap.Reason] = gap.Count
+	}
+	if diff := cmp.Diff(map[string]int64{archive.GapSocket: 1, archive.GapMountPoint: 1}, counts); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	gaps := lines(t, stream.Bytes())
+	if len(gaps) != 2 || gaps[0].Path != "mounted" || string(gaps[1].PathBytes) != "sock\xff" {
+		t.Errorf("gaps stream: %+v", gaps)
+	}
+	if gaps[1].Entry == nil || gaps[1].Entry.Type != evidence.EntrySocket || gaps[0].Artifact != "web/rootfs.tar.zst" {
+		t.Errorf("gaps stream lacks the socket's entry or the artifact: %+v", gaps)
+	}
+	if result.Entries != 2 {
+		t.Errorf("%d entries, want the root and the folder mounted on", result.Entries)
+	}
+}
+
+func TestWriteNeverAbortsOnAFileThatChanges(t *testing.T) {
+	tests := map[string]struct {
+		change func(file *os.File) error
+	}{
+		"shrinks":    {func(file *os.File) error { return file.Truncate(1 << 20) }},
+		"grows":      {func(file *os.File) error { return file.Truncate(64 << 20) }},
+		"rewritten":  {func(file *os.File) error { _, err := file.WriteAt([]byte("new"), 0); return err }},
+		"disappears": {func(file *os.File) error { return os.Remove(file.Name()) }},
+		"to nothing": {func(file *os.File) error { return file.Truncate(0) }},
+		"only chmod": {func(file *os.File) error { return file.Chmod(0o777) }},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			const size = 8 << 20
+			root := t.TempDir()
+			file, err := os.Create(filepath.Join(root, "a"))
+			must(t, err)
+			defer func() { must(t, file.Close()) }()
+			_, err = file.Write(bytes.Repeat([]byte("0123456789abcdef"), size/16))
+			must(t, err)
+			must(t, os.WriteFile(filepath.Join(root, "b"), []byte("after"), 0o600))
+			changed := false
+			data, result := write(t, root, archive.Options{Progress: func(p archive.Progress) {
+				if !changed && p.BytesRead > size/2 {
+					changed = true
+					must(t, test.change(file))
+				}
+			}})
+			if len(result.Gaps) != 1 || result.Gaps[0].Reason != archive.GapChangedWhileRead {
+				t.Errorf("gaps: %+v", result.Gaps)
+			}
+			sizes := map[string]int64{}
+			for reader := open(t, data); ; {
+				header, err := reader.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				must(t, err)
+				n, err := io.Copy(io.Discard, reader)
+				must(t, err)
+				sizes[header.Name] = n
+			}
+			if diff := cmp.Diff(map[string]int64{"./": 0, "a": size, "b": 5}, sizes); diff != "" {
+				t.Errorf("archived sizes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWriteStopsAtLimitsAndSaysSo(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "a-large"), make([]byte, 5000), 0o600))
+	for i := range 5 {
+		must(t, os.WriteFile(filepath.Join(root, fmt.Sprintf("b-%d", i)), make([]byte, 100), 0o600))
+	}
+	tests := map[string]struct {
+		options archive.Options
+		reason  string
+		entries int64
+	}{
+		"entries":  {archive.Options{MaxEntries: 3}, archive.GapMaxEntries, 3},
+		"bytes":    {archive.Options{MaxBytes: 1000}, archive.GapMaxBytes, 6},
+		"duration": {archive.Options{MaxDuration: time.Nanosecond}, archive.GapMaxDuration, 1},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			data, result := write(t, root, test.options)
+			if !result.Truncated || len(result.Gaps) != 1 || result.Gaps[0].Reason != test.reason {
+				t.Errorf("truncated %t, gaps %+v", result.Truncated, result.Gaps)
+			}
+			if result.Entries != test.entries {
+				t.Errorf("%d entries, want %d", result.Entries, test.entries)
+			}
+			extract(t, data, "--zstd")
+		})
+	}
+}
+
+func TestWriteReturnsTheErrorOfItsWriter(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "a"), []byte(strings.Repeat("0123456789", 5<<20)), 0o600))
+	want := errors.New("store is gone")
+	reader, out := io.Pipe()
+	must(t, reader.CloseWithError(want))
+	if _, err := archive.Write(t.Context(), out, root, archive.Options{}); !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
+
+func TestWriteEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := archive.Write(ctx, io.Discard, t.TempDir(), archive.Options{}); err != nil {
+		t.Errorf("an empty tree has nothing to cancel: %v", err)
+	}
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "a"), nil, 0o600))
+	if _, err := archive.Write(ctx, io.Discard, root, archive.Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want canceled", err)
+	}
+}
+
+func TestWriteRefusesALevelOutOfRange(t *testing.T) {
+	for _, options := range []archive.Options{{Level: -1}, {Level: 23}, {Format: archive.Gzip, Level: 10}, {Format: "lzma"}} {
+		if _, err := archive.Write(t.Context(), io.Discard, t.TempDir(), options); err == nil {
+			t.Errorf("%+v was accepted", options)
+		}
+	}
+}
+
+func TestGzipIsOneStreamToStandardReaders(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "a"), bytes.Repeat([]byte("x"), 10<<20), 0o600))
+	data, result := write(t, root, archive.Options{Format: archive.Gzip})
+	reader, err := gzip.NewReader(bytes.NewReader(data))
+	must(t, err)
+	n, err := io.Copy(io.Discard, reader)
+	must(t, err)
+	if n != result.BytesTar {
+		t.Errorf("%d bytes, want %d", n, result.BytesTar)
+	}
+}

@@ -1,0 +1,173 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+)
+
+// Labels that containerd's CRI plugin puts on every container of a pod.
+const (
+	labelPodUID    = "io.kubernetes.pod.uid"
+	labelContainer = "io.kubernetes.container.name"
+	labelKind      = "io.cri-containerd.kind"
+	kindSandbox    = "sandbox"
+)
+
+// Container is one container of a pod, running or not.
+type Container struct {
+	ID string
+	// Name in the pod; empty for the sandbox. A restarted container's predecessor has the same name.
+	Name      string
+	CreatedAt time.Time
+	// Process is the container's first process, 0 when it does not run.
+	Process int
+	// Cgroup is the container's cgroup2 folder, empty when it does not run or its folder is not known to be the pod's.
+	Cgroup string
+}
+
+// Pod is what of a pod is on this node.
+type Pod struct {
+	UID string
+	// Sandboxes of the pod: one, or more while a dead one waits for its removal.
+	Sandboxes []Container
+	// Containers of the pod, the newest first.
+	Containers []Container
+	// Cgroup is the pod's cgroup2 folder, parent of its containers'; empty when it is not known for certain.
+	Cgroup string
+	// Processes of the pod: every process in its cgroup, or the first of each container when that is not known.
+	Processes []int
+}
+
+// Lister finds pods through containerd.
+type Lister struct{ client *containerd.Client }
+
+// New returns a Lister on a client whose default namespace is the kubelet's. The caller closes the client.
+func New(client *containerd.Client) *Lister { return &Lister{client: client} }
+
+// Pod returns what of the pod is on this node. A pod that is gone has neither sandboxes nor containers; that is no error.
+func (l *Lister) Pod(ctx context.Context, uid string) (Pod, error) {
+	list, err := l.client.Containers(ctx, fmt.Sprintf("labels.%q==%s", labelPodUID, uid))
+	if err != nil {
+		return Pod{}, fmt.Errorf("list the containers of pod %s: %w", uid, err)
+	}
+	described := make([]described, len(list))
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, container := range list {
+		group.Go(func() (err error) {
+			described[i], err = describe(groupCtx, container)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return Pod{}, err
+	}
+	pod := Pod{UID: uid}
+	for _, d := range described {
+		switch {
+		case d.container.ID == "":
+		case d.sandbox:
+			pod.Sandboxes = append(pod.Sandboxes, d.container)
+		default:
+			pod.Containers = append(pod.Containers, d.container)
+		}
+	}
+	sort.Slice(pod.Containers, func(i, j int) bool {
+		return pod.Containers[i].CreatedAt.After(pod.Containers[j].CreatedAt)
+	})
+	return pod, pod.locate()
+}
+
+// PodOf returns the uid of the pod that a container belongs to, empty when it belongs to none or is gone.
+func (l *Lister) PodOf(ctx context.Context, containerID string) (string, error) {
+	container, err := l.client.LoadContainer(ctx, containerID)
+	if errdefs.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("load container %s: %w", containerID, err)
+	}
+	labels, err := container.Labels(ctx)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return "", fmt.Errorf("read the labels of container %s: %w", containerID, err)
+	}
+	return labels[labelPodUID], nil
+}
+
+// described is a container and whether it is a sandbox; its ID is empty when it went away meanwhile.
+type described struct {
+	container Container
+	sandbox   bool
+}
+
+func describe(ctx context.Context, container containerd.Container) (described, error) {
+	info, err := container.Info(ctx, containerd.WithoutRefreshedMetadata)
+	if err != nil {
+		return described{}, fmt.Errorf("describe container %s: %w", container.ID(), err)
+	}
+	out := described{
+		container: Container{ID: info.ID, Name: info.Labels[labelContainer], CreatedAt: info.CreatedAt},
+		sandbox:   info.Labels[labelKind] == kindSandbox,
+	}
+	task, err := container.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return out, nil
+	}
+	if err != nil {
+		return described{}, fmt.Errorf("load the task of container %s: %w", info.ID, err)
+	}
+	status, err := task.Status(ctx)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return described{}, fmt.Errorf("read the status of container %s: %w", info.ID, err)
+	}
+	if err == nil && status.Status != containerd.Stopped {
+		out.container.Process = int(task.Pid())
+	}
+	return out, nil
+}
+
+// locate fills in the cgroups and processes.
+func (p *Pod) locate() error {
+	all := make([]*Container, 0, len(p.Sandboxes)+len(p.Containers))
+	for i := range p.Sandboxes {
+		all = append(all, &p.Sandboxes[i])
+	}
+	for i := range p.Containers {
+		all = append(all, &p.Containers[i])
+	}
+	first := make([]int, 0, len(all))
+	for _, container := range all {
+		if container.Process != 0 {
+			first = append(first, container.Process)
+		}
+	}
+	if len(first) == 0 {
+		return nil
+	}
+	p.Processes = first
+	found, err := folders(first)
+	if errors.Is(err, ErrNoCgroup) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the cgroups of pod %s: %w", p.UID, err)
+	}
+	for _, container := range all {
+		pod, own := split(found[container.Process], p.UID)
+		container.Cgroup = own
+		if pod != "" {
+			p.Cgroup = pod
+		}
+	}
+	if p.Cgroup == "" {
+		return nil
+	}
+	p.Processes, err = processes(p.Cgroup)
+	return err
+}

@@ -1,0 +1,2 @@
+// Package freeze stops every process of a container, and sets it going again.
+package freeze

@@ -1,0 +1,2 @@
+// Package acknowledge decides who may acknowledge an incident and stamps the acknowledgements that it admits.
+package acknowledge

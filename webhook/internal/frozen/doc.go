@@ -1,0 +1,2 @@
+// Package frozen refuses whatever would change, delete or enter a pod that an incident holds.
+package frozen

@@ -1,0 +1,2 @@
+// Package options turns the webhook's command line into a validated value.
+package options
