@@ -143,8 +143,7 @@ func recipePipeline(t *testing.T, term terminal, s *scene) {
 		}
 		parent = names[i]
 	}
-	var pod corev1.Pod
-	suite.look(t, client.ObjectKey{Namespace: sandbox, Name: suspect}, &pod)
+	pod := suite.pod(t, client.ObjectKey{Namespace: sandbox, Name: suspect})
 	if pod.Labels["ugallu.io/frozen"] != string(incident.UID) {
 		t.Errorf("the pod's label ugallu.io/frozen is %q, want %s", pod.Labels["ugallu.io/frozen"], incident.UID)
 	}
@@ -192,8 +191,7 @@ func recipeAcknowledge(t *testing.T, term terminal, s *scene, completed string) 
 	if unfreeze.Status.Phase != v1alpha1.ResponseSucceeded {
 		t.Errorf("podunfreeze is %q\n%s", unfreeze.Status.Phase, describe(unfreeze.Status.Conditions))
 	}
-	var pod corev1.Pod
-	suite.look(t, client.ObjectKey{Namespace: sandbox, Name: suspect}, &pod)
+	pod := suite.pod(t, client.ObjectKey{Namespace: sandbox, Name: suspect})
 	if label, still := pod.Labels["ugallu.io/frozen"]; still || pod.Status.Phase != corev1.PodRunning {
 		t.Errorf("the released pod is %s with label ugallu.io/frozen %q", pod.Status.Phase, label)
 	}

@@ -4,13 +4,11 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -98,19 +96,4 @@ func (c *cluster) strikeAfter(tb testing.TB, s *scene) {
 			tb.Error(err)
 		}
 	})
-}
-
-// gone waits until an object is not there any more.
-func (c *cluster) gone(ctx context.Context, key client.ObjectKey, object client.Object) error {
-	err := eventually(ctx, time.Minute, func(ctx context.Context) (bool, string, error) {
-		err := c.Get(ctx, key, object)
-		if apierrors.IsNotFound(err) {
-			return true, "", nil
-		}
-		return false, "still there", err
-	})
-	if err != nil {
-		return errors.Join(fmt.Errorf("%T %s does not go", object, key), err)
-	}
-	return nil
 }

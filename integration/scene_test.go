@@ -37,9 +37,7 @@ func (c *cluster) stage(tb testing.TB, containers ...corev1.Container) *scene {
 	namespace := "forensics-test-" + strings.ToLower(rand.Text()[:8])
 	c.must(tb, "create", "namespace", namespace)
 	c.startPod(tb, namespace, victimName, containers...)
-	s := &scene{namespace: namespace}
-	c.look(tb, client.ObjectKey{Namespace: namespace, Name: victimName}, &s.victim)
-	return s
+	return &scene{namespace: namespace, victim: c.pod(tb, client.ObjectKey{Namespace: namespace, Name: victimName})}
 }
 
 func (c *cluster) startPod(tb testing.TB, namespace, name string, containers ...corev1.Container) {
@@ -77,6 +75,19 @@ func (c *cluster) look(tb testing.TB, key client.ObjectKey, object client.Object
 	if err := c.Get(tb.Context(), key, object); err != nil {
 		tb.Fatalf("get %T %s: %v", object, key, err)
 	}
+}
+
+// pod reads a pod that must be there.
+func (c *cluster) pod(tb testing.TB, key client.ObjectKey) corev1.Pod {
+	tb.Helper()
+	var pod corev1.Pod
+	c.look(tb, key, &pod)
+	return pod
+}
+
+// suspect is where a scene's victim is.
+func (s *scene) suspect() client.ObjectKey {
+	return client.ObjectKey{Namespace: s.namespace, Name: victimName}
 }
 
 // exec runs a command in a container of a scene's pod; the program is not affected by the pod's network.

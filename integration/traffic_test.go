@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -38,8 +37,7 @@ func (c *cluster) receive(tb testing.TB, s *scene) string {
 	c.startPod(tb, s.namespace, receiverName, idle(receiverName))
 	c.installProbe(tb, s, receiverName, receiverName)
 	c.background(tb, s, receiverName, receiverName, "/tmp/probe sink "+sinkPort+" "+sinkLog)
-	var pod corev1.Pod
-	c.look(tb, client.ObjectKey{Namespace: s.namespace, Name: receiverName}, &pod)
+	pod := c.pod(tb, client.ObjectKey{Namespace: s.namespace, Name: receiverName})
 	return pod.Status.PodIP + ":" + sinkPort
 }
 

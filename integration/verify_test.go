@@ -5,7 +5,9 @@ package integration
 import (
 	"bytes"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -41,8 +43,9 @@ func (c *cluster) stranger(tb testing.TB) stranger {
 	}
 	keys := map[string]root.TimeConstrainedVerifier{}
 	for name, value := range published.Data {
-		if hint, is := strings.CutSuffix(name, ".pub"); is {
-			keys[hint] = key(tb, value)
+		if strings.HasSuffix(name, ".pub") {
+			hint, public := key(tb, value)
+			keys[hint] = public
 		}
 	}
 	if len(keys) == 0 {
@@ -62,7 +65,8 @@ func (c *cluster) stranger(tb testing.TB) stranger {
 	return stranger{verifier: verifier}
 }
 
-func key(tb testing.TB, text string) root.TimeConstrainedVerifier {
+// key reads a published key. A bundle names its key by base64 of the sha256 of the key in PKIX DER.
+func key(tb testing.TB, text string) (hint string, verifier root.TimeConstrainedVerifier) {
 	tb.Helper()
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
@@ -72,11 +76,12 @@ func key(tb testing.TB, text string) root.TimeConstrainedVerifier {
 	if err != nil {
 		tb.Fatalf("parse a published key: %v", err)
 	}
-	verifier, err := signature.LoadVerifier(public, crypto.SHA256)
+	loaded, err := signature.LoadVerifier(public, crypto.SHA256)
 	if err != nil {
 		tb.Fatalf("use a published key: %v", err)
 	}
-	return root.NewExpiringKey(verifier, time.Time{}, time.Time{})
+	sum := sha256.Sum256(block.Bytes)
+	return base64.StdEncoding.EncodeToString(sum[:]), root.NewExpiringKey(loaded, time.Time{}, time.Time{})
 }
 
 // statement is a verified in-toto statement with its predicate left as it was signed.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -28,24 +29,35 @@ import (
 	"ugallu.io/forensics/webhook/internal/options"
 )
 
+// +kubebuilder:rbac:groups="",resources=secrets,namespace=ugallu-system,verbs=create
+// +kubebuilder:rbac:groups="",resources=secrets,resourceNames=ugallu-acknowledgement-key,namespace=ugallu-system,verbs=get
+
 func main() {
-	if err := run(ctrl.SetupSignalHandler(), os.Args[1:]); err != nil {
+	if err := start(ctrl.SetupSignalHandler(), os.Args[1:]); err != nil {
 		slog.Error("webhook ends", "error", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+func start(ctx context.Context, args []string) error {
 	o, err := options.Parse(args)
 	if err != nil {
 		return err
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, nil)))
-	mgr, err := newManager(o)
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	return run(ctx, config, o)
+}
+
+func run(ctx context.Context, config *rest.Config, o options.Options) error {
+	mgr, err := newManager(config, o)
 	if err != nil {
 		return err
 	}
-	direct, err := client.New(mgr.GetConfig(), client.Options{Scheme: mgr.GetScheme()})
+	direct, err := client.New(config, client.Options{Scheme: mgr.GetScheme()})
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
@@ -64,17 +76,13 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-func newManager(o options.Options) (ctrl.Manager, error) {
+func newManager(config *rest.Config, o options.Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("register Kubernetes' objects: %w", err)
 	}
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("register our objects: %w", err)
-	}
-	config, err := ctrl.GetConfig()
-	if err != nil {
-		return nil, fmt.Errorf("find the API server: %w", err)
 	}
 	onlyCertificate := cache.ByObject{Namespaces: map[string]cache.Config{
 		v1alpha1.NamespaceSystem: {FieldSelector: fields.OneTermEqualSelector("metadata.name", certificate.SecretName)},

@@ -50,9 +50,21 @@ type EventResponsePredicate struct {
 	// Outcome is the response's status as the executor closed it.
 	Outcome   json.RawMessage `json:"outcome"`
 	Artifacts []Artifact      `json:"artifacts"`
+	// Attachments are the stored objects that belong to no artifact: the lists of gaps and of dropped flows.
+	Attachments []Segment `json:"attachments,omitempty"`
+	// ReadBack is the verdict of the workload that read the stored objects; absent when nothing was stored.
+	ReadBack *ReadBack `json:"readBack,omitempty"`
 	// Previous is the sha256 of the payload of the statement before this one in the incident; empty on the first.
 	Previous string   `json:"previous,omitempty"`
 	Attestor Attestor `json:"attestor"`
+}
+
+// ReadBack says whether the store returned what the executor asserts.
+type ReadBack struct {
+	By     string `json:"by"`
+	Agrees bool   `json:"agrees"`
+	// Message names what disagrees.
+	Message string `json:"message"`
 }
 
 // Attestor is who signed.

@@ -89,7 +89,7 @@ type AttestationBundleStatus struct {
 	// +listMapKey=key
 	// +kubebuilder:validation:MaxItems=1024
 	Observed []ObservedObject `json:"observed,omitempty"`
-	// staged is the signed envelope, persisted before it is logged.
+	// staged is the signed envelope, persisted before it is logged; from then on the bundle, until it is sealed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=524288
 	Staged []byte `json:"staged,omitempty"`

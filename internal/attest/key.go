@@ -36,4 +36,6 @@ func parsePublicKey(data []byte) (publicKey, error) {
 	return publicKey{key: key, der: block.Bytes, id: base64.StdEncoding.EncodeToString(sum[:])}, nil
 }
 
-func (k publicKey) pem() []byte { return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.der}) }
+func (k publicKey) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.der})
+}

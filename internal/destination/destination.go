@@ -30,7 +30,11 @@ func Open(ctx context.Context, reader client.Reader, credentialsDir, bucket stri
 	if err != nil {
 		return nil, err
 	}
-	return FromSpec(config.Spec, credentialsDir, bucket)
+	settings, err := storeConfig(config.Spec, credentialsDir, bucket)
+	if err != nil {
+		return nil, err
+	}
+	return worm.NewS3(settings)
 }
 
 // Config reads the cluster's one WORMConfig.
@@ -43,30 +47,29 @@ func Config(ctx context.Context, reader client.Reader) (*v1alpha1.WORMConfig, er
 	return &config, nil
 }
 
-// FromSpec is Open for a spec that the caller has read.
-func FromSpec(spec v1alpha1.WORMConfigSpec, credentialsDir, bucket string) (*worm.S3, error) {
+func storeConfig(spec v1alpha1.WORMConfigSpec, credentialsDir, bucket string) (worm.Config, error) {
 	if strings.HasPrefix(spec.Endpoint, "http://") && !spec.InsecureAllowHTTP {
-		return nil, fmt.Errorf("open store %s: %w", spec.Endpoint, ErrPlainHTTP)
+		return worm.Config{}, fmt.Errorf("open store %s: %w", spec.Endpoint, ErrPlainHTTP)
 	}
 	if bucket == "" {
 		bucket = spec.Bucket
 	}
 	accessKey, err := readCredential(credentialsDir, fileAccessKey)
 	if err != nil {
-		return nil, err
+		return worm.Config{}, err
 	}
 	secretKey, err := readCredential(credentialsDir, fileSecretKey)
 	if err != nil {
-		return nil, err
+		return worm.Config{}, err
 	}
-	return worm.NewS3(worm.Config{
+	return worm.Config{
 		Endpoint:  spec.Endpoint,
 		Region:    spec.Region,
 		Bucket:    bucket,
 		CABundle:  spec.CABundle,
 		AccessKey: accessKey,
 		SecretKey: secretKey,
-	})
+	}, nil
 }
 
 func readCredential(dir, name string) (string, error) {

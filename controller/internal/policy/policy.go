@@ -39,13 +39,11 @@ func (p *Policies) Ensure(
 	if known == nil {
 		return p.first(ctx, pod, labels)
 	}
-	current := &unstructured.Unstructured{}
-	current.SetGroupVersionKind(Kind(known.Backend))
-	err := p.live.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: Name(pod.UID)}, current)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("read policy %s/%s: %w", pod.Namespace, Name(pod.UID), err)
+	current, err := p.intact(ctx, known.Backend, pod)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil && string(current.GetUID()) == known.Ref.UID && intact(current, pod) {
+	if current != nil && string(current.GetUID()) == known.Ref.UID {
 		return known, nil
 	}
 	again := known.DeepCopy()
@@ -56,20 +54,47 @@ func (p *Policies) Ensure(
 	return again, nil
 }
 
+// first does not write when the policy stands already: another incident on the same pod, or this one before a crash.
 func (p *Policies) first(ctx context.Context, pod v1alpha1.PodRef, labels map[string]string) (*v1alpha1.AppliedPolicy, error) {
 	backend, err := p.detector.Backend(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ref, err := p.apply(ctx, backend, pod)
+	applied := &v1alpha1.AppliedPolicy{Backend: backend}
+	current, err := p.intact(ctx, backend, pod)
 	if err != nil {
 		return nil, err
 	}
-	applied := &v1alpha1.AppliedPolicy{Backend: backend, Ref: ref, AppliedAt: metav1.NewMicroTime(p.clock.Now())}
+	if current != nil {
+		applied.Ref = v1alpha1.Ref{Name: current.GetName(), UID: string(current.GetUID())}
+		applied.AppliedAt = metav1.NewMicroTime(current.GetCreationTimestamp().Time)
+	} else {
+		if applied.Ref, err = p.apply(ctx, backend, pod); err != nil {
+			return nil, err
+		}
+		applied.AppliedAt = metav1.NewMicroTime(p.clock.Now())
+	}
 	if applied.Others, err = p.others(ctx, backend, pod, labels); err != nil {
 		return nil, err
 	}
 	return applied, nil
+}
+
+// intact returns the pod's policy, or nil when there is none or it is not what was applied.
+func (p *Policies) intact(ctx context.Context, backend v1alpha1.FreezeBackend, pod v1alpha1.PodRef) (*unstructured.Unstructured, error) {
+	current := &unstructured.Unstructured{}
+	current.SetGroupVersionKind(Kind(backend))
+	err := p.live.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: Name(pod.UID)}, current)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read policy %s/%s: %w", pod.Namespace, Name(pod.UID), err)
+	}
+	if !intact(current, pod) {
+		return nil, nil
+	}
+	return current, nil
 }
 
 func (p *Policies) apply(ctx context.Context, backend v1alpha1.FreezeBackend, pod v1alpha1.PodRef) (v1alpha1.Ref, error) {

@@ -5,21 +5,61 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
-	"ugallu.io/forensics/hack/internal/asset"
+	"ugallu.io/forensics/hack/internal/kindcluster"
 	"ugallu.io/forensics/hack/internal/kubernetes"
+	"ugallu.io/forensics/hack/internal/state"
 )
 
+const usage = `usage: cluster VERB
+  up       make the cluster, or find it as it should be
+  down     remove the cluster and its registry
+  env      print the path of env.json, which says where everything is
+  envtest  print the folder with kube-apiserver, etcd and kubectl
+`
+
 func main() {
-	dir, err := kubernetes.Envtest(context.Background())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
-	fmt.Println(dir)
-	for _, p := range []asset.Program{kubernetes.Kind(), kubernetes.Containerd(), kubernetes.Node(), kubernetes.CoreDNS()} {
-		if _, err := p.Build(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
+}
+
+func run(ctx context.Context, args []string) error {
+	verbs := map[string]func(context.Context) error{"up": up, "down": kindcluster.Down, "env": env, "envtest": envtest}
+	if len(args) != 1 || verbs[args[0]] == nil {
+		return fmt.Errorf("which verb?\n%s", usage)
 	}
+	return verbs[args[0]](ctx)
+}
+
+func up(ctx context.Context) error {
+	_, err := kindcluster.Up(ctx)
+	return err
+}
+
+func env(context.Context) error {
+	if _, err := state.ReadEnv(); err != nil {
+		return err
+	}
+	path, err := state.Path("env.json")
+	if err != nil {
+		return err
+	}
+	fmt.Println(path)
+	return nil
+}
+
+func envtest(ctx context.Context) error {
+	dir, err := kubernetes.Envtest(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
 }

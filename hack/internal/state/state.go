@@ -2,7 +2,9 @@ package state
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -51,12 +53,12 @@ type Env struct {
 }
 
 // WriteEnv stores env.json.
-func WriteEnv(env Env) error { return writeJSON("env.json", env) }
+func WriteEnv(env Env) error { return Write("env.json", env) }
 
 // ReadEnv loads env.json; the error says how to make it.
 func ReadEnv() (Env, error) {
 	var env Env
-	err := readJSON("env.json", &env)
+	err := Read("env.json", &env)
 	if err != nil {
 		return Env{}, fmt.Errorf("no cluster is up, run `make cluster`: %w", err)
 	}
@@ -72,7 +74,8 @@ func Path(name string) (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-func writeJSON(name string, value any) error {
+// Write stores a value as JSON in a file of the cluster's folder.
+func Write(name string, value any) error {
 	path, err := Path(name)
 	if err != nil {
 		return err
@@ -87,7 +90,8 @@ func writeJSON(name string, value any) error {
 	return nil
 }
 
-func readJSON(name string, value any) error {
+// Read loads what Write stored; fs.ErrNotExist is in the error when there is no such file.
+func Read(name string, value any) error {
 	path, err := Path(name)
 	if err != nil {
 		return err
@@ -98,6 +102,18 @@ func readJSON(name string, value any) error {
 	}
 	if err := json.Unmarshal(raw, value); err != nil {
 		return fmt.Errorf("parse %s: %w", path, err)
+	}
+	return nil
+}
+
+// Forget removes a file of the cluster's folder; one that is not there is fine.
+func Forget(name string) error {
+	path, err := Path(name)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil
 }

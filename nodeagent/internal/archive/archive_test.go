@@ -114,8 +114,12 @@ func TestWriteKeepsBirthAccessAndChangeTimes(t *testing.T) {
 
 func unixNano(at unix.StatxTimestamp) int64 { return at.Sec*1e9 + int64(at.Nsec) }
 
-func TestWriteIsDeterministicAndItsRootCanBeRecomputed(t *testing.T) {
+func TestWriteIsDeterministic(t *testing.T) {
 	root := makeTree(t)
+	// As a View is: reading a link on a writable mount changes its access time.
+	must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
+	defer func() { must(t, unix.Unmount(root, 0)) }()
+	must(t, unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	_, first := write(t, root, archive.Options{})
 	data, second := write(t, root, archive.Options{})
 	if first.MerkleRoot != second.MerkleRoot || first.SHA256 != second.SHA256 {
@@ -135,8 +139,7 @@ func TestWriteIsDeterministicAndItsRootCanBeRecomputed(t *testing.T) {
 	}
 }
 
-// TestWriteLeavesComeFromTheArchiveAlone recomputes the Merkle root from a small archive, as an outside verifier would.
-func TestWriteLeavesComeFromTheArchiveAlone(t *testing.T) {
+func TestWriteMerkleRootCanBeRecomputedFromTheArchive(t *testing.T) {
 	root := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(root, "b"), []byte("content"), 0o640))
 	must(t, os.Symlink("b", filepath.Join(root, "c")))

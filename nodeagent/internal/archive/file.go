@@ -203,7 +203,7 @@ func findExtents(fd int, size int64) ([]extent, bool) {
 			break
 		}
 		end := size
-		if err == nil && len(extents) < maxExtents-1 {
+		if err == nil && len(extents) < maxExtents-2 {
 			if hole, err := unix.Seek(fd, start, unix.SEEK_HOLE); err == nil {
 				end = min(hole, size)
 			}
@@ -219,6 +219,10 @@ func findExtents(fd int, size int64) ([]extent, bool) {
 	}
 	if dataSize(extents)+minHoles > size {
 		return []extent{{length: size}}, false
+	}
+	if len(extents) == 0 || extents[len(extents)-1].offset+extents[len(extents)-1].length < size {
+		// GNU tar takes the size of a file that ends in a hole from an empty run at its end.
+		extents = append(extents, extent{offset: size})
 	}
 	return extents, true
 }

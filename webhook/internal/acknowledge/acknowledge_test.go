@@ -2,6 +2,7 @@ package acknowledge_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -129,12 +131,18 @@ func (c cluster) reader(t *testing.T) client.Reader {
 		Spec:       v1alpha1.IncidentSpec{RequiredAcknowledgements: max(1, c.required)},
 	}}
 	if !c.noConfig {
-		objects = append(objects, &v1alpha1.ForensicsConfig{
-			ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SingletonName},
-			Spec:       v1alpha1.ForensicsConfigSpec{Cleanup: v1alpha1.CleanupConfig{AcknowledgeAuthorizedSAs: c.accounts}},
-		})
+		objects = append(objects, &v1alpha1.ForensicsConfig{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SingletonName}})
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithInterceptorFuncs(interceptor.Funcs{
+		// The fake store drops empty lists, which a real one keeps.
+		Get: func(ctx context.Context, stored client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+			err := stored.Get(ctx, key, object, options...)
+			if config, is := object.(*v1alpha1.ForensicsConfig); is {
+				config.Spec.Cleanup.AcknowledgeAuthorizedSAs = c.accounts
+			}
+			return err
+		},
+	}).Build()
 }
 
 func stamper(t *testing.T, c cluster) *acknowledge.Stamper {

@@ -34,7 +34,9 @@ func marksOf(event *v1alpha1.SecurityEvent) marks {
 	return m
 }
 
-func (c change) touchesAcknowledged() bool { return !equal(c.before.acknowledged, c.after.acknowledged) }
+func (c change) touchesAcknowledged() bool {
+	return !equal(c.before.acknowledged, c.after.acknowledged)
+}
 
 func (c change) touchesStamps() bool { return !equal(c.before.stamps, c.after.stamps) }
 

@@ -12,9 +12,9 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// authority reads who may acknowledge and how many must.
-//
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=forensicsconfigs;incidents,verbs=get
+
+// authority reads who may acknowledge and how many must.
 type authority struct {
 	reader client.Reader
 }

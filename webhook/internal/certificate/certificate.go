@@ -10,6 +10,10 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
+// +kubebuilder:rbac:groups="",resources=secrets,resourceNames=ugallu-webhook-certificate,namespace=ugallu-system,verbs=get;list;watch;update
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingwebhookconfigurations;mutatingwebhookconfigurations,verbs=list;watch
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingwebhookconfigurations;mutatingwebhookconfigurations,resourceNames=ugallu-webhook,verbs=get;update
+
 // Names that the manifests share with this program.
 const (
 	// SecretName of the CA and the serving certificate. The Secret exists, empty, before the program starts.
@@ -22,10 +26,6 @@ const (
 
 // Add issues the certificate, writes it to the folder and puts its CA into the webhook configurations, now and
 // whenever it is renewed. The channel is closed once all three are done.
-//
-// +kubebuilder:rbac:groups="",resources=secrets,resourceNames=ugallu-webhook-certificate,namespace=ugallu-system,verbs=get;list;watch;update
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingwebhookconfigurations;mutatingwebhookconfigurations,verbs=list;watch
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingwebhookconfigurations;mutatingwebhookconfigurations,resourceNames=ugallu-webhook,verbs=get;update
 func Add(mgr ctrl.Manager, folder string) (<-chan struct{}, error) {
 	secret := types.NamespacedName{Namespace: v1alpha1.NamespaceSystem, Name: SecretName}
 	if err := addWriter(mgr, secret, folder); err != nil {

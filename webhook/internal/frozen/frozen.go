@@ -17,9 +17,9 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// Guard answers for pods and their subresources.
-//
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get
+
+// Guard answers for pods and their subresources.
 type Guard struct {
 	reader     client.Reader
 	controller string

@@ -1,0 +1,120 @@
+package incident
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// hold keeps the label and the network policy on a pod.
+type hold struct {
+	client   client.Client
+	live     client.Reader
+	policies Policies
+}
+
+// keep makes both stand, whatever happened to them, and says whether the pod is still there. The label names the oldest
+// incident that holds the pod.
+func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
+	holders, err := h.holders(ctx, h.client, s.incident.Spec.Pod.UID)
+	if err != nil {
+		return false, err
+	}
+	owner := string(s.incident.UID)
+	if len(holders) > 0 {
+		owner = string(holders[0].UID)
+	}
+	pod, err := h.pod(ctx, s.incident.Spec.Pod, owner)
+	if err != nil || pod == nil {
+		return false, err
+	}
+	if pod.Labels[v1alpha1.LabelFrozen] != owner {
+		if err := h.label(ctx, s.incident.Spec.Pod, owner); err != nil {
+			return true, client.IgnoreNotFound(err)
+		}
+	}
+	applied, err := h.policies.Ensure(ctx, s.incident.Spec.Pod, pod.Labels, s.incident.Status.Policy)
+	if err != nil {
+		return true, err
+	}
+	s.incident.Status.Policy = applied
+	return true, nil
+}
+
+// holders lists the open incidents on a pod, the oldest first.
+func (h *hold) holders(ctx context.Context, reader client.Reader, podUID string) ([]v1alpha1.Incident, error) {
+	var list v1alpha1.IncidentList
+	err := reader.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelOpen: "true", v1alpha1.LabelPodUID: podUID})
+	if err != nil {
+		return nil, fmt.Errorf("list incidents on pod %s: %w", podUID, err)
+	}
+	open := slices.DeleteFunc(list.Items, func(incident v1alpha1.Incident) bool {
+		return incident.Spec.DryRun || meta.IsStatusConditionTrue(incident.Status.Conditions, v1alpha1.ConditionReleased)
+	})
+	slices.SortFunc(open, func(a, b v1alpha1.Incident) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	return open, nil
+}
+
+// pod reads the pod's metadata, from the cache of frozen pods when that shows the label as it should be. It is nil when
+// the pod is gone, or another one has its name.
+func (h *hold) pod(ctx context.Context, ref v1alpha1.PodRef, owner string) (*metav1.PartialObjectMetadata, error) {
+	pod := podMetadata()
+	name := client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}
+	err := h.client.Get(ctx, name, pod)
+	if err == nil && string(pod.UID) == ref.UID && pod.Labels[v1alpha1.LabelFrozen] == owner {
+		return pod, nil
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("read pod %s: %w", name, err)
+	}
+	pod = podMetadata()
+	err = h.live.Get(ctx, name, pod)
+	if apierrors.IsNotFound(err) || (err == nil && string(pod.UID) != ref.UID) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read pod %s: %w", name, err)
+	}
+	return pod, nil
+}
+
+func podMetadata() *metav1.PartialObjectMetadata {
+	pod := &metav1.PartialObjectMetadata{}
+	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	return pod
+}
+
+// label sets the label to an incident's uid, or removes it when that is empty. The pod's uid in the patch makes the API
+// server refuse it when another pod has the name by now.
+func (h *hold) label(ctx context.Context, ref v1alpha1.PodRef, incidentUID string) error {
+	var value any
+	if incidentUID != "" {
+		value = incidentUID
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": ref.UID, "labels": map[string]any{v1alpha1.LabelFrozen: value},
+	}})
+	if err != nil {
+		return fmt.Errorf("marshal label patch: %w", err)
+	}
+	pod := podMetadata()
+	pod.SetNamespace(ref.Namespace)
+	pod.SetName(ref.Name)
+	if err := h.client.Patch(ctx, pod, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldOwner)); err != nil {
+		return fmt.Errorf("label pod %s/%s: %w", ref.Namespace, ref.Name, err)
+	}
+	return nil
+}

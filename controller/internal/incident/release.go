@@ -1,0 +1,160 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+const (
+	// attempts at podunfreeze before a person must act; each is cheap and can be repeated.
+	attempts = 10
+	// attemptEvery spaces them.
+	attemptEvery = 30 * time.Second
+	// nodeCheck is how long a node may stay silent before it is asked whether it still exists, and how often then.
+	nodeCheck = time.Minute
+	// goneCheck is how often a deleted pod is looked for.
+	goneCheck = time.Second
+)
+
+// releaseStep orders podunfreeze, and when the node has let the pod go takes the policy and the label away, or the pod.
+// It owns the condition Released.
+type releaseStep struct {
+	orders *orders
+	hold   *hold
+	// deciding makes two incidents on one pod decide one after the other which of them is the last.
+	deciding sync.Mutex
+}
+
+func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
+	response, err := r.order(ctx, s)
+	if err != nil {
+		return progress{}, err
+	}
+	if response.Status.CompletedAt == nil {
+		return r.silent(ctx, s, response)
+	}
+	reason, message := ending(response)
+	if response.Status.Phase != v1alpha1.ResponseSucceeded && reason != v1alpha1.ReasonNodeGone {
+		return r.again(s, response)
+	}
+	gone, err := r.letGo(ctx, s)
+	if err != nil || !gone {
+		return waiting(goneCheck), err
+	}
+	s.set(v1alpha1.ConditionContained, metav1.ConditionFalse, v1alpha1.ReasonReleased, "the pod is let go")
+	s.set(v1alpha1.ConditionReleased, metav1.ConditionTrue, string(releaseReason(s)), message)
+	return finished(), nil
+}
+
+// order places the attempt that is due: the first, or the one after the last that failed.
+func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventResponse, error) {
+	r.deciding.Lock()
+	defer r.deciding.Unlock()
+	held, err := r.heldByOther(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	parent := s.parentOfRelease()
+	for attempt := int32(1); ; attempt++ {
+		response, err := r.orders.place(ctx, s, order{
+			step: v1alpha1.StepUnfreeze, attempt: attempt, node: s.incident.Spec.Pod.NodeName, parent: parent,
+			action: v1alpha1.Action{Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{
+				Reason: releaseReason(s), Disposition: s.incident.Spec.Disposition, KeepContained: held,
+				Acknowledgements: s.incident.Status.Acknowledgements,
+			}},
+		})
+		if err != nil || !due(response, attempt, s.now) {
+			return response, err
+		}
+		parent = &v1alpha1.Ref{Name: response.Name, UID: string(response.UID)}
+	}
+}
+
+// due says whether another attempt should follow this one now.
+func due(response *v1alpha1.EventResponse, attempt int32, now time.Time) bool {
+	reason, _ := ending(response)
+	return response.Status.CompletedAt != nil && response.Status.Phase != v1alpha1.ResponseSucceeded &&
+		reason != v1alpha1.ReasonNodeGone && attempt < attempts && now.Sub(response.Status.CompletedAt.Time) >= attemptEvery
+}
+
+func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progress, error) {
+	_, message := ending(response)
+	if response.Spec.Attempt >= attempts {
+		s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonFailed,
+			fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent: %s", s.incident.Spec.Pod.NodeName, attempts, message))
+		return waiting(0), nil
+	}
+	return waiting(max(attemptEvery-s.now.Sub(response.Status.CompletedAt.Time), time.Second)), nil
+}
+
+// silent waits for the agent without a deadline, for nobody else can thaw a pod; but a node that is deleted took its
+// pods along.
+func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.EventResponse) (progress, error) {
+	if s.now.Sub(response.CreationTimestamp.Time) < nodeCheck {
+		return waiting(nodeCheck), nil
+	}
+	node := &metav1.PartialObjectMetadata{}
+	node.SetGroupVersionKind(nodeKind())
+	err := r.orders.live.Get(ctx, client.ObjectKey{Name: s.incident.Spec.Pod.NodeName}, node)
+	if apierrors.IsNotFound(err) {
+		// The next pass finds the response closed.
+		return waiting(time.Second), r.orders.close(ctx, response, v1alpha1.ReasonNodeGone, "the node is gone, and its pods with it")
+	}
+	if err != nil {
+		return progress{}, fmt.Errorf("read node %s: %w", s.incident.Spec.Pod.NodeName, err)
+	}
+	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting,
+		fmt.Sprintf("the agent on node %s has not answered response %s yet; the pod stays contained", node.Name, response.Name))
+	return waiting(nodeCheck), nil
+}
+
+// heldByOther says whether an incident that has not ordered its own release holds the pod as well. Read live, and under
+// the mutex, one of two incidents that are released at once is the last.
+func (r *releaseStep) heldByOther(ctx context.Context, s *scene) (bool, error) {
+	holders, err := r.hold.holders(ctx, r.orders.live, s.incident.Spec.Pod.UID)
+	if err != nil {
+		return false, err
+	}
+	for i := range holders {
+		if holders[i].UID == s.incident.UID {
+			continue
+		}
+		var ordered v1alpha1.EventResponse
+		err := r.orders.live.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(holders[i].Name, v1alpha1.StepUnfreeze, 1)}, &ordered)
+		if apierrors.IsNotFound(err) {
+			return true, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the release of incident %s: %w", holders[i].Name, err)
+		}
+	}
+	return false, nil
+}
+
+func (s *scene) parentOfRelease() *v1alpha1.Ref {
+	for _, step := range []v1alpha1.Step{v1alpha1.StepUpload, v1alpha1.StepSnapshot, v1alpha1.StepFreeze} {
+		if ref := s.response(step); ref != nil {
+			return ptr.To(*ref)
+		}
+	}
+	return nil
+}
+
+func releaseReason(s *scene) v1alpha1.ReleaseReason {
+	switch {
+	case s.is(v1alpha1.ConditionAcknowledged):
+		return v1alpha1.ReleaseAcknowledged
+	case s.reason(v1alpha1.ConditionAcknowledged) == v1alpha1.ReasonCaptureFailed:
+		return v1alpha1.ReleaseCaptureFailed
+	}
+	return v1alpha1.ReleaseDeadlineReached
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/client-go/discovery"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/config"
+	"ugallu.io/forensics/controller/internal/incident"
+	"ugallu.io/forensics/controller/internal/incident/upload"
+	"ugallu.io/forensics/controller/internal/options"
+	"ugallu.io/forensics/controller/internal/policy"
+	"ugallu.io/forensics/controller/internal/trigger"
+	"ugallu.io/forensics/internal/destination"
+	"ugallu.io/forensics/internal/worm"
+)
+
+// recorder names the controller in Kubernetes events.
+const recorder = "ugallu-forensics"
+
+func setupTrigger(mgr ctrl.Manager, o options.Options) error {
+	checker, err := newChecker(mgr, o)
+	if err != nil {
+		return err
+	}
+	if err := trigger.RegisterMetrics(); err != nil {
+		return fmt.Errorf("register metrics of trigger: %w", err)
+	}
+	r := &trigger.Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Checker: checker,
+		Recorder: mgr.GetEventRecorder(recorder), Clock: clock.RealClock{},
+	}
+	return r.SetupWithManager(mgr)
+}
+
+// setupIncidents sets up incident, config, or both: they share the detection of the policy backend.
+func setupIncidents(mgr ctrl.Manager, o options.Options) error {
+	found, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("create discovery client: %w", err)
+	}
+	detector := policy.NewDetector(found)
+	if o.Runs(options.Config) {
+		r := &config.Reconciler{
+			Client: mgr.GetClient(), Detector: detector, Recorder: mgr.GetEventRecorder(recorder), Clock: clock.RealClock{},
+		}
+		if err := r.SetupWithManager(mgr); err != nil {
+			return err
+		}
+	}
+	if !o.Runs(options.Incident) {
+		return nil
+	}
+	if err := setupUpload(mgr, o); err != nil {
+		return err
+	}
+	if err := incident.RegisterMetrics(); err != nil {
+		return fmt.Errorf("register metrics of incident: %w", err)
+	}
+	r := incident.New(incident.Dependencies{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(recorder), Clock: clock.RealClock{},
+		Policies: policy.New(mgr.GetClient(), mgr.GetAPIReader(), detector, clock.RealClock{}),
+	})
+	built, err := r.SetupWithManager(mgr)
+	if err != nil {
+		return err
+	}
+	return mgr.Add(&ciliumWatch{cache: mgr.GetCache(), controller: built, detector: detector, toIncidents: r.OfPod})
+}
+
+func setupUpload(mgr ctrl.Manager, o options.Options) error {
+	live := mgr.GetAPIReader()
+	r := &upload.Reconciler{
+		Client: mgr.GetClient(),
+		Open: func(ctx context.Context, bucket string) (worm.Store, error) {
+			return destination.Open(ctx, live, o.WORMCredentialsDir, bucket)
+		},
+		Reporter: newReporter(o.Pod),
+		ReadBack: options.Pod{Namespace: v1alpha1.NamespacePrivileged, ServiceAccount: "ugallu-forensics-snapshot"}.Account(),
+		Clock:    clock.RealClock{},
+	}
+	return r.SetupWithManager(mgr)
+}

@@ -1,0 +1,2 @@
+// Package kindcluster brings the two-node cluster of node containers up, back up and down.
+package kindcluster

@@ -1,0 +1,106 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/integration/internal/tree"
+)
+
+// Containers of the rich victim, and the folder that the probe plants in both.
+const (
+	webName   = "web"
+	sideName  = "side"
+	plantedAt = "/srv/planted"
+)
+
+// heldScene is an incident on a pod of two containers that held an established stream; it stays frozen.
+func heldScene(tb testing.TB) *scene {
+	tb.Helper()
+	s := suite.stage(tb, web(webName), idle(sideName))
+	for _, container := range []string{webName, sideName} {
+		suite.installProbe(tb, s, victimName, container)
+		suite.exec(tb, s, victimName, container, "mkdir", "-p", "/srv")
+		suite.exec(tb, s, victimName, container, "/tmp/probe", "plant", plantedAt)
+	}
+	address := suite.receive(tb, s)
+	suite.stream(tb, s, webName, "tcp", address)
+	suite.stream(tb, s, sideName, "udp", address)
+	suite.detect(tb, s)
+	// Registered before anything can fail, so that the pod is let go whatever the incident does.
+	suite.held.scene = s
+	suite.await(tb, s, v1alpha1.ConditionUploaded, captureTime)
+	return s
+}
+
+// releasedScene is an incident on a small pod that an authorised account has acknowledged.
+func releasedScene(tb testing.TB) *scene {
+	tb.Helper()
+	s := suite.stage(tb, idle("only"))
+	suite.exec(tb, s, victimName, "only", "sh", "-c", "echo planted > /evidence")
+	suite.detect(tb, s)
+	suite.released.scene = s
+	suite.await(tb, s, v1alpha1.ConditionUploaded, captureTime)
+	if err := suite.release(tb.Context(), s); err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// onNode runs a command in a node of the kind cluster, which is a container of the local engine.
+func onNode(ctx context.Context, node string, command ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "docker", append([]string{"exec", node}, command...)...).Output() // #nosec G204 -- a node of ours
+	if err != nil {
+		var ended *exec.ExitError
+		if errors.As(err, &ended) {
+			err = fmt.Errorf("%w: %s", err, ended.Stderr)
+		}
+		return "", fmt.Errorf("%s on node %s: %w", strings.Join(command, " "), node, err)
+	}
+	return string(out), nil
+}
+
+// containerIDs maps the names of a pod's containers to their ids in the runtime.
+func (c *cluster) containerIDs(tb testing.TB, key client.ObjectKey) map[string]string {
+	tb.Helper()
+	pod := c.pod(tb, key)
+	ids := map[string]string{}
+	for _, status := range pod.Status.ContainerStatuses {
+		ids[status.Name] = strings.TrimPrefix(status.ContainerID, "containerd://")
+	}
+	return ids
+}
+
+// liveTree lists a container's root filesystem on its node, as the runtime mounted it.
+func (c *cluster) liveTree(tb testing.TB, node, containerID string) tree.Tree {
+	tb.Helper()
+	const remote = "/run/forensics-probe"
+	ctx := tb.Context()
+	if out, err := exec.CommandContext(ctx, "docker", "cp", c.probe, node+":"+remote).CombinedOutput(); err != nil { // #nosec G204 -- a node of ours
+		tb.Fatalf("copy the probe to %s: %v: %s", node, err, out)
+	}
+	lines, err := onNode(ctx, node, remote, "list", "/run/containerd/io.containerd.runtime.v2.task/k8s.io/"+containerID+"/rootfs")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := onNode(ctx, node, "rm", remote); err != nil {
+		tb.Fatal(err)
+	}
+	listed, err := tree.Read(strings.NewReader(lines))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return listed
+}

@@ -1,0 +1,373 @@
+package capture_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/worm"
+	"ugallu.io/forensics/nodeagent/internal/archive"
+	"ugallu.io/forensics/nodeagent/internal/capture"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// folder is a View of a folder of the test.
+type folder struct {
+	path   string
+	closed *int
+}
+
+func (f folder) Root() string { return f.path }
+
+func (f folder) Close() error {
+	*f.closed++
+	return nil
+}
+
+// fixture is a pod of folders and a store in memory.
+type fixture struct {
+	roots  map[string]string
+	store  *worm.Memory
+	putter worm.Putter
+	frozen func(id string) bool
+	views  map[string]int
+	closed int
+}
+
+func newFixture(t *testing.T, ids ...string) *fixture {
+	t.Helper()
+	f := &fixture{roots: map[string]string{}, store: worm.NewMemory(), views: map[string]int{}}
+	f.putter, f.frozen = f.store, func(string) bool { return true }
+	for _, id := range ids {
+		f.roots[id] = t.TempDir()
+		must(t, os.WriteFile(filepath.Join(f.roots[id], "planted"), []byte("by "+id), 0o600))
+	}
+	return f
+}
+
+func (f *fixture) capturer() *capture.Capturer {
+	return &capture.Capturer{
+		View: func(_ context.Context, _, id string) (capture.View, error) {
+			f.views[id]++
+			root, ok := f.roots[id]
+			if !ok {
+				return nil, fmt.Errorf("container %s: %w", id, fs.ErrNotExist)
+			}
+			return folder{root, &f.closed}, nil
+		},
+		Open:   func(context.Context, string) (worm.Putter, error) { return f.putter, nil },
+		Frozen: func(id string) bool { return f.frozen(id) },
+	}
+}
+
+func order(containers ...capture.Container) capture.Order {
+	return capture.Order{
+		Incident:   "0123456789abcdef",
+		Containers: containers,
+		Action: &v1alpha1.FilesystemSnapshotAction{
+			Destination: v1alpha1.Destination{
+				Bucket: "evidence", Prefix: "forensics/0123456789abcdef", LockMode: v1alpha1.LockCompliance,
+				RetainUntil: metav1.NewTime(time.Now().Add(time.Hour)),
+			},
+			Compression: v1alpha1.CompressionZstd,
+			MaxBytes:    resource.MustParse("1Gi"),
+			MaxEntries:  1000,
+			MaxDuration: metav1.Duration{Duration: time.Minute},
+		},
+	}
+}
+
+func (f *fixture) read(t *testing.T, objects ...v1alpha1.StoredObject) []byte {
+	t.Helper()
+	var all []byte
+	for _, object := range objects {
+		body, err := f.store.Open(t.Context(), object.Key, object.VersionID)
+		must(t, err)
+		data, err := io.ReadAll(body)
+		must(t, err)
+		if evidence.Digest(data) != object.SHA256 {
+			t.Errorf("%s is not what was reported", object.Key)
+		}
+		all = append(all, data...)
+	}
+	return all
+}
+
+func names(result capture.Result) []string {
+	var all []string
+	for _, artifact := range result.Artifacts {
+		all = append(all, artifact.Name)
+	}
+	return all
+}
+
+func TestCaptureStoresEveryContainerInTheOrderOfNames(t *testing.T) {
+	f := newFixture(t, "id-web", "id-app")
+	var persisted [][]string
+	o := order(capture.Container{ID: "id-web", Name: "web"}, capture.Container{ID: "id-app", Name: "app"})
+	o.Stored = func(r capture.Result) error {
+		persisted = append(persisted, names(r))
+		return nil
+	}
+	var last v1alpha1.Progress
+	result, err := f.capturer().Capture(t.Context(), o, func(p v1alpha1.Progress) { last = p })
+	must(t, err)
+	want := [][]string{{"app/rootfs.tar.zst"}, {"app/rootfs.tar.zst", "web/rootfs.tar.zst"}}
+	if diff := cmp.Diff(want, persisted); diff != "" {
+		t.Errorf("persisted (-want +got):\n%s", diff)
+	}
+	if last.CurrentArtifact != "web/rootfs.tar.zst" || last.Files != 4 {
+		t.Errorf("last progress %+v", last)
+	}
+	if f.closed != 2 || result.GapsObject != nil || len(result.Gaps) != 0 {
+		t.Errorf("closed %d views, gaps %v, %v", f.closed, result.Gaps, result.GapsObject)
+	}
+	web := result.Artifacts[1]
+	data := f.read(t, web.Segments...)
+	if web.SHA256 != evidence.Digest(data) || web.Size != int64(len(data)) {
+		t.Error("artifact is not its segments")
+	}
+	reader, err := zstd.NewReader(bytes.NewReader(data))
+	must(t, err)
+	defer reader.Close()
+	tarball, err := io.ReadAll(reader)
+	must(t, err)
+	if !bytes.Contains(tarball, []byte("by id-web")) {
+		t.Error("the planted file is not in the archive")
+	}
+	wantArtifact := v1alpha1.Artifact{
+		Name: "web/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem, Container: "web",
+		MediaType: evidence.MediaTypeTarZstd, Segments: web.Segments, Size: web.Size, SHA256: web.SHA256,
+		MerkleRoot: web.MerkleRoot, Entries: 2, FrozenThroughout: true,
+	}
+	if diff := cmp.Diff(wantArtifact, web); diff != "" {
+		t.Errorf("artifact (-want +got):\n%s", diff)
+	}
+}
+
+func TestCaptureDoesNotRepeatWhatIsStored(t *testing.T) {
+	f := newFixture(t, "id-a", "id-b")
+	o := order(capture.Container{ID: "id-a", Name: "a"}, capture.Container{ID: "id-b", Name: "b"})
+	died := errors.New("agent died")
+	o.Stored = func(r capture.Result) error {
+		o.Previous = r
+		return died
+	}
+	_, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id-a", Name: "a"}), nil)
+	must(t, err)
+	// The first artifact of this order is persisted; its attempt comes after an abandoned one.
+	o.Containers = o.Containers[:1]
+	if _, err := f.capturer().Capture(t.Context(), o, nil); !errors.Is(err, died) {
+		t.Fatalf("error %v", err)
+	}
+	o.Containers = order(capture.Container{ID: "id-a", Name: "a"}, capture.Container{ID: "id-b", Name: "b"}).Containers
+	o.Stored = nil
+	views := f.views["id-a"]
+	result, err := f.capturer().Capture(t.Context(), o, nil)
+	must(t, err)
+	if f.views["id-a"] != views {
+		t.Error("a stored container was viewed again")
+	}
+	if diff := cmp.Diff([]string{"a/rootfs.tar.zst", "b/rootfs.tar.zst"}, names(result)); diff != "" {
+		t.Errorf("artifacts (-want +got):\n%s", diff)
+	}
+	if len(result.Gaps) != 1 || result.Gaps[0].Reason != capture.GapAbandonedAttempt || result.Gaps[0].Count != 1 {
+		t.Errorf("gaps %+v, want the abandoned attempt", result.Gaps)
+	}
+	if result.GapsObject == nil {
+		t.Error("no gaps object")
+	}
+}
+
+func TestCaptureChainsTheGapsOfAllArtifacts(t *testing.T) {
+	f := newFixture(t, "id-a", "id-b")
+	for id, count := range map[string]int{"id-a": 2, "id-b": 1} {
+		for i := range count {
+			listener, err := net.Listen("unix", filepath.Join(f.roots[id], fmt.Sprintf("s%d", i)))
+			must(t, err)
+			defer func() { must(t, listener.Close()) }()
+		}
+	}
+	o := order(capture.Container{ID: "id-a", Name: "a"}, capture.Container{ID: "id-b", Name: "b"},
+		capture.Container{ID: "id-gone", Name: "gone"})
+	result, err := f.capturer().Capture(t.Context(), o, nil)
+	must(t, err)
+	counts := map[string]int64{}
+	for _, gap := range result.Gaps {
+		counts[gap.Reason] = gap.Count
+	}
+	if diff := cmp.Diff(map[string]int64{archive.GapSocket: 3, capture.GapNotCaptured: 1}, counts); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	var paths []string
+	for object := result.GapsObject; object != nil; {
+		lines := bufio.NewScanner(bytes.NewReader(f.read(t, *object)))
+		object = nil
+		for lines.Scan() {
+			var line struct {
+				Previous *v1alpha1.StoredObject
+				Path     string
+			}
+			must(t, json.Unmarshal(lines.Bytes(), &line))
+			if line.Previous != nil {
+				object = line.Previous
+				continue
+			}
+			paths = append(paths, line.Path)
+		}
+	}
+	if diff := cmp.Diff([]string{"id-gone", "s0", "s0", "s1"}, paths); diff != "" {
+		t.Errorf("paths along the chain (-want +got):\n%s", diff)
+	}
+}
+
+func TestCaptureSaysWhetherTheContainerStoodStill(t *testing.T) {
+	tests := map[string]struct {
+		answers []bool
+		want    bool
+	}{
+		"throughout":      {[]bool{true, true}, true},
+		"thawed midway":   {[]bool{true, false}, false},
+		"frozen too late": {[]bool{false, true}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, "id")
+			calls := 0
+			f.frozen = func(string) bool {
+				calls++
+				return test.answers[min(calls-1, 1)]
+			}
+			result, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
+			must(t, err)
+			if got := result.Artifacts[0].FrozenThroughout; got != test.want {
+				t.Errorf("frozen throughout = %t", got)
+			}
+		})
+	}
+}
+
+func TestCaptureNamesARestartedContainerTwice(t *testing.T) {
+	f := newFixture(t, "0123456789abcdef", "fedcba9876543210")
+	result, err := f.capturer().Capture(t.Context(), order(
+		capture.Container{ID: "fedcba9876543210", Name: "web"}, capture.Container{ID: "0123456789abcdef", Name: "web"}), nil)
+	must(t, err)
+	want := []string{"web-0123456789ab/rootfs.tar.zst", "web-fedcba987654/rootfs.tar.zst"}
+	if diff := cmp.Diff(want, names(result)); diff != "" {
+		t.Errorf("artifacts (-want +got):\n%s", diff)
+	}
+}
+
+func TestCaptureWritesGzipWhenAsked(t *testing.T) {
+	f := newFixture(t, "id")
+	o := order(capture.Container{ID: "id", Name: "c"})
+	o.Action.Compression = v1alpha1.CompressionGzip
+	result, err := f.capturer().Capture(t.Context(), o, nil)
+	must(t, err)
+	artifact := result.Artifacts[0]
+	data := f.read(t, artifact.Segments...)
+	if artifact.Name != "c/rootfs.tar.gz" || artifact.MediaType != evidence.MediaTypeTarGzip || data[0] != 0x1f {
+		t.Errorf("artifact %s of type %s starts with %x", artifact.Name, artifact.MediaType, data[:2])
+	}
+}
+
+func TestCaptureReportsTruncation(t *testing.T) {
+	f := newFixture(t, "id")
+	o := order(capture.Container{ID: "id", Name: "c"})
+	o.Action.MaxEntries = 1
+	result, err := f.capturer().Capture(t.Context(), o, nil)
+	must(t, err)
+	if !result.Artifacts[0].Truncated || len(result.Gaps) != 1 || result.Gaps[0].Reason != archive.GapMaxEntries {
+		t.Errorf("truncated %t, gaps %+v", result.Artifacts[0].Truncated, result.Gaps)
+	}
+}
+
+// failing refuses puts of keys that contain a word.
+type failing struct {
+	worm.Putter
+	word string
+	err  error
+}
+
+func (s failing) Put(ctx context.Context, key string, body io.Reader, lock worm.Lock) (worm.Object, error) {
+	if bytes.Contains([]byte(key), []byte(s.word)) {
+		return worm.Object{}, s.err
+	}
+	return s.Putter.Put(ctx, key, body, lock)
+}
+
+func TestCaptureGoesOnWithOtherContainersAfterAnError(t *testing.T) {
+	f := newFixture(t, "id-a", "id-b")
+	f.putter = failing{f.store, "/a/rootfs", errors.New("connection reset")}
+	result, err := f.capturer().Capture(t.Context(),
+		order(capture.Container{ID: "id-a", Name: "a"}, capture.Container{ID: "id-b", Name: "b"}), nil)
+	if err == nil {
+		t.Error("the failure is not reported")
+	}
+	if diff := cmp.Diff([]string{"b/rootfs.tar.zst"}, names(result)); diff != "" {
+		t.Errorf("artifacts (-want +got):\n%s", diff)
+	}
+	if f.closed != 2 {
+		t.Errorf("%d views closed", f.closed)
+	}
+}
+
+// takenOnce stores the first segment and then says it was taken, as after a lost answer.
+type takenOnce struct {
+	worm.Putter
+	done *bool
+}
+
+func (s takenOnce) Put(ctx context.Context, key string, body io.Reader, lock worm.Lock) (worm.Object, error) {
+	object, err := s.Putter.Put(ctx, key, body, lock)
+	if filepath.Base(key) == "0" && !*s.done {
+		*s.done = true
+		return worm.Object{}, worm.ErrExists
+	}
+	return object, err
+}
+
+func TestCaptureStartsAgainWhenASegmentIsTaken(t *testing.T) {
+	f := newFixture(t, "id")
+	f.putter = takenOnce{f.store, new(bool)}
+	result, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
+	must(t, err)
+	if got := result.Artifacts[0].Segments[0].Key; filepath.Base(filepath.Dir(got)) != "a2" {
+		t.Errorf("segment at %s, want the folder of the second attempt", got)
+	}
+	if len(result.Gaps) != 1 || result.Gaps[0].Reason != capture.GapAbandonedAttempt {
+		t.Errorf("gaps %+v", result.Gaps)
+	}
+}
+
+func TestCaptureReturnsWhenItIsCancelled(t *testing.T) {
+	f := newFixture(t, "id")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.capturer().Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,126 @@
+package drop
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// inside runs work on a thread of its own that has joined a namespace. The thread ends with the work: it is never used
+// by other goroutines.
+func inside(namespace, kind int, work func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- join(namespace, kind, work)
+	}()
+	return <-done
+}
+
+func join(namespace, kind int, work func() error) error {
+	if kind == unix.CLONE_NEWNS {
+		// A thread that shares its working folder with others cannot change its mount namespace.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare the thread's folders: %w", err)
+		}
+	}
+	if err := unix.Setns(namespace, kind); err != nil {
+		return fmt.Errorf("join the namespace: %w", err)
+	}
+	return work()
+}
+
+// ensureMounted mounts a bpf file system at the folder, in the node's mount namespace, when there is none.
+//
+// The file system and every pin in it end with its last mount. A mount made in this container's own namespace would end
+// with the container, and the drop with it: so it is made in the node's, from where it propagates into this container
+// (HostToContainer). systemd mounts it on every node that is a machine, but not where the node is itself a container.
+// Joining the node's mount namespace takes CAP_SYS_CHROOT beside CAP_SYS_ADMIN.
+func ensureMounted(folder, nodeMountns string) error {
+	mounted, err := isBPF(folder)
+	if mounted || err != nil {
+		return err
+	}
+	node, err := os.Open(nodeMountns) // #nosec G304 -- the configured namespace file of process 1
+	if err != nil {
+		return fmt.Errorf("open the node's mount namespace: %w", err)
+	}
+	err = inside(int(node.Fd()), unix.CLONE_NEWNS, func() error {
+		if mounted, err := isBPF(folder); mounted || err != nil {
+			return err
+		}
+		return unix.Mount("bpf", folder, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700")
+	})
+	if err := errors.Join(err, node.Close()); err != nil {
+		return fmt.Errorf("mount a bpf file system on the node at %s: %w", folder, err)
+	}
+	if mounted, err = isBPF(folder); err != nil || mounted {
+		return err
+	}
+	return fmt.Errorf("see the node's bpf file system at %s: it does not propagate into this container", folder)
+}
+
+func isBPF(folder string) (bool, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(folder, &stat); err != nil {
+		return false, fmt.Errorf("look at the file system of %s: %w", folder, err)
+	}
+	return int64(stat.Type) == unix.BPF_FS_MAGIC, nil
+}
+
+// namespaces are the distinct network namespaces of some processes, by inode, held open.
+type namespaces map[uint64]*os.File
+
+func openNamespaces(processes []int) (namespaces, error) {
+	open := namespaces{}
+	for _, process := range processes {
+		file, inode, err := openNamespace(fmt.Sprintf("/proc/%d/ns/net", process))
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
+			continue
+		case err != nil:
+			return nil, errors.Join(err, open.close())
+		}
+		if open[inode] == nil {
+			open[inode] = file
+			continue
+		}
+		if err := file.Close(); err != nil {
+			return nil, errors.Join(err, open.close())
+		}
+	}
+	return open, nil
+}
+
+func openNamespace(path string) (*os.File, uint64, error) {
+	file, err := os.Open(filepath.Clean(path))
+	if err != nil {
+		return nil, 0, err
+	}
+	inode, err := inodeOf(file)
+	if err != nil {
+		return nil, 0, errors.Join(err, file.Close())
+	}
+	return file, inode, nil
+}
+
+func inodeOf(file *os.File) (uint64, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
+		return 0, fmt.Errorf("look at %s: %w", file.Name(), err)
+	}
+	return stat.Ino, nil
+}
+
+func (n namespaces) close() error {
+	var errs []error
+	for _, file := range n {
+		errs = append(errs, file.Close())
+	}
+	return errors.Join(errs...)
+}

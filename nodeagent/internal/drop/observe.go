@@ -1,0 +1,140 @@
+package drop
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/bpf"
+)
+
+// observe reads the hooks from the folder's pins alone: the pod and its devices may be gone.
+func observe(folder string) ([]v1alpha1.Hook, error) {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the pins: %w", err)
+	}
+	counters, err := ebpf.LoadPinnedMap(filepath.Join(folder, countersPin), &ebpf.LoadPinOptions{ReadOnly: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the pinned counters: %w", err)
+	}
+	var hooks []v1alpha1.Hook
+	for _, entry := range entries {
+		record, key, ok := parsePin(entry.Name())
+		if !ok {
+			continue
+		}
+		err = addCounter(&record, counters, key)
+		if err != nil {
+			break
+		}
+		hooks = append(hooks, record)
+	}
+	return hooks, errors.Join(err, counters.Close())
+}
+
+// parsePin undoes point.id.
+func parsePin(name string) (v1alpha1.Hook, bpf.DropCounterKey, bool) {
+	parts := strings.Split(name, "-")
+	if len(parts) < 2 {
+		return v1alpha1.Hook{}, bpf.DropCounterKey{}, false
+	}
+	record := v1alpha1.Hook{ID: name, Direction: v1alpha1.HookIngress}
+	egress := parts[1] == "egress"
+	if egress {
+		record.Direction = v1alpha1.HookEgress
+	}
+	switch {
+	case parts[0] == "cgroup" && len(parts) == 2:
+		record.Program = v1alpha1.HookCgroupSkb
+		return record, bpf.DropCounterKey{Hook: either(egress, bpf.DropHookCgroupEgress, bpf.DropHookCgroupIngress)}, true
+	case parts[0] == "tcx" && len(parts) == 3:
+		ifindex, err := strconv.ParseUint(parts[2], 10, 32)
+		record.Program, record.Device = v1alpha1.HookTcx, "ifindex "+parts[2]
+		key := bpf.DropCounterKey{Hook: either(egress, bpf.DropHookTcxEgress, bpf.DropHookTcxIngress), Ifindex: uint32(ifindex)}
+		return record, key, err == nil
+	}
+	return v1alpha1.Hook{}, bpf.DropCounterKey{}, false
+}
+
+func either(egress bool, out, in bpf.DropHook) bpf.DropHook {
+	if egress {
+		return out
+	}
+	return in
+}
+
+// addCounter copies one hook's counter into its record. A hook without a counter dropped nothing that was counted.
+func addCounter(record *v1alpha1.Hook, counters *ebpf.Map, key bpf.DropCounterKey) error {
+	var counter bpf.DropCounter
+	err := counters.Lookup(key, &counter)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the counter of hook %s: %w", record.ID, err)
+	}
+	record.Packets, record.Bytes = int64(counter.Packets), int64(counter.Bytes) // #nosec G115 -- 2^63 bytes do not pass a device
+	if counter.FirstNanos == 0 {
+		return nil
+	}
+	booted, err := bootTime()
+	if err != nil {
+		return err
+	}
+	record.FirstDrop, record.LastDrop = after(booted, counter.FirstNanos), after(booted, counter.LastNanos)
+	return nil
+}
+
+// bootTime is where CLOCK_BOOTTIME, which the programs read, has its zero on the real-time clock.
+func bootTime() (time.Time, error) {
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return time.Time{}, fmt.Errorf("read CLOCK_BOOTTIME: %w", err)
+	}
+	return time.Now().Add(-time.Duration(since.Nano())), nil
+}
+
+func after(booted time.Time, nanos uint64) *metav1.MicroTime {
+	at := metav1.NewMicroTime(booted.Add(time.Duration(nanos))) // #nosec G115 -- 292 years since boot
+	return &at
+}
+
+// unpin removes the links first and the counters last, so that an interrupted call can be repeated.
+func unpin(folder string) error {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Name() == countersPin {
+			continue
+		}
+		if err := os.Remove(filepath.Join(folder, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Remove(filepath.Join(folder, countersPin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Remove(folder)
+}

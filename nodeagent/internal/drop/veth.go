@@ -1,0 +1,152 @@
+package drop
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// device is the node's side of a veth pair whose other side is in the pod.
+type device struct {
+	name    string
+	ifindex int
+	netns   uint64 // inode of the pod's side
+}
+
+// Kinds of device that lead nowhere by themselves: they are software in the same namespace, and what they send leaves
+// through another device of it. The kernel puts some of the tunnels into every new namespace.
+func leadsNowhere(link netlink.Link) bool {
+	if link.Attrs().Flags&net.FlagLoopback != 0 {
+		return true
+	}
+	if link.Attrs().NetNsID >= 0 {
+		return false
+	}
+	switch link.Type() {
+	case "dummy", "bridge", "ifb", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre", "ip6gretap", "ip6erspan", "vti", "vti6":
+		return true
+	}
+	return false
+}
+
+// leading returns the node's side of every veth pair that leads out of the processes' network namespaces, and says what
+// else leads out. Processes in the node's own namespace have no device of their own.
+func leading(processes []int, node *os.File) (devices []device, shortfalls []string, err error) {
+	pod, err := openNamespaces(processes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the pod's network namespaces: %w", err)
+	}
+	defer func() { err = errors.Join(err, pod.close()) }()
+	nodeInode, err := inodeOf(node)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(pod) == 0 {
+		shortfalls = append(shortfalls, "no process of the pod was found: its network namespace is not known")
+	}
+	nodeHandle, err := netlink.NewHandleAt(netns.NsHandle(node.Fd()))
+	if err != nil {
+		return nil, nil, fmt.Errorf("open netlink on the node: %w", err)
+	}
+	defer nodeHandle.Close()
+	for inode, file := range pod {
+		if inode == nodeInode {
+			shortfalls = append(shortfalls, "the pod uses the node's network: raw frames are not cut off")
+			continue
+		}
+		search := search{node: nodeHandle, nodeFile: node, pod: pod, inode: inode, file: file}
+		found, short, err := search.devices()
+		if err != nil {
+			return nil, nil, err
+		}
+		devices, shortfalls = append(devices, found...), append(shortfalls, short...)
+	}
+	return devices, shortfalls, nil
+}
+
+// search of one network namespace of the pod.
+type search struct {
+	node     *netlink.Handle
+	nodeFile *os.File
+	pod      namespaces
+	inode    uint64
+	file     *os.File
+}
+
+func (s search) devices() (devices []device, shortfalls []string, err error) {
+	handle, err := netlink.NewHandleAt(netns.NsHandle(s.file.Fd()))
+	if err != nil {
+		return nil, nil, fmt.Errorf("open netlink in network namespace %d: %w", s.inode, err)
+	}
+	defer handle.Close()
+	links, err := handle.LinkList()
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the devices of network namespace %d: %w", s.inode, err)
+	}
+	// What the pod's namespace calls the node's. Without a veth between the two it has no name for it: -1.
+	nodeID, err := handle.GetNetNsIdByFd(int(s.nodeFile.Fd()))
+	if err != nil {
+		nodeID = -1
+	}
+	for _, link := range links {
+		switch {
+		case leadsNowhere(link) || s.staysInPod(handle, link):
+		case link.Type() != "veth" || nodeID < 0 || link.Attrs().NetNsID != nodeID:
+			shortfalls = append(shortfalls, fmt.Sprintf("device %s (%s) of the pod leads out on a way that is not cut off: its raw frames pass",
+				link.Attrs().Name, link.Type()))
+		default:
+			found, err := s.peer(link)
+			if err != nil {
+				shortfalls = append(shortfalls, err.Error())
+				continue
+			}
+			devices = append(devices, found)
+		}
+	}
+	return devices, shortfalls, nil
+}
+
+// staysInPod tells a veth pair between two network namespaces of the same pod, or within one.
+func (s search) staysInPod(handle *netlink.Handle, link netlink.Link) bool {
+	if link.Type() != "veth" {
+		return false
+	}
+	if link.Attrs().NetNsID < 0 {
+		return true
+	}
+	for _, file := range s.pod {
+		id, err := handle.GetNetNsIdByFd(int(file.Fd()))
+		if err == nil && id == link.Attrs().NetNsID && !s.isNode(file) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s search) isNode(file *os.File) bool {
+	node, nodeErr := inodeOf(s.nodeFile)
+	inode, err := inodeOf(file)
+	return nodeErr == nil && err == nil && node == inode
+}
+
+// peer returns the node's side of a veth device, after it has checked that the node's side points back.
+func (s search) peer(link netlink.Link) (device, error) {
+	name := link.Attrs().Name
+	peer, err := s.node.LinkByIndex(link.Attrs().ParentIndex)
+	if err != nil {
+		return device{}, fmt.Errorf("find the node's side of device %s: %w", name, err)
+	}
+	podID, err := s.node.GetNetNsIdByFd(int(s.file.Fd()))
+	if err != nil {
+		return device{}, fmt.Errorf("ask the node for its name of network namespace %d: %w", s.inode, err)
+	}
+	back := peer.Attrs()
+	if peer.Type() != "veth" || back.ParentIndex != link.Attrs().Index || podID < 0 || back.NetNsID != podID {
+		return device{}, fmt.Errorf("device %s on the node does not point back to device %s of the pod", back.Name, name)
+	}
+	return device{name: back.Name, ifindex: back.Index, netns: s.inode}, nil
+}

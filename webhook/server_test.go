@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+const (
+	controller = "system:serviceaccount:ugallu-system:ugallu-forensics"
+	responder  = "system:serviceaccount:ugallu-system:ugallu-responder"
+	lead       = "system:serviceaccount:soc:lead"
+	stranger   = "system:serviceaccount:default:default"
+	kubelet    = "system:node:worker"
+	admin      = "kubernetes-admin"
+	incident   = "0b7a0e0c-1f4a-4bcd-9c39-2f7d5c1d1111"
+)
+
+// needServer skips where there is no API server to start, and fails there when everything is required.
+func needServer(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv("KUBEBUILDER_ASSETS") != "" {
+		return
+	}
+	const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
+	if os.Getenv("REQUIRE_ALL") == "1" {
+		tb.Fatal(reason)
+	}
+	tb.Skip(reason)
+}
+
+func manifest(parts ...string) string {
+	return filepath.Join(append([]string{"..", "manifests"}, parts...)...)
+}
+
+// cluster is an API server that calls our handlers, and clients of any account for it.
+type cluster struct {
+	config *rest.Config
+	calls  *calls
+}
+
+// calls records how long each call of the API server took us.
+type calls struct {
+	mutex sync.Mutex
+	took  []time.Duration
+}
+
+func (c *calls) take() []time.Duration {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	took := c.took
+	c.took = nil
+	return took
+}
+
+// measured is a server whose handlers record their calls.
+type measured struct {
+	webhook.Server
+	calls *calls
+}
+
+func (m measured) Register(path string, hook http.Handler) {
+	m.Server.Register(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begin := time.Now()
+		hook.ServeHTTP(w, r)
+		m.calls.mutex.Lock()
+		defer m.calls.mutex.Unlock()
+		m.calls.took = append(m.calls.took, time.Since(begin))
+	}))
+}
+
+func key() []byte { return bytes.Repeat([]byte{7}, 32) }
+
+func startCluster(tb testing.TB) cluster {
+	tb.Helper()
+	needServer(tb)
+	env := &envtest.Environment{
+		CRDDirectoryPaths:     []string{manifest("crds")},
+		ErrorIfCRDPathMissing: true,
+		WebhookInstallOptions: envtest.WebhookInstallOptions{Paths: []string{manifest("base", "admission.yaml")}},
+	}
+	config, err := env.Start()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	config.QPS = -1
+	c := cluster{config: config, calls: &calls{}}
+	install := env.WebhookInstallOptions
+	server := webhook.NewServer(webhook.Options{Host: install.LocalServingHost, Port: install.LocalServingPort, CertDir: install.LocalServingCertDir})
+	register(measured{Server: server, calls: c.calls}, c.as(tb, admin), key(), controller)
+	serveUntilEnd(tb, server)
+	return c
+}
+
+func serveUntilEnd(tb testing.TB, server webhook.Server) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Start(ctx) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			tb.Error(err)
+		}
+	})
+	waitFor(tb, "the webhook server", func() bool { return server.StartedChecker()(nil) == nil })
+}
+
+func waitFor(tb testing.TB, what string, done func() bool) {
+	tb.Helper()
+	for range 600 {
+		if done() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	tb.Fatalf("%s: not within a minute", what)
+}
+
+// identity is a configuration of the account. It may do everything, so that only admission is in its way.
+func (c cluster) identity(user string) *rest.Config {
+	config := rest.CopyConfig(c.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:masters", "system:authenticated"}}
+	return config
+}
+
+func (c cluster) as(tb testing.TB, user string) client.Client {
+	tb.Helper()
+	made, err := client.New(c.identity(user), client.Options{Scheme: scheme(tb)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return made
+}
+
+func (c cluster) core(tb testing.TB, user string) kubernetes.Interface {
+	tb.Helper()
+	made, err := kubernetes.NewForConfig(c.identity(user))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return made
+}
+
+func scheme(tb testing.TB) *runtime.Scheme {
+	tb.Helper()
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(s); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return s
+}
+
+// pod makes one, and freezes it as the controller does.
+func (c cluster) pod(tb testing.TB, name string, frozen bool) *corev1.Pod {
+	tb.Helper()
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"app": "web"}},
+		Spec:       corev1.PodSpec{NodeName: "worker", Containers: []corev1.Container{{Name: "web", Image: "nginx"}}},
+	}
+	if err := c.as(tb, admin).Create(tb.Context(), p); err != nil {
+		tb.Fatal(err)
+	}
+	if frozen {
+		if err := c.as(tb, controller).Patch(tb.Context(), p, freeze()); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return p
+}
+
+func freeze() client.Patch {
+	return client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"`+v1alpha1.LabelFrozen+`":"`+incident+`"}}}`))
+}
