@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -181,7 +182,10 @@ func (c cluster) pod(tb testing.TB, name string, frozen bool) *corev1.Pod {
 	tb.Helper()
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"app": "web"}},
-		Spec:       corev1.PodSpec{NodeName: "worker", Containers: []corev1.Container{{Name: "web", Image: "nginx"}}},
+		Spec: corev1.PodSpec{NodeName: "worker", Containers: []corev1.Container{{
+			Name: "web", Image: "nginx",
+			Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2m")}},
+		}}},
 	}
 	if err := c.as(tb, admin).Create(tb.Context(), p); err != nil {
 		tb.Fatal(err)

@@ -65,4 +65,12 @@ const (
 	ReasonDigestMismatch    = "DigestMismatch"
 	ReasonSignerUnavailable = "SignerUnavailable"
 	ReasonLogUnavailable    = "LogUnavailable"
+	// ReasonNothingStored on ReadBack: the attested object names nothing in the write-once store.
+	ReasonNothingStored = "NothingStored"
+	// ReasonKeyNotTrusted on Signed, Logged and Ready: add the signing key's public part to the trusted-root ConfigMap.
+	ReasonKeyNotTrusted = "KeyNotTrusted"
+	// ReasonBundleInvalid on Sealed: the bundle does not verify against the trusted root, so it is not stored.
+	ReasonBundleInvalid = "BundleInvalid"
+	// ReasonSubjectGone on Signed: the object to attest was deleted before it was signed.
+	ReasonSubjectGone = "SubjectGone"
 )

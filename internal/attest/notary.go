@@ -1,6 +1,9 @@
 package attest
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Notary signs, logs and verifies with one configuration.
 type Notary struct {
@@ -30,3 +33,25 @@ func (n *Notary) Publish(ctx context.Context, envelope []byte) ([]byte, error) {
 
 // Verify checks a bundle offline, as Trust.Verify.
 func (n *Notary) Verify(bundle []byte) (Verified, error) { return n.Trust.Verify(bundle) }
+
+// keyHolder is a Signer that can name its key without signing.
+type keyHolder interface {
+	KeyID(ctx context.Context) (string, error)
+}
+
+// Check tells whether the signer can be reached and its key is trusted, and returns the key's name.
+func (n *Notary) Check(ctx context.Context) (string, error) {
+	holder, ok := n.Signer.(keyHolder)
+	if !ok {
+		return "", errors.New("signer does not name its key")
+	}
+	id, err := holder.KeyID(ctx)
+	if err != nil {
+		return "", err
+	}
+	key, err := n.Trust.trusted(id)
+	if err != nil {
+		return "", err
+	}
+	return key.name, nil
+}

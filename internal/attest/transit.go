@@ -91,32 +91,69 @@ func (t *Transit) authenticated() (*api.Client, error) {
 	return client, nil
 }
 
+// KeyID names the newest version of the key.
+func (t *Transit) KeyID(ctx context.Context) (string, error) {
+	client, err := t.authenticated()
+	if err != nil {
+		return "", err
+	}
+	description, err := t.describe(ctx, client)
+	if err != nil {
+		return "", err
+	}
+	key, err := description.version(description.Latest.String())
+	if err != nil {
+		return "", fmt.Errorf("read transit key %s: %w", t.key, err)
+	}
+	return key.id, nil
+}
+
 // publicKey of one version: a rotation between the signature and this request changes nothing.
 func (t *Transit) publicKey(ctx context.Context, client *api.Client, version string) (publicKey, error) {
-	secret, err := client.Logical().ReadWithContext(ctx, t.mount+"/keys/"+t.key)
+	description, err := t.describe(ctx, client)
+	if err != nil {
+		return publicKey{}, err
+	}
+	key, err := description.version(version)
 	if err != nil {
 		return publicKey{}, fmt.Errorf("read transit key %s: %w", t.key, err)
 	}
-	if secret == nil {
-		return publicKey{}, fmt.Errorf("read transit key %s: no such key", t.key)
+	return key, nil
+}
+
+// keyDescription is what an engine says of a key.
+type keyDescription struct {
+	Latest json.Number `json:"latest_version"`
+	Keys   map[string]struct {
+		PublicKey string `json:"public_key"`
+	} `json:"keys"`
+}
+
+func (d keyDescription) version(version string) (publicKey, error) {
+	key, err := parsePublicKey([]byte(d.Keys[version].PublicKey))
+	if err != nil {
+		return publicKey{}, fmt.Errorf("version %s: %w", version, err)
 	}
-	var description struct {
-		Keys map[string]struct {
-			PublicKey string `json:"public_key"`
-		} `json:"keys"`
+	return key, nil
+}
+
+func (t *Transit) describe(ctx context.Context, client *api.Client) (keyDescription, error) {
+	secret, err := client.Logical().ReadWithContext(ctx, t.mount+"/keys/"+t.key)
+	if err != nil {
+		return keyDescription{}, fmt.Errorf("read transit key %s: %w", t.key, err)
+	}
+	if secret == nil {
+		return keyDescription{}, fmt.Errorf("read transit key %s: no such key", t.key)
 	}
 	data, err := json.Marshal(secret.Data)
 	if err != nil {
-		return publicKey{}, fmt.Errorf("read transit key %s: %w", t.key, err)
+		return keyDescription{}, fmt.Errorf("read transit key %s: %w", t.key, err)
 	}
+	var description keyDescription
 	if err := json.Unmarshal(data, &description); err != nil {
-		return publicKey{}, fmt.Errorf("read transit key %s: %w", t.key, err)
+		return keyDescription{}, fmt.Errorf("read transit key %s: %w", t.key, err)
 	}
-	key, err := parsePublicKey([]byte(description.Keys[version].PublicKey))
-	if err != nil {
-		return publicKey{}, fmt.Errorf("read transit key %s version %s: %w", t.key, version, err)
-	}
-	return key, nil
+	return description, nil
 }
 
 // parseTransitSignature splits vault:v<version>:<base64>.

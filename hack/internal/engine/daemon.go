@@ -22,11 +22,11 @@ import (
 
 // daemon is the part of dockerd's configuration file that is ours.
 type daemon struct {
-	DataRoot       string             `json:"data-root"`
-	ExecRoot       string             `json:"exec-root"`
-	PIDFile        string             `json:"pidfile"`
-	Hosts          []string           `json:"hosts"`
-	DefaultRuntime string             `json:"default-runtime,omitempty"`
+	DataRoot       string                `json:"data-root"`
+	ExecRoot       string                `json:"exec-root"`
+	PIDFile        string                `json:"pidfile"`
+	Hosts          []string              `json:"hosts"`
+	DefaultRuntime string                `json:"default-runtime,omitempty"`
 	Runtimes       map[string]ociRuntime `json:"runtimes,omitempty"`
 }
 

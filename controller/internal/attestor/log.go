@@ -1,0 +1,66 @@
+package attestor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/attest"
+)
+
+// log publishes the staged envelope and stages the bundle in its place.
+func (r *Reconciler) log(ctx context.Context, job *job) error {
+	notary, err := r.notary(ctx, job)
+	if err != nil {
+		return err
+	}
+	status := &job.bundle.Status
+	bundle, err := notary.Publish(ctx, status.Staged)
+	switch {
+	case errors.Is(err, attest.ErrDuplicate):
+		// A crash between the log's answer and the patch lost the proof. The same statement gets a new signature.
+		return r.signAgain(ctx, job)
+	case errors.Is(err, attest.ErrUnknownKey):
+		return failure(v1alpha1.ReasonKeyNotTrusted, err)
+	case err != nil:
+		return failure(v1alpha1.ReasonLogUnavailable, err)
+	}
+	if err := stageBundle(status, notary, bundle); err != nil {
+		return err
+	}
+	r.set(job.bundle, v1alpha1.ConditionLogged,
+		conditionTrue(v1alpha1.ReasonSucceeded, fmt.Sprintf("entry %d of the log", *status.LogIndex)))
+	return nil
+}
+
+func (r *Reconciler) signAgain(ctx context.Context, job *job) error {
+	envelope, err := attest.ParseEnvelope(job.bundle.Status.Staged)
+	if err != nil {
+		return err
+	}
+	if err := r.stageEnvelope(ctx, job, envelope.Payload); err != nil {
+		return err
+	}
+	return errAgain
+}
+
+// stageBundle keeps a bundle and what it proves, after checking that it proves this statement.
+func stageBundle(status *v1alpha1.AttestationBundleStatus, notary Notary, bundle []byte) error {
+	verified, err := notary.Verify(bundle)
+	if err != nil {
+		return failure(v1alpha1.ReasonBundleInvalid, err)
+	}
+	if digest := evidence.Digest(verified.Payload); digest != status.StatementDigest {
+		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("bundle attests statement %s", digest))
+	}
+	status.Staged = bundle
+	record := metav1.NewTime(verified.Timestamp)
+	status.Timestamp = &record
+	status.LogIndex = &verified.LogIndex
+	status.Signer = verified.Signer
+	return nil
+}

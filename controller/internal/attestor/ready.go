@@ -1,0 +1,74 @@
+package attestor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/attest"
+)
+
+// readyInterval between two looks at the signing key while nothing else happens.
+const readyInterval = time.Minute
+
+// Readiness says in the AttestorConfig whether the attestor could sign now.
+type Readiness struct {
+	Client        client.Client
+	Clock         clock.PassiveClock
+	Configuration *Configuration
+}
+
+// SetupWithManager starts the reconciler for the AttestorConfig.
+func (r *Readiness) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("attestor-config").
+		For(&v1alpha1.AttestorConfig{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Complete(r)
+}
+
+// Reconcile sets Ready.
+func (r *Readiness) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	var config v1alpha1.AttestorConfig
+	if err := r.Client.Get(ctx, request.NamespacedName, &config); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	before := config.DeepCopy()
+	ready := r.check(ctx, &config)
+	ready.Type = v1alpha1.ConditionReady
+	ready.ObservedGeneration = config.Generation
+	ready.LastTransitionTime = metav1.NewTime(r.Clock.Now())
+	changed := meta.SetStatusCondition(&config.Status.Conditions, ready)
+	config.Status.ObservedGeneration = config.Generation
+	if changed || before.Status.ObservedGeneration != config.Generation {
+		if err := r.Client.Status().Patch(ctx, &config, client.MergeFrom(before), fieldOwner); err != nil {
+			return ctrl.Result{}, fmt.Errorf("patch status of AttestorConfig: %w", err)
+		}
+	}
+	return ctrl.Result{RequeueAfter: readyInterval}, nil
+}
+
+func (r *Readiness) check(ctx context.Context, config *v1alpha1.AttestorConfig) metav1.Condition {
+	notary, err := r.Configuration.notary(ctx, config)
+	if err != nil {
+		return conditionFalse(v1alpha1.ReasonConfigInvalid, err.Error())
+	}
+	name, err := notary.Check(ctx)
+	switch {
+	case errors.Is(err, attest.ErrUnknownKey):
+		return conditionFalse(v1alpha1.ReasonKeyNotTrusted, err.Error())
+	case err != nil:
+		return conditionFalse(v1alpha1.ReasonSignerUnavailable, err.Error())
+	default:
+		return conditionTrue(v1alpha1.ReasonConfigValid, "signs with key "+name)
+	}
+}

@@ -1,0 +1,148 @@
+package attestor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/worm"
+)
+
+// maxBundle is more than a bundle can have, whose staged form fits into an API object.
+const maxBundle = 2 << 20
+
+// seal stores the staged bundle, locked, and records the version.
+func (r *Reconciler) seal(ctx context.Context, job *job) error {
+	notary, err := r.notary(ctx, job)
+	if err != nil {
+		return err
+	}
+	status := &job.bundle.Status
+	if err := stageBundle(status, notary, status.Staged); err != nil {
+		return err
+	}
+	to, err := placeOf(ctx, r.Client, job.bundle, r.Clock.Now())
+	if err != nil {
+		return failure(v1alpha1.ReasonConfigInvalid, err)
+	}
+	store, err := r.Store(ctx, to.bucket)
+	if err != nil {
+		return failure(v1alpha1.ReasonConfigInvalid, err)
+	}
+	object, err := store.Put(ctx, to.key, bytes.NewReader(status.Staged), to.lock)
+	if errors.Is(err, worm.ErrExists) {
+		object, err = adopt(ctx, store, to.key, &adoption{status: status, notary: notary})
+	}
+	if err != nil {
+		return storeFailure(err)
+	}
+	if err := checkStored(ctx, store, object, to.lock.Mode); err != nil {
+		return storeFailure(err)
+	}
+	status.Object = &v1alpha1.StoredObject{
+		Key:         object.Key,
+		VersionID:   object.VersionID,
+		SHA256:      object.SHA256,
+		Size:        object.Size,
+		RetainUntil: metav1.NewTime(object.Lock.RetainUntil),
+	}
+	status.Staged = nil
+	r.set(job.bundle, v1alpha1.ConditionSealed, conditionTrue(v1alpha1.ReasonSucceeded, "stored as "+object.Key))
+	return nil
+}
+
+func storeFailure(err error) error {
+	if _, ok := errors.AsType[*stageError](err); ok {
+		return err
+	}
+	return failure(v1alpha1.ReasonStoreUnreachable, err)
+}
+
+// checkStored asks the store what it kept before anybody claims that it is sealed.
+func checkStored(ctx context.Context, store worm.Reader, put worm.Object, mode string) error {
+	kept, err := store.Stat(ctx, put.Key, put.VersionID)
+	if err != nil {
+		return err
+	}
+	if kept.Size != put.Size || kept.Lock.Mode != mode || kept.Lock.RetainUntil.Before(put.Lock.RetainUntil) {
+		return fmt.Errorf("%s: store kept %d bytes, %q until %s: %w", put.Key, kept.Size, kept.Lock.Mode,
+			kept.Lock.RetainUntil.Format(time.RFC3339), worm.ErrNotLocked)
+	}
+	return nil
+}
+
+type adoption struct {
+	status *v1alpha1.AttestationBundleStatus
+	notary Notary
+}
+
+// adopt takes the bundle that is stored under the key already: a crash lost the answer to its put, or the bundle
+// object was deleted and made again. The first bundle stored wins, if it attests the same subject.
+func adopt(ctx context.Context, store worm.Reader, key string, a *adoption) (worm.Object, error) {
+	object, err := store.Stat(ctx, key, "")
+	if err != nil {
+		return worm.Object{}, err
+	}
+	data, err := readObject(ctx, store, key, object.VersionID)
+	if err != nil {
+		return worm.Object{}, err
+	}
+	stored, err := a.notary.Verify(data)
+	if err != nil {
+		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds another object: %w", key, err))
+	}
+	own, err := a.notary.Verify(a.status.Staged)
+	if err != nil {
+		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, err)
+	}
+	same, err := sameSubject(stored.Payload, own.Payload)
+	if err != nil {
+		return worm.Object{}, err
+	}
+	if !same {
+		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s attests another subject", key))
+	}
+	a.status.StatementDigest = evidence.Digest(stored.Payload)
+	if err := stageBundle(a.status, a.notary, data); err != nil {
+		return worm.Object{}, err
+	}
+	object.SHA256 = evidence.Digest(data)
+	return object, nil
+}
+
+func sameSubject(one, other []byte) (bool, error) {
+	first, err := parseStatement(one)
+	if err != nil {
+		return false, err
+	}
+	second, err := parseStatement(other)
+	if err != nil {
+		return false, err
+	}
+	return reflect.DeepEqual(first, second), nil
+}
+
+// readObject reads one version into memory.
+func readObject(ctx context.Context, store worm.Reader, key, versionID string) (data []byte, err error) {
+	body, err := store.Open(ctx, key, versionID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	data, err = io.ReadAll(io.LimitReader(body, maxBundle+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	if len(data) > maxBundle {
+		return nil, fmt.Errorf("read %s: larger than %d bytes", key, maxBundle)
+	}
+	return data, nil
+}

@@ -1,0 +1,152 @@
+package attestor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/attest"
+)
+
+const (
+	// readBackPoll is a second look besides the watch on the verdict.
+	readBackPoll = 30 * time.Second
+	// parentPoll is short because a parent finished before its child, so that its statement is about to be signed.
+	parentPoll = 500 * time.Millisecond
+)
+
+// readBack records that there is nothing to read back, or waits for the workload that reads.
+func (r *Reconciler) readBack(ctx context.Context, job *job) error {
+	if job.bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedEventResponse {
+		response, err := r.response(ctx, job.bundle.Spec.AttestedFor.Ref)
+		if err != nil {
+			return err
+		}
+		if len(response.Status.StoredObjects()) > 0 {
+			return &waiting{message: "waits until the stored objects are read back", after: readBackPoll}
+		}
+	}
+	r.set(job.bundle, v1alpha1.ConditionReadBack, conditionTrue(v1alpha1.ReasonNothingStored, "names no stored object"))
+	return nil
+}
+
+// sign makes the statement and stages its envelope.
+func (r *Reconciler) sign(ctx context.Context, job *job) error {
+	statement, err := r.statement(ctx, job.bundle)
+	if err != nil {
+		return err
+	}
+	payload, err := evidence.Canonical(statement)
+	if err != nil {
+		return err
+	}
+	if err := r.stageEnvelope(ctx, job, payload); err != nil {
+		return err
+	}
+	job.bundle.Status.StatementDigest = evidence.Digest(payload)
+	r.set(job.bundle, v1alpha1.ConditionSigned,
+		conditionTrue(v1alpha1.ReasonSucceeded, "signed by "+job.bundle.Status.Signer))
+	return nil
+}
+
+func (r *Reconciler) stageEnvelope(ctx context.Context, job *job, payload []byte) error {
+	notary, err := r.notary(ctx, job)
+	if err != nil {
+		return err
+	}
+	envelope, signer, err := notary.Sign(ctx, payload)
+	if errors.Is(err, attest.ErrUnknownKey) {
+		return failure(v1alpha1.ReasonKeyNotTrusted, err)
+	}
+	if err != nil {
+		return failure(v1alpha1.ReasonSignerUnavailable, err)
+	}
+	job.bundle.Status.Staged = envelope
+	job.bundle.Status.Signer = signer
+	return nil
+}
+
+func (r *Reconciler) statement(ctx context.Context, bundle *v1alpha1.AttestationBundle) (evidence.Statement, error) {
+	attestor := evidence.Attestor{Account: r.Account, At: r.Clock.Now().UTC()}
+	ref := bundle.Spec.AttestedFor.Ref
+	switch bundle.Spec.AttestedFor.Kind {
+	case v1alpha1.AttestedSecurityEvent:
+		event, err := r.event(ctx, ref)
+		if err != nil {
+			return evidence.Statement{}, err
+		}
+		return eventStatement(event, attestor)
+	case v1alpha1.AttestedEventResponse:
+		response, err := r.response(ctx, ref)
+		if err != nil {
+			return evidence.Statement{}, err
+		}
+		previous, err := r.previous(ctx, response)
+		if err != nil {
+			return evidence.Statement{}, err
+		}
+		return responseStatement(response, bundle, previous, attestor)
+	default:
+		err := fmt.Errorf("no statement is defined for kind %s", bundle.Spec.AttestedFor.Kind)
+		return evidence.Statement{}, &stageError{reason: v1alpha1.ReasonFailed, err: err, final: true}
+	}
+}
+
+// previous is the statement digest of the parent response, which is signed first. A parent that is gone from the
+// cluster without a bundle leaves the link empty, beside a spec that names it.
+func (r *Reconciler) previous(ctx context.Context, response *v1alpha1.EventResponse) (string, error) {
+	parent := response.Spec.ParentRef
+	if parent == nil {
+		return "", nil
+	}
+	wait := &waiting{message: "waits until the statement of its parent " + parent.Name + " is signed", after: parentPoll}
+	var bundle v1alpha1.AttestationBundle
+	err := r.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.BundleName(parent.UID)}, &bundle)
+	if err == nil {
+		if bundle.Status.StatementDigest == "" {
+			return "", wait
+		}
+		return bundle.Status.StatementDigest, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("read bundle of parent %s: %w", parent.Name, err)
+	}
+	if _, err := r.response(ctx, *parent); err != nil {
+		if gone, ok := errors.AsType[*stageError](err); ok && gone.final {
+			return "", nil
+		}
+		return "", err
+	}
+	return "", wait
+}
+
+func (r *Reconciler) event(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.SecurityEvent, error) {
+	var event v1alpha1.SecurityEvent
+	err := r.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &event)
+	return &event, checkFound(err, string(event.UID), ref)
+}
+
+func (r *Reconciler) response(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.EventResponse, error) {
+	var response v1alpha1.EventResponse
+	err := r.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &response)
+	return &response, checkFound(err, string(response.UID), ref)
+}
+
+// checkFound tells an object that is gone for good from one that could not be read. A later object of the same name
+// is another object.
+func checkFound(err error, uid string, ref v1alpha1.Ref) error {
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("read %s: %w", ref.Name, err)
+	}
+	if err != nil || uid != ref.UID {
+		gone := fmt.Errorf("%s with uid %s is gone", ref.Name, ref.UID)
+		return &stageError{reason: v1alpha1.ReasonSubjectGone, err: gone, final: true}
+	}
+	return nil
+}

@@ -1,0 +1,26 @@
+package attestor
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"ugallu.io/forensics/api/evidence"
+)
+
+// stated is what a statement is about: equal for two statements of one object, whenever and by whom they were made.
+type stated struct {
+	Subject       []evidence.Subject `json:"subject"`
+	PredicateType string             `json:"predicateType"`
+	Predicate     struct {
+		Event    evidence.Reference `json:"event"`
+		Response evidence.Reference `json:"response"`
+	} `json:"predicate"`
+}
+
+func parseStatement(payload []byte) (stated, error) {
+	var parsed stated
+	if err := json.Unmarshal(payload, &parsed); err != nil {
+		return stated{}, fmt.Errorf("parse statement: %w", err)
+	}
+	return parsed, nil
+}

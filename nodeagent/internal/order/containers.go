@@ -1,0 +1,61 @@
+package order
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/containers"
+	"ugallu.io/forensics/nodeagent/internal/freeze"
+)
+
+// freezeOne returns when the freeze was confirmed, or nil when there was no process to stop.
+func freezeOne(ctx context.Context, node Node, container containers.Container) (*metav1.MicroTime, error) {
+	state, err := node.Freeze.Freeze(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	if err != nil || state != freeze.Frozen {
+		return nil, err
+	}
+	at := metav1.NewMicroTime(node.Clock.Now())
+	return &at, nil
+}
+
+// thawOne returns when the thaw was confirmed, or nil when there was no process to set going.
+func thawOne(ctx context.Context, node Node, container containers.Container) (*metav1.MicroTime, error) {
+	state, err := node.Freeze.Thaw(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	if err != nil || state != freeze.Thawed {
+		return nil, err
+	}
+	at := metav1.NewMicroTime(node.Clock.Now())
+	return &at, nil
+}
+
+// contained returns what the incident's podfreeze recorded, or an empty record when there is none.
+func contained(ctx context.Context, node Node, incidentName string) (v1alpha1.Containment, error) {
+	response := new(v1alpha1.EventResponse)
+	name := v1alpha1.ResponseName(incidentName, v1alpha1.StepFreeze, 1)
+	err := node.Client.Get(ctx, client.ObjectKey{Name: name}, response)
+	if client.IgnoreNotFound(err) != nil {
+		return v1alpha1.Containment{}, err
+	}
+	if response.Status.Containment == nil {
+		return v1alpha1.Containment{Level: v1alpha1.LevelPolicyOnly, FreezeMethod: v1alpha1.FreezeNone}, nil
+	}
+	return *response.Status.Containment.DeepCopy(), nil
+}
+
+// unrecorded are the containers of the pod that the record does not name: they started after the pod was contained.
+func unrecorded(pod containers.Pod, recorded []v1alpha1.ContainerFreeze) []v1alpha1.ContainerFreeze {
+	known := make(map[string]bool, len(recorded))
+	for _, container := range recorded {
+		known[container.ContainerID] = true
+	}
+	var fresh []v1alpha1.ContainerFreeze
+	for _, container := range pod.Containers {
+		if !known[container.ID] {
+			fresh = append(fresh, v1alpha1.ContainerFreeze{ContainerID: container.ID, Name: container.Name})
+		}
+	}
+	return fresh
+}

@@ -1,0 +1,201 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/containers"
+	"ugallu.io/forensics/nodeagent/internal/drop"
+)
+
+// rounds in which containers that start meanwhile are looked for. One that starts after the last is found by the watch
+// on task events.
+const rounds = 3
+
+// freezeStep cuts a pod off, freezes it and holds its files, in this order: what leaves the pod cannot be taken back,
+// what it still does inside can be seen, and what it deletes before the hold is the least.
+//
+// Nothing is written until the end: a start that dies is repeated from the beginning, where every effect is found in
+// place and adopted.
+type freezeStep struct {
+	node       Node
+	record     *record
+	shortfalls []string
+}
+
+func (f *freezeStep) run(ctx context.Context) (result, error) {
+	spec := f.record.response.Spec
+	f.record.begin()
+	pod, found, err := f.look(ctx, spec)
+	if refusal, ok := errors.AsType[refused](err); ok {
+		return result{v1alpha1.ReasonOrderRefused, refusal.why}, nil
+	}
+	if err != nil {
+		return result{}, err
+	}
+	dropped := f.drop(ctx, found)
+	containment := &v1alpha1.Containment{
+		Level: dropped.Level, Hooks: dropped.Hooks, FreezeMethod: v1alpha1.FreezeNone,
+	}
+	if !dropped.ContainedAt.IsZero() {
+		at := metav1.NewMicroTime(dropped.ContainedAt)
+		containment.ContainedAt = &at
+	}
+	if spec.Action.PodFreeze.Processes != v1alpha1.FreezeNever {
+		containment.FreezeMethod = f.node.Freeze.Method()
+	}
+	if err := f.containers(ctx, containment, found); err != nil {
+		return result{}, err
+	}
+	for i := range containment.Containers {
+		containment.Containers[i].ProbeKillExpectedAt = probeKill(pod, containment.Containers[i])
+	}
+	f.record.status().Containment = containment
+	return f.conclude(containment, found), nil
+}
+
+// look asks the API server and the runtime side by side.
+func (f *freezeStep) look(ctx context.Context, spec v1alpha1.EventResponseSpec) (*corev1.Pod, containers.Pod, error) {
+	if err := checkOrder(f.node.Name, spec); err != nil {
+		return nil, containers.Pod{}, err
+	}
+	var pod *corev1.Pod
+	var found containers.Pod
+	var podErr, foundErr error
+	var group errgroup.Group
+	group.Go(func() error {
+		pod, podErr = livePod(ctx, f.node.Live, f.node.Name, spec.PodRef)
+		return nil
+	})
+	group.Go(func() error {
+		found, foundErr = f.node.Containers.Pod(ctx, spec.PodRef.UID)
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return nil, containers.Pod{}, err
+	}
+	return pod, found, errors.Join(podErr, foundErr)
+}
+
+// drop tries twice: an error is either of the moment, such as a device that vanished while it was looked at, or here to
+// stay, and then the freeze must not wait for it.
+func (f *freezeStep) drop(ctx context.Context, found containers.Pod) drop.Result {
+	target := drop.Target{PodUID: found.UID, Cgroup: found.Cgroup, Processes: found.Processes}
+	dropped, err := f.node.Drop.Attach(ctx, target)
+	if err != nil {
+		dropped, err = f.node.Drop.Attach(ctx, target)
+	}
+	if err != nil {
+		f.fallShort("drop: %v", err)
+		dropped.Level = v1alpha1.LevelPolicyOnly
+		if !dropped.ContainedAt.IsZero() {
+			dropped.Level = v1alpha1.LevelPartial
+		}
+	}
+	for _, shortfall := range dropped.Shortfalls {
+		f.fallShort("drop: %s", shortfall)
+	}
+	return dropped
+}
+
+// containers freezes and holds every container, and again those that started meanwhile.
+func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Containment, found containers.Pod) error {
+	seen := map[string]bool{}
+	for range rounds {
+		var fresh []containers.Container
+		for _, container := range found.Containers {
+			if !seen[container.ID] {
+				seen[container.ID] = true
+				fresh = append(fresh, container)
+			}
+		}
+		if len(fresh) == 0 {
+			break
+		}
+		done := f.freezeAndHold(ctx, fresh, containment.FreezeMethod != v1alpha1.FreezeNone)
+		containment.Containers = append(containment.Containers, done...)
+		again, err := f.node.Containers.Pod(ctx, found.UID)
+		if err != nil {
+			return err
+		}
+		found = again
+	}
+	escaped, err := found.Escaped()
+	if err != nil {
+		f.fallShort("look for escaped processes: %v", err)
+	}
+	containment.EscapedProcesses = int32(min(escaped, 1<<30)) // #nosec G115 -- bounded here
+	if escaped > 0 {
+		f.fallShort("%d processes of the pod left its cgroup: they are not frozen", escaped)
+	}
+	return nil
+}
+
+// freezeAndHold freezes all first, side by side, and then holds all. What fails for one container does not keep the
+// others.
+func (f *freezeStep) freezeAndHold(ctx context.Context, list []containers.Container, wanted bool) []v1alpha1.ContainerFreeze {
+	done := make([]v1alpha1.ContainerFreeze, len(list))
+	errs := make([]error, len(list))
+	var group errgroup.Group
+	for i, container := range list {
+		done[i] = v1alpha1.ContainerFreeze{ContainerID: container.ID, Name: container.Name}
+		if !wanted || container.Process == 0 {
+			continue
+		}
+		group.Go(func() error {
+			done[i].FrozenAt, errs[i] = freezeOne(ctx, f.node, container)
+			return nil
+		})
+	}
+	errs = append(errs, group.Wait())
+	for _, err := range errs {
+		if err != nil {
+			f.fallShort("freeze: %v", err)
+		}
+	}
+	for i := range done {
+		heldAt, err := f.node.Hold.Hold(ctx, f.record.response.Spec.IncidentName, done[i].ContainerID)
+		if err != nil {
+			f.fallShort("hold: container %s: %v", done[i].Name, err)
+			continue
+		}
+		at := metav1.NewMicroTime(heldAt)
+		done[i].HeldAt = &at
+	}
+	return done
+}
+
+func (f *freezeStep) fallShort(format string, args ...any) {
+	f.shortfalls = append(f.shortfalls, fmt.Sprintf(format, args...))
+}
+
+// conclude is Failed only when nothing holds a pod that runs.
+func (f *freezeStep) conclude(containment *v1alpha1.Containment, found containers.Pod) result {
+	frozen, held := 0, 0
+	for _, container := range containment.Containers {
+		if container.FrozenAt != nil {
+			frozen++
+		}
+		if container.HeldAt != nil {
+			held++
+		}
+	}
+	message := fmt.Sprintf("%d hooks, %d of %d containers frozen, %d held", len(containment.Hooks), frozen, len(containment.Containers), held)
+	if len(f.shortfalls) > 0 {
+		message += "; " + strings.Join(f.shortfalls, "; ")
+	}
+	switch {
+	case len(f.shortfalls) == 0 && containment.Level == v1alpha1.LevelFull:
+		return succeeded(message)
+	case containment.Level == v1alpha1.LevelPolicyOnly && frozen == 0 && len(found.Processes) > 0:
+		return failed(message)
+	}
+	return partial(message)
+}

@@ -1,0 +1,176 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+const (
+	fieldOwner = "ugallu-forensics-nodeagent"
+	// messageBytes is what a condition's message may hold.
+	messageBytes = 32768
+)
+
+// errClosed says that the record was closed meanwhile, by the controller or by an earlier start of ours whose write this
+// process had not yet seen. A closed record is final.
+var errClosed = errors.New("the record is closed")
+
+// record is the status of one order while it is carried out. It is not safe for concurrent use.
+type record struct {
+	node     Node
+	response *v1alpha1.EventResponse
+	stored   *v1alpha1.EventResponse // as last read or written
+	begun    bool
+}
+
+func newRecord(node Node, response *v1alpha1.EventResponse) *record {
+	return &record{node: node, response: response.DeepCopy(), stored: response.DeepCopy()}
+}
+
+func (r *record) status() *v1alpha1.EventResponseStatus { return &r.response.Status }
+
+// begin counts this start and says who reports. It writes nothing: the first write carries it.
+func (r *record) begin() {
+	if r.begun {
+		return
+	}
+	r.begun = true
+	now := metav1.NewMicroTime(r.node.Clock.Now())
+	r.status().Attempts++
+	if r.status().StartedAt == nil {
+		r.status().StartedAt = &now
+	}
+	reporter := r.node.Reporter.report(now)
+	r.status().Reporter = &reporter
+}
+
+// write stores the status as it stands while the order runs.
+func (r *record) write(ctx context.Context, message string) error {
+	r.begin()
+	r.set(metav1.ConditionUnknown, result{v1alpha1.ReasonRunning, message})
+	return r.patch(ctx)
+}
+
+// note stores why a start did not get through, so that it can be seen without the log. A record that is closed, or that
+// cannot be written because the process ends, takes no note.
+func (r *record) note(ctx context.Context, cause error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err := r.write(ctx, cause.Error()); err != nil && !errors.Is(err, errClosed) {
+		return err
+	}
+	return nil
+}
+
+// lastNote is what the last start that did not get through left.
+func (r *record) lastNote() string {
+	complete := meta.FindStatusCondition(r.status().Conditions, v1alpha1.ConditionComplete)
+	if complete == nil {
+		return ""
+	}
+	return complete.Message
+}
+
+// close ends the record.
+func (r *record) close(ctx context.Context, ended result) error {
+	r.begin()
+	done := metav1.ConditionTrue
+	if ended.reason != v1alpha1.ReasonSucceeded && ended.reason != v1alpha1.ReasonPartial {
+		done = metav1.ConditionFalse
+	}
+	now := metav1.NewMicroTime(r.node.Clock.Now())
+	r.status().CompletedAt = &now
+	r.set(done, ended)
+	return r.patch(ctx)
+}
+
+func (r *record) set(done metav1.ConditionStatus, ended result) {
+	meta.SetStatusCondition(&r.status().Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionComplete, Status: done, Reason: ended.reason, Message: cut(ended.message),
+		ObservedGeneration: r.response.Generation, LastTransitionTime: metav1.NewTime(r.node.Clock.Now()),
+	})
+	r.status().Phase = phase(*r.status())
+}
+
+// cut shortens a text to what a message may hold, between two characters.
+func cut(text string) string {
+	if len(text) <= messageBytes {
+		return text
+	}
+	end := messageBytes
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
+}
+
+// phase of a status. An order that ended otherwise than wanted is Partial when something was reached all the same.
+func phase(status v1alpha1.EventResponseStatus) v1alpha1.ResponsePhase {
+	complete := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionComplete)
+	switch {
+	case complete == nil:
+		return v1alpha1.ResponsePending
+	case complete.Status == metav1.ConditionUnknown:
+		return v1alpha1.ResponseRunning
+	case complete.Status == metav1.ConditionTrue && complete.Reason == v1alpha1.ReasonSucceeded:
+		return v1alpha1.ResponseSucceeded
+	case complete.Status == metav1.ConditionTrue, len(status.Artifacts) > 0, status.Containment != nil && status.Containment.ContainedAt != nil:
+		return v1alpha1.ResponsePartial
+	}
+	return v1alpha1.ResponseFailed
+}
+
+// patch writes the status under an optimistic lock. Another writer of the object, such as one of its labels, is no
+// conflict of ours; a record that it closed is.
+func (r *record) patch(ctx context.Context) error {
+	name := client.ObjectKeyFromObject(r.response)
+	for {
+		wanted := r.response.DeepCopy()
+		patch := client.MergeFromWithOptions(r.stored, client.MergeFromWithOptimisticLock{})
+		err := r.node.Client.Status().Patch(ctx, wanted, patch, client.FieldOwner(fieldOwner))
+		if err == nil {
+			r.stored, r.response = wanted.DeepCopy(), wanted
+			return nil
+		}
+		if !apierrors.IsConflict(err) {
+			return fmt.Errorf("write the status of %s: %w", name.Name, err)
+		}
+		fresh := new(v1alpha1.EventResponse)
+		if err := r.node.Live.Get(ctx, name, fresh); err != nil {
+			return fmt.Errorf("read %s after a conflict: %w", name.Name, err)
+		}
+		if fresh.Status.CompletedAt != nil {
+			return errClosed
+		}
+		r.adopt(fresh)
+	}
+}
+
+// adopt puts our status on a newer version of the object. What an earlier start stored and this one had not read stays.
+func (r *record) adopt(fresh *v1alpha1.EventResponse) {
+	ours := r.response.Status
+	r.stored, r.response = fresh.DeepCopy(), fresh.DeepCopy()
+	if len(fresh.Status.Artifacts) > len(ours.Artifacts) {
+		ours.Artifacts, ours.Gaps, ours.GapsObject = fresh.Status.Artifacts, fresh.Status.Gaps, fresh.Status.GapsObject
+	}
+	if ours.Containment == nil {
+		ours.Containment = fresh.Status.Containment
+	}
+	if fresh.Status.StartedAt != nil {
+		ours.StartedAt = fresh.Status.StartedAt
+	}
+	if ours.Attempts <= fresh.Status.Attempts {
+		ours.Attempts = fresh.Status.Attempts + 1
+	}
+	r.response.Status = ours
+}

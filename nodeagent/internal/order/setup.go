@@ -1,0 +1,96 @@
+package order
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+const (
+	// containments run side by side: a storm on one node is bounded by its pods, and none waits for another.
+	containments = 32
+	// captures read and compress: two keep the disk busy without taking the node from its tenants.
+	captures = 2
+	// Bounds of the wait between two starts of an order that did not get through.
+	firstRetry, lastRetry = 100 * time.Millisecond, 5 * time.Second
+)
+
+// CacheOptions restricts what this process sees: the orders of one node, and open incidents.
+func CacheOptions(node string) cache.Options {
+	return cache.Options{ByObject: map[client.Object]cache.ByObject{
+		&v1alpha1.EventResponse{}: {Field: fields.OneTermEqualSelector("spec.nodeName", node)},
+		&v1alpha1.Incident{}:      {Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelOpen: "true"})},
+	}}
+}
+
+// Setup adds the controllers and the watches to the manager. Containment and release have workers of their own: neither
+// waits for a capture.
+func Setup(manager ctrl.Manager, node Node, tasks Tasks) error {
+	counted, err := newMetrics(metricsserver.Registry)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	r := &Reconciler{node: node, running: newRunning(), metrics: counted}
+	for _, queue := range []struct {
+		name    string
+		workers int
+		actions []v1alpha1.ActionType
+	}{
+		{"containment", containments, []v1alpha1.ActionType{v1alpha1.ActionPodFreeze, v1alpha1.ActionPodUnfreeze, v1alpha1.ActionEvidenceUpload}},
+		{"capture", captures, []v1alpha1.ActionType{v1alpha1.ActionFilesystemSnapshot}},
+	} {
+		err := ctrl.NewControllerManagedBy(manager).Named(queue.name).
+			For(&v1alpha1.EventResponse{}).
+			WithEventFilter(newOrders(queue.actions)).
+			WithOptions(controller.Options{
+				MaxConcurrentReconciles: queue.workers,
+				RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+			}).Complete(r)
+		if err != nil {
+			return fmt.Errorf("set controller %s up: %w", queue.name, err)
+		}
+	}
+	watcher := &watcher{node: node, tasks: tasks}
+	if err := manager.Add(watcher); err != nil {
+		return fmt.Errorf("add the watch on starting containers: %w", err)
+	}
+	if err := manager.Add(&keeper{node: node}); err != nil {
+		return fmt.Errorf("add the keeper of pins and deadlines: %w", err)
+	}
+	return nil
+}
+
+// newOrders lets an order in when it first appears, which a restart repeats. Its spec never changes, and its status is
+// ours: nothing that happens to it later is a reason to act.
+func newOrders(actions []v1alpha1.ActionType) predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(created event.CreateEvent) bool {
+			response, ok := created.Object.(*v1alpha1.EventResponse)
+			if !ok || response.Status.CompletedAt != nil {
+				return false
+			}
+			for _, action := range actions {
+				if response.Spec.Action.Type == action {
+					return true
+				}
+			}
+			return false
+		},
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}

@@ -1,0 +1,205 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/containers"
+)
+
+const (
+	// progressEvery spaces the writes of status.progress.
+	progressEvery = 5 * time.Second
+	// gapLate is the reason of a container that started after the pod was contained.
+	gapLate = "StartedAfterContainment"
+	// gapSocket is the capture's reason for a socket, for which an archive has no type. It lacks nothing that could be read.
+	gapSocket = "SocketNotArchived"
+)
+
+// snapshotStep captures the files of every container that podfreeze recorded, from their held snapshots: the pod may be
+// gone by now.
+type snapshotStep struct {
+	node         Node
+	record       *record
+	lastProgress time.Time
+}
+
+func (s *snapshotStep) run(ctx context.Context) (result, error) {
+	spec := s.record.response.Spec
+	if refusal, ok := errors.AsType[refused](checkOrder(s.node.Name, spec)); ok {
+		return result{v1alpha1.ReasonOrderRefused, refusal.why}, nil
+	}
+	list, late, err := s.containers(ctx, spec)
+	if err != nil {
+		return result{}, err
+	}
+	if len(list) == 0 {
+		return failed("the pod has no container on this node, and none is held"), nil
+	}
+	// The first write also finds out what an earlier start stored, should the cache not know it yet.
+	if err := s.record.write(ctx, fmt.Sprintf("capturing %d containers", len(list))); err != nil {
+		return result{}, err
+	}
+	if err := s.hold(ctx, spec.IncidentName, list); err != nil {
+		return result{}, err
+	}
+	captured, err := s.capture(ctx, spec, list)
+	s.take(captured)
+	if err != nil {
+		return result{}, err
+	}
+	s.nameLate(late)
+	if err := s.thaw(ctx, spec); err != nil {
+		return result{}, err
+	}
+	return s.conclude(len(list)), nil
+}
+
+// containers returns what podfreeze recorded, which is the same at every start, and what started since. Without a record
+// it returns the pod's containers of now, after the pod has been checked.
+func (s *snapshotStep) containers(ctx context.Context, spec v1alpha1.EventResponseSpec) (list, late []v1alpha1.ContainerFreeze, err error) {
+	freeze, err := contained(ctx, s.node, spec.IncidentName)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the containers that podfreeze recorded: %w", err)
+	}
+	pod, err := s.node.Containers.Pod(ctx, spec.PodRef.UID)
+	if err != nil {
+		return nil, nil, err
+	}
+	fresh := unrecorded(pod, freeze.Containers)
+	if len(freeze.Containers) == 0 {
+		return fresh, nil, nil
+	}
+	return freeze.Containers, fresh, nil
+}
+
+func (s *snapshotStep) hold(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {
+	for _, container := range list {
+		_, err := s.node.Hold.Hold(ctx, incident, container.ContainerID)
+		// What is gone becomes a gap of the capture.
+		if err != nil && !errors.Is(err, ErrNothingToHold) {
+			return fmt.Errorf("hold container %s: %w", container.Name, err)
+		}
+	}
+	return nil
+}
+
+// capture stops as soon as the record is closed by somebody else.
+func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseSpec, list []v1alpha1.ContainerFreeze) (Captured, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	status := s.record.status()
+	order := Capture{
+		Incident: spec.IncidentName, Containers: list, Action: spec.Action.FilesystemSnapshot,
+		Previous: Captured{Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject},
+		Stored: func(captured Captured) error {
+			s.take(captured)
+			return s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), len(list)))
+		},
+	}
+	captured, err := s.node.Capture.Capture(ctx, order, func(progress v1alpha1.Progress) {
+		if err := s.progress(ctx, progress); errors.Is(err, errClosed) {
+			stop(errClosed)
+		} else if err != nil {
+			log.FromContext(ctx).Error(err, "progress not written")
+		}
+	})
+	if err != nil && errors.Is(context.Cause(ctx), errClosed) {
+		return captured, errClosed
+	}
+	return captured, err
+}
+
+// progress is for people to watch: a write that does not succeed is logged, and the next one comes in any case.
+func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress) error {
+	now := s.node.Clock.Now()
+	if now.Sub(s.lastProgress) < progressEvery {
+		return nil
+	}
+	s.lastProgress = now
+	s.record.status().Progress = &progress
+	return s.record.write(ctx, "capturing "+progress.CurrentArtifact)
+}
+
+func (s *snapshotStep) take(captured Captured) {
+	status := s.record.status()
+	status.Artifacts, status.Gaps, status.GapsObject = captured.Artifacts, captured.Gaps, captured.GapsObject
+}
+
+func (s *snapshotStep) nameLate(late []v1alpha1.ContainerFreeze) {
+	if len(late) == 0 {
+		return
+	}
+	names := make([]string, len(late))
+	for i, container := range late {
+		names[i] = container.Name + " " + container.ContainerID
+	}
+	status := s.record.status()
+	for i := range status.Gaps {
+		if status.Gaps[i].Reason == gapLate {
+			return
+		}
+	}
+	status.Gaps = append(status.Gaps, v1alpha1.GapCount{
+		Reason: gapLate, Count: int64(len(late)),
+		Message: "started after the pod was contained, frozen and not captured: " + strings.Join(names[:min(len(names), 8)], ", "),
+	})
+}
+
+// thaw sets processes going again where the freeze was for the capture only. The drop stays.
+func (s *snapshotStep) thaw(ctx context.Context, spec v1alpha1.EventResponseSpec) error {
+	incident := new(v1alpha1.Incident)
+	err := s.node.Client.Get(ctx, client.ObjectKey{Name: spec.IncidentName}, incident)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("read incident %s: %w", spec.IncidentName, err)
+	}
+	if incident.Spec.Freeze.Processes != v1alpha1.FreezeDuringCapture {
+		return nil
+	}
+	pod, err := s.node.Containers.Pod(ctx, spec.PodRef.UID)
+	if err != nil {
+		return err
+	}
+	return eachRunning(pod, func(container containers.Container) error {
+		_, err := thawOne(ctx, s.node, container)
+		return err
+	})
+}
+
+func eachRunning(pod containers.Pod, act func(containers.Container) error) error {
+	var errs []error
+	for _, container := range pod.Containers {
+		if container.Process != 0 {
+			errs = append(errs, act(container))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *snapshotStep) conclude(wanted int) result {
+	status := s.record.status()
+	bytes, gaps, lacking := int64(0), int64(0), len(status.Artifacts) < wanted
+	for _, artifact := range status.Artifacts {
+		bytes += artifact.Size
+		lacking = lacking || artifact.Truncated
+	}
+	for _, gap := range status.Gaps {
+		gaps += gap.Count
+		lacking = lacking || gap.Reason != gapSocket
+	}
+	message := fmt.Sprintf("%d artifacts of %d containers, %d bytes stored, %d gaps", len(status.Artifacts), wanted, bytes, gaps)
+	switch {
+	case len(status.Artifacts) == 0:
+		return failed(message)
+	case lacking:
+		return partial(message)
+	}
+	return succeeded(message)
+}
