@@ -73,12 +73,10 @@ func setupIncidents(mgr ctrl.Manager, o options.Options) error {
 }
 
 func setupUpload(mgr ctrl.Manager, o options.Options) error {
-	live := mgr.GetAPIReader()
+	stores := destination.NewOpener(mgr.GetAPIReader(), o.WORMCredentialsDir)
 	r := &upload.Reconciler{
-		Client: mgr.GetClient(),
-		Open: func(ctx context.Context, bucket string) (worm.Store, error) {
-			return destination.Open(ctx, live, o.WORMCredentialsDir, bucket)
-		},
+		Client:   mgr.GetClient(),
+		Open:     func(ctx context.Context, bucket string) (worm.Store, error) { return stores.Open(ctx, bucket) },
 		Reporter: newReporter(o.Pod),
 		ReadBack: options.Pod{Namespace: v1alpha1.NamespacePrivileged, ServiceAccount: "ugallu-forensics-snapshot"}.Account(),
 		Clock:    clock.RealClock{},

@@ -86,7 +86,7 @@ func (c *cluster) containerIDs(tb testing.TB, key client.ObjectKey) map[string]s
 // liveTree lists a container's root filesystem on its node, as the runtime mounted it.
 func (c *cluster) liveTree(tb testing.TB, node, containerID string) tree.Tree {
 	tb.Helper()
-	const remote = "/run/forensics-probe"
+	const remote = "/usr/local/bin/forensics-probe" // /run may not be executable.
 	ctx := tb.Context()
 	if out, err := exec.CommandContext(ctx, "docker", "cp", c.probe, node+":"+remote).CombinedOutput(); err != nil { // #nosec G204 -- a node of ours
 		tb.Fatalf("copy the probe to %s: %v: %s", node, err, out)

@@ -116,6 +116,7 @@ type AttestationBundleStatus struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=ab
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.object) || (has(self.status) && has(self.status.object) && self.status.object == oldSelf.status.object)",fieldPath=".status",message="status.object is immutable once set: the first bundle stored wins"
 // +kubebuilder:selectablefield:JSONPath=`.spec.incidentUID`
 // +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.attestedFor.kind`
 // +kubebuilder:printcolumn:name="For",type=string,JSONPath=`.spec.attestedFor.name`
@@ -132,7 +133,6 @@ type AttestationBundle struct {
 	Spec AttestationBundleSpec `json:"spec"`
 	// status is how far it came.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.object) || (has(self.object) && self.object == oldSelf.object)",message="status.object is immutable once set: the first bundle stored wins"
 	Status AttestationBundleStatus `json:"status,omitempty"`
 }
 

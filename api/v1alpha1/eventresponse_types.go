@@ -526,6 +526,7 @@ type GapCount struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=er
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.completedAt) || (has(self.status) && self.status == oldSelf.status)",fieldPath=".status",message="status is immutable once completedAt is set"
 // +kubebuilder:selectablefield:JSONPath=`.spec.nodeName`
 // +kubebuilder:selectablefield:JSONPath=`.spec.incidentUID`
 // +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.metadata.labels.ugallu\.io/step`
@@ -543,7 +544,6 @@ type EventResponse struct {
 	Spec EventResponseSpec `json:"spec"`
 	// status is the record.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.completedAt) || self == oldSelf",message="status is immutable once completedAt is set"
 	Status EventResponseStatus `json:"status,omitempty"`
 }
 

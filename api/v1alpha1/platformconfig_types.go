@@ -3,7 +3,7 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // WORMConfigSpec says which write-once store the cluster uses. Credentials are files that each workload mounts.
-// +kubebuilder:validation:XValidation:rule="self.endpoint.startsWith('https://') || self.insecureAllowHTTP",message="endpoint must be https:// unless insecureAllowHTTP is true"
+// +kubebuilder:validation:XValidation:rule="self.endpoint.startsWith('https://') || (has(self.insecureAllowHTTP) && self.insecureAllowHTTP)",message="endpoint must be https:// unless insecureAllowHTTP is true"
 type WORMConfigSpec struct {
 	// endpoint of the S3 API, with scheme.
 	// +required

@@ -28,6 +28,9 @@ func (r *Reconciler) readBack(ctx context.Context, job *job) error {
 		if err != nil {
 			return err
 		}
+		if response.Status.CompletedAt == nil {
+			return &waiting{message: "waits until the response is complete", after: parentPoll}
+		}
 		if len(response.Status.StoredObjects()) > 0 {
 			return &waiting{message: "waits until the stored objects are read back", after: readBackPoll}
 		}

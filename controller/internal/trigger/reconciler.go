@@ -22,9 +22,10 @@ import (
 
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=securityevents,verbs=get;list;watch
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=securityevents/status,verbs=patch
-// +kubebuilder:rbac:groups=security.ugallu.io,resources=attestationbundles;forensicsconfigs;wormconfigs,verbs=get;list;watch
+// +kubebuilder:rbac:groups=security.ugallu.io,resources=attestationbundles;forensicsconfigs;wormconfigs;attestorconfigs,verbs=get;list;watch
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=incidents,verbs=get;list;watch;create
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get
+// +kubebuilder:rbac:groups="",namespace=ugallu-system,resources=configmaps,resourceNames=ugallu-trusted-root,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 const (

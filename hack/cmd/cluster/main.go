@@ -4,10 +4,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
+	"ugallu.io/forensics/hack/internal/install"
 	"ugallu.io/forensics/hack/internal/kindcluster"
 	"ugallu.io/forensics/hack/internal/kubernetes"
 	"ugallu.io/forensics/hack/internal/state"
@@ -17,6 +20,8 @@ const usage = `usage: cluster VERB
   up       make the cluster, or find it as it should be
   down     remove the cluster and its registry
   env      print the path of env.json, which says where everything is
+  images   build the project's own images, push them to the registry and print their tags
+  install  put the servers and the project's own programs into the cluster
   envtest  print the folder with kube-apiserver, etcd and kubectl
 `
 
@@ -31,7 +36,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	verbs := map[string]func(context.Context) error{"up": up, "down": kindcluster.Down, "env": env, "envtest": envtest}
+	verbs := map[string]func(context.Context) error{
+		"up": up, "down": kindcluster.Down, "env": env, "envtest": envtest, "images": images, "install": install.Install,
+	}
 	if len(args) != 1 || verbs[args[0]] == nil {
 		return fmt.Errorf("which verb?\n%s", usage)
 	}
@@ -61,5 +68,20 @@ func envtest(ctx context.Context) error {
 		return err
 	}
 	fmt.Println(dir)
+	return nil
+}
+
+func images(ctx context.Context) error {
+	env, err := state.ReadEnv()
+	if err != nil {
+		return err
+	}
+	tags, err := install.Images(ctx, env)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(tags)) {
+		fmt.Println(name + ":" + tags[name])
+	}
 	return nil
 }

@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"ugallu.io/forensics/hack/internal/state"
@@ -29,8 +31,8 @@ func Checkout(ctx context.Context) (string, error) {
 }
 
 // Command builds a main package of this checkout, "./controller", and returns the path of the binary. Its folder is
-// named by the hash of the binary, so that a path never changes what it means while something runs from it.
-func Command(ctx context.Context, pkg string) (binary string, err error) {
+// named by the hash of the sources, so that a path never changes what it means while something runs from it.
+func Command(ctx context.Context, pkg string) (string, error) {
 	root, err := Checkout(ctx)
 	if err != nil {
 		return "", err
@@ -39,28 +41,74 @@ func Command(ctx context.Context, pkg string) (binary string, err error) {
 	if err != nil {
 		return "", err
 	}
-	name := path.Base(pkg)
-	work, err := os.MkdirTemp(assets, ".command-")
+	key, err := sources(ctx, root, pkg)
 	if err != nil {
-		return "", fmt.Errorf("make a build folder: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	built := filepath.Join(work, "out", name)
-	build := step.Command{Dir: root, Env: Env(), Args: []string{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", built, pkg}}
-	if _, err := build.Run(ctx); err != nil {
 		return "", err
 	}
-	content, err := os.ReadFile(built) // #nosec G304 -- built above
-	if err != nil {
-		return "", fmt.Errorf("read %s: %w", built, err)
-	}
-	sum := sha256.Sum256(content)
-	dir := filepath.Join(assets, name+"-"+hex.EncodeToString(sum[:])[:12])
-	if _, err := os.Stat(dir); err == nil {
-		return filepath.Join(dir, name), nil
-	}
-	if err := os.Rename(filepath.Dir(built), dir); err != nil {
-		return "", fmt.Errorf("keep %s: %w", dir, err)
+	name := path.Base(pkg)
+	dir := filepath.Join(assets, name+"-"+key)
+	if _, err := os.Stat(dir); err != nil {
+		if err := buildCommand(ctx, root, pkg, dir); err != nil {
+			return "", err
+		}
 	}
 	return filepath.Join(dir, name), nil
+}
+
+func buildCommand(ctx context.Context, root, pkg, dir string) (err error) {
+	work, err := os.MkdirTemp(filepath.Dir(dir), ".command-")
+	if err != nil {
+		return fmt.Errorf("make a build folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	out := filepath.Join(work, "out")
+	build := step.Command{Dir: root, Env: Env(), Args: []string{
+		"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(out, path.Base(pkg)), pkg,
+	}}
+	if _, err := build.Run(ctx); err != nil {
+		return err
+	}
+	if err := os.Rename(out, dir); err != nil {
+		return fmt.Errorf("keep %s: %w", dir, err)
+	}
+	return nil
+}
+
+// listing has a line for each package that is not Go's own: its module, and for one of ours its folder and files.
+const listing = `{{if not .Standard}}{{.Module.Path}} {{.Module.Version}}{{if .Module.Main}}` +
+	`{{$dir := .Dir}}{{range .GoFiles}} {{$dir}}/{{.}}{{end}}{{range .EmbedFiles}} {{$dir}}/{{.}}{{end}}{{end}}{{end}}`
+
+// sources hashes what a binary is made from: our files by content, other modules by version, and the Go release.
+func sources(ctx context.Context, root, pkg string) (string, error) {
+	list := step.Command{Dir: root, Env: Env(), Args: []string{"go", "list", "-deps", "-f", listing, pkg}}
+	out, err := list.Run(ctx)
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		for i, field := range fields {
+			if err := hashField(hash, root, field, i); err != nil {
+				return "", err
+			}
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil))[:12], nil
+}
+
+// hashField hashes a file's name inside the checkout and its content; the first field of a line is a module's path.
+func hashField(hash io.Writer, root, field string, index int) error {
+	name, ours := strings.CutPrefix(field, root+string(filepath.Separator))
+	if index == 0 || !ours {
+		_, err := fmt.Fprintln(hash, field)
+		return err
+	}
+	content, err := os.ReadFile(field) // #nosec G304 -- our own sources
+	if err != nil {
+		return fmt.Errorf("hash %s: %w", name, err)
+	}
+	_, err = fmt.Fprintf(hash, "%s %d\n%s\n", name, len(content), content)
+	return err
 }

@@ -34,7 +34,10 @@ type ociRuntime struct {
 	Path string `json:"path"`
 }
 
-const runtimeName = "runc-capabilities"
+const (
+	runtimeName = "runc-capabilities"
+	pidFile     = "/run/ugallu-engine.pid"
+)
 
 // configuration is the daemon's; wrapper is empty where the machine withholds no capability.
 func configuration(dir, wrapper string) daemon {
@@ -42,7 +45,7 @@ func configuration(dir, wrapper string) daemon {
 		DataRoot: filepath.Join(dir, "data"),
 		// Socket paths have a limit of 108 bytes, so what holds sockets stays out of a home folder.
 		ExecRoot: "/run/ugallu-engine",
-		PIDFile:  "/run/ugallu-engine.pid",
+		PIDFile:  pidFile,
 		Hosts:    []string{"unix:///var/run/docker.sock"},
 	}
 	if wrapper != "" {
@@ -78,11 +81,37 @@ func start(ctx context.Context) error {
 	if err := detach(logFile, "dockerd", "--config-file", file); err != nil {
 		return err
 	}
-	err = step.Wait(ctx, time.Minute, func(ctx context.Context) (bool, error) { return answers(ctx), nil })
+	err = step.Wait(ctx, time.Minute, func(ctx context.Context) (bool, error) { return Answers(ctx), nil })
 	if err != nil {
 		return fmt.Errorf("wait for dockerd, whose log is %s: %w", logFile, err)
 	}
 	return nil
+}
+
+// Stop ends the engine that Ensure started, and no other; what it holds on disk stays.
+func Stop(ctx context.Context) error {
+	raw, err := os.ReadFile(pidFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the engine's process id: %w", err)
+	}
+	text := strings.TrimSpace(string(raw))
+	if !runs(text, "dockerd") {
+		return nil
+	}
+	pid, err := strconv.Atoi(text)
+	if err != nil {
+		return fmt.Errorf("read the engine's process id: %w", err)
+	}
+	return step.Do("stop the engine", func() error {
+		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+			return fmt.Errorf("stop dockerd: %w", err)
+		}
+		// dockerd gives running containers ten seconds and itself five more.
+		return step.Wait(ctx, 30*time.Second, func(context.Context) (bool, error) { return !runs(text, "dockerd"), nil })
+	})
 }
 
 // wrapperFor builds the runtime wrapper where this machine withholds a capability, which would make every privileged

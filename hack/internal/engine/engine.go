@@ -21,7 +21,7 @@ const advice = `no container engine answers. Install Docker Engine 20.10 or late
 // Ensure makes an engine answer. One that answers already is used as it is, never reconfigured.
 func Ensure(ctx context.Context) error {
 	return step.Do("container engine", func() error {
-		if answers(ctx) {
+		if Answers(ctx) {
 			return step.ErrCached
 		}
 		if err := canStart(); err != nil {
@@ -33,7 +33,7 @@ func Ensure(ctx context.Context) error {
 			}
 		}
 		// Where the package's own service came up there is nothing left to start.
-		if answers(ctx) {
+		if Answers(ctx) {
 			return nil
 		}
 		return start(ctx)
@@ -46,7 +46,8 @@ func Docker(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-func answers(ctx context.Context) bool {
+// Answers tells whether an engine runs.
+func Answers(ctx context.Context) bool {
 	ask := step.Command{Timeout: 20 * time.Second, Args: []string{"docker", "version", "--format", "{{.Server.Version}}"}}
 	_, err := ask.Run(ctx)
 	return err == nil

@@ -48,16 +48,31 @@ func Up(ctx context.Context) (env state.Env, err error) {
 	return env, state.WriteEnv(env)
 }
 
-// Down removes the cluster and the registry; the engine and everything built stay.
+// Down removes the cluster and the registry, and stops the engine if Up started it. Everything built stays.
 func Down(ctx context.Context) (err error) {
 	unlock, err := lock()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
+	recorded, err := recall()
+	if err != nil {
+		return err
+	}
+	// Nothing is installed or started on a machine that never had a cluster.
+	if recorded == (settings{}) && !engine.Answers(ctx) {
+		return nil
+	}
 	if err := engine.Ensure(ctx); err != nil {
 		return err
 	}
+	if err := removeAll(ctx); err != nil {
+		return err
+	}
+	return engine.Stop(ctx)
+}
+
+func removeAll(ctx context.Context) error {
 	_, kind, err := tools(ctx)
 	if err != nil {
 		return err

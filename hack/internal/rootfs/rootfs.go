@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -61,8 +62,8 @@ func Build(ctx context.Context) (string, error) {
 }
 
 func build(ctx context.Context, path string) (err error) {
-	if os.Geteuid() != 0 {
-		return errors.New("debootstrap needs root")
+	if err := ensureTool(ctx); err != nil {
+		return err
 	}
 	work, err := os.MkdirTemp(filepath.Dir(path), ".rootfs-")
 	if err != nil {
@@ -87,6 +88,24 @@ func build(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("keep %s: %w", path, err)
 	}
 	return nil
+}
+
+// ensureTool makes debootstrap be there, where that is ours to do.
+func ensureTool(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("building a node image needs root; where a registry can be reached, kind's own image is pulled instead")
+	}
+	if _, err := exec.LookPath("debootstrap"); err == nil {
+		return nil
+	}
+	if _, err := os.Stat("/etc/debian_version"); err != nil {
+		return errors.New("building a node image needs debootstrap; install it with the system's package manager")
+	}
+	install := step.Command{Env: []string{"DEBIAN_FRONTEND=noninteractive"}, Args: []string{
+		"sh", "-c", "apt-get update && apt-get install -y --no-install-recommends debootstrap",
+	}}
+	_, err := install.Run(ctx)
+	return err
 }
 
 func trim(dir string) error {

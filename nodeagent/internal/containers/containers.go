@@ -57,11 +57,11 @@ func (l *Lister) Pod(ctx context.Context, uid string) (Pod, error) {
 	if err != nil {
 		return Pod{}, fmt.Errorf("list the containers of pod %s: %w", uid, err)
 	}
-	described := make([]described, len(list))
+	found := make([]described, len(list))
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i, container := range list {
 		group.Go(func() (err error) {
-			described[i], err = describe(groupCtx, container)
+			found[i], err = describe(groupCtx, container)
 			return err
 		})
 	}
@@ -69,9 +69,8 @@ func (l *Lister) Pod(ctx context.Context, uid string) (Pod, error) {
 		return Pod{}, err
 	}
 	pod := Pod{UID: uid}
-	for _, d := range described {
+	for _, d := range found {
 		switch {
-		case d.container.ID == "":
 		case d.sandbox:
 			pod.Sandboxes = append(pod.Sandboxes, d.container)
 		default:
@@ -82,6 +81,28 @@ func (l *Lister) Pod(ctx context.Context, uid string) (Pod, error) {
 		return pod.Containers[i].CreatedAt.After(pod.Containers[j].CreatedAt)
 	})
 	return pod, pod.locate()
+}
+
+// Container returns one container of a pod. One that is gone has no process; that is no error.
+func (l *Lister) Container(ctx context.Context, containerID string) (Container, error) {
+	loaded, err := l.client.LoadContainer(ctx, containerID)
+	if errdefs.IsNotFound(err) {
+		return Container{ID: containerID}, nil
+	}
+	if err != nil {
+		return Container{}, fmt.Errorf("load container %s: %w", containerID, err)
+	}
+	found, err := describe(ctx, loaded)
+	if err != nil {
+		return Container{}, err
+	}
+	labels, err := loaded.Labels(ctx)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return Container{}, fmt.Errorf("read the labels of container %s: %w", containerID, err)
+	}
+	pod := Pod{UID: labels[labelPodUID], Containers: []Container{found.container}}
+	err = pod.locate()
+	return pod.Containers[0], err
 }
 
 // PodOf returns the uid of the pod that a container belongs to, empty when it belongs to none or is gone.
@@ -100,7 +121,7 @@ func (l *Lister) PodOf(ctx context.Context, containerID string) (string, error) 
 	return labels[labelPodUID], nil
 }
 
-// described is a container and whether it is a sandbox; its ID is empty when it went away meanwhile.
+// described is a container and whether it is a sandbox.
 type described struct {
 	container Container
 	sandbox   bool

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -47,14 +46,11 @@ type Result struct {
 }
 
 // Dropper attaches and detaches. What it attaches lives in the kernel, pinned in a folder for each pod, and stays in place
-// when this process ends. It is safe for concurrent use.
+// when this process ends. Calls for different pods may overlap; calls for one pod must not.
 type Dropper struct {
 	root      string
 	nodeNetns string
 	spec      *ebpf.CollectionSpec
-
-	mutex sync.Mutex
-	locks map[string]*sync.Mutex // by pod uid
 }
 
 // New returns a Dropper, after it has made sure that a bpf file system is mounted and that the kernel takes the programs.
@@ -70,7 +66,7 @@ func New(config Config) (*Dropper, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of pins: %w", err)
 	}
-	d := &Dropper{root: root, nodeNetns: config.NodeNetns, spec: spec, locks: map[string]*sync.Mutex{}}
+	d := &Dropper{root: root, nodeNetns: config.NodeNetns, spec: spec}
 	trial := new(bpf.DropObjects)
 	if err := spec.Copy().LoadAndAssign(trial, nil); err != nil {
 		return nil, fmt.Errorf("load the drop programs: %w", err)
@@ -84,7 +80,6 @@ func New(config Config) (*Dropper, error) {
 // The cgroup hooks and the devices' hooks are attached side by side: a device takes 15 to 30 ms, most of it waiting for
 // the kernel's grace period, a cgroup under 1 ms.
 func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
-	defer d.lock(target.PodUID)()
 	pins, err := openPins(d.folder(target.PodUID), d.spec)
 	if err != nil {
 		return Result{}, err
@@ -103,13 +98,11 @@ func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 
 // Observe returns the pod's hooks with what they dropped so far. A pod that is not cut off has none.
 func (d *Dropper) Observe(podUID string) ([]v1alpha1.Hook, error) {
-	defer d.lock(podUID)()
 	return observe(d.folder(podUID))
 }
 
 // Detach lets the pod's packets pass again. What is detached already is no error.
 func (d *Dropper) Detach(podUID string) error {
-	defer d.lock(podUID)()
 	if err := unpin(d.folder(podUID)); err != nil {
 		return fmt.Errorf("detach the drop of pod %s: %w", podUID, err)
 	}
@@ -130,16 +123,3 @@ func (d *Dropper) Pods() ([]string, error) {
 }
 
 func (d *Dropper) folder(podUID string) string { return filepath.Join(d.root, podUID) }
-
-// lock keeps two calls for one pod apart and returns what ends that.
-func (d *Dropper) lock(podUID string) (unlock func()) {
-	d.mutex.Lock()
-	lock, ok := d.locks[podUID]
-	if !ok {
-		lock = new(sync.Mutex)
-		d.locks[podUID] = lock
-	}
-	d.mutex.Unlock()
-	lock.Lock()
-	return lock.Unlock
-}

@@ -197,29 +197,31 @@ func TestResultClaimsNothingThatWasNotVerified(t *testing.T) {
 	}
 	now := time.Unix(2, 0)
 	tests := map[string]struct {
-		found findings
-		want  Result
+		hooks      []v1alpha1.Hook
+		shortfalls []string
+		want       Result
 	}{
 		"all verified": {
-			findings{hooks: []v1alpha1.Hook{hook("b", true), hook("a", true)}},
+			[]v1alpha1.Hook{hook("b", true), hook("a", true)}, nil,
 			Result{Level: v1alpha1.LevelFull, Hooks: []v1alpha1.Hook{hook("a", true), hook("b", true)}, ContainedAt: now},
 		},
 		"one not verified": {
-			findings{hooks: []v1alpha1.Hook{hook("a", true), hook("b", false)}},
+			[]v1alpha1.Hook{hook("a", true), hook("b", false)}, nil,
 			Result{Level: v1alpha1.LevelPartial, Hooks: []v1alpha1.Hook{hook("a", true), hook("b", false)}, ContainedAt: now},
 		},
 		"none verified": {
-			findings{hooks: []v1alpha1.Hook{hook("a", false)}},
+			[]v1alpha1.Hook{hook("a", false)}, nil,
 			Result{Level: v1alpha1.LevelPolicyOnly, Hooks: []v1alpha1.Hook{hook("a", false)}},
 		},
 		"verified but short": {
-			findings{hooks: []v1alpha1.Hook{hook("a", true)}, shortfalls: []string{"why"}},
+			[]v1alpha1.Hook{hook("a", true)}, []string{"why"},
 			Result{Level: v1alpha1.LevelPartial, Hooks: []v1alpha1.Hook{hook("a", true)}, Shortfalls: []string{"why"}, ContainedAt: now},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, test.found.result(now)); diff != "" {
+			found := findings{hooks: test.hooks, shortfalls: test.shortfalls}
+			if diff := cmp.Diff(test.want, found.result(now)); diff != "" {
 				t.Errorf("result (-want +got):\n%s", diff)
 			}
 		})

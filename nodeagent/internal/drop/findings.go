@@ -17,6 +17,9 @@ import (
 	"ugallu.io/forensics/bpf"
 )
 
+// maxHooks is what status.containment.hooks can name.
+const maxHooks = 64
+
 // findings of one containment, gathered from several goroutines.
 type findings struct {
 	mutex      sync.Mutex
@@ -40,6 +43,10 @@ func (f *findings) fallShort(format string, args ...any) { f.add(v1alpha1.Hook{}
 // result is Full only when every hook that was wanted is in place and verified.
 func (f *findings) result(now time.Time) Result {
 	sort.Slice(f.hooks, func(i, j int) bool { return f.hooks[i].ID < f.hooks[j].ID })
+	if more := len(f.hooks) - maxHooks; more > 0 {
+		f.hooks = f.hooks[:maxHooks]
+		f.shortfalls = append(f.shortfalls, fmt.Sprintf("%d more hooks are in place than the record can name", more))
+	}
 	sort.Strings(f.shortfalls)
 	result := Result{Level: v1alpha1.LevelPolicyOnly, Hooks: f.hooks, Shortfalls: f.shortfalls}
 	verified := 0

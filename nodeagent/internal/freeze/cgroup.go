@@ -18,12 +18,12 @@ const interval = time.Millisecond
 
 // setFrozen writes cgroup.freeze and waits until cgroup.events confirms it, or says that no process is left.
 func setFrozen(ctx context.Context, folder string, frozen bool) (State, error) {
+	value, want := "0", Thawed
+	if frozen {
+		value, want = "1", Frozen
+	}
 	if folder == "" {
 		return "", ErrNoCgroup
-	}
-	value, want, reached := "0", "frozen 0", Thawed
-	if frozen {
-		value, want, reached = "1", "frozen 1", Frozen
 	}
 	err := os.WriteFile(filepath.Join(folder, "cgroup.freeze"), []byte(value), 0)
 	if vanished(err) {
@@ -35,21 +35,32 @@ func setFrozen(ctx context.Context, folder string, frozen bool) (State, error) {
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for {
-		events, err := os.ReadFile(filepath.Join(folder, "cgroup.events")) // #nosec G304 -- a file of the cgroup just written
-		switch {
-		case vanished(err), err == nil && has(events, "populated 0"):
-			return Gone, nil
-		case err != nil:
-			return "", err
-		case has(events, want):
-			return reached, nil
+		state, err := readState(folder)
+		if err != nil || state == want || state == Gone {
+			return state, err
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("wait for %q in %s/cgroup.events: %w", want, folder, ctx.Err())
+			return "", fmt.Errorf("wait for %s/cgroup.events to say %s: %w", folder, want, ctx.Err())
 		case <-ticks.C:
 		}
 	}
+}
+
+func readState(folder string) (State, error) {
+	if folder == "" {
+		return "", ErrNoCgroup
+	}
+	events, err := os.ReadFile(filepath.Join(folder, "cgroup.events")) // #nosec G304 -- a file of a cgroup that the kernel named
+	switch {
+	case vanished(err), err == nil && has(events, "populated 0"):
+		return Gone, nil
+	case err != nil:
+		return "", err
+	case has(events, "frozen 1"):
+		return Frozen, nil
+	}
+	return Thawed, nil
 }
 
 func has(events []byte, line string) bool {

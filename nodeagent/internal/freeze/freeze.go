@@ -43,6 +43,8 @@ type Tasks interface {
 	Pause(ctx context.Context, containerID string) (State, error)
 	// Resume returns the state reached. A running container stays running.
 	Resume(ctx context.Context, containerID string) (State, error)
+	// State of the container now.
+	State(ctx context.Context, containerID string) (State, error)
 }
 
 // Freezer freezes and thaws with one method, the one that the node's runtime understands: a container is never frozen
@@ -94,6 +96,18 @@ func (f *Freezer) thaw(ctx context.Context, container Container) (State, error) 
 		return f.tasks.Resume(ctx, container.ID)
 	}
 	return setFrozen(ctx, container.Cgroup, false)
+}
+
+// State returns whether the container is frozen now, for whatever reason.
+func (f *Freezer) State(ctx context.Context, container Container) (State, error) {
+	if f.method == v1alpha1.FreezeRuntimePause {
+		return f.tasks.State(ctx, container.ID)
+	}
+	state, err := readState(container.Cgroup)
+	if err != nil {
+		return "", fmt.Errorf("read the state of container %s: %w", container.ID, err)
+	}
+	return state, nil
 }
 
 // Detect returns the method for a node from the file system mounted at its cgroup root, /sys/fs/cgroup.

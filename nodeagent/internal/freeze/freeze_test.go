@@ -106,6 +106,9 @@ func TestFreezeStopsEveryProcessAndThawResumesThem(t *testing.T) {
 			t.Fatalf("Freeze = %q, %v", state, err)
 		}
 	}
+	if state, err := freezer.State(t.Context(), container); err != nil || state != Frozen {
+		t.Errorf("State = %q, %v", state, err)
+	}
 	before := size(t, counter)
 	time.Sleep(100 * time.Millisecond)
 	if after := size(t, counter); after != before {
@@ -198,6 +201,11 @@ func (r *tasks) Pause(_ context.Context, id string) (State, error) {
 func (r *tasks) Resume(_ context.Context, id string) (State, error) {
 	r.calls = append(r.calls, "resume "+id)
 	return Thawed, nil
+}
+
+func (r *tasks) State(_ context.Context, id string) (State, error) {
+	r.calls = append(r.calls, "state "+id)
+	return Frozen, nil
 }
 
 func TestRuntimePauseNeverTouchesTheCgroup(t *testing.T) {

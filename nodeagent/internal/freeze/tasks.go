@@ -26,6 +26,18 @@ func (r *Runtime) Resume(ctx context.Context, containerID string) (State, error)
 	return r.reach(ctx, containerID, containerd.Running, containerd.Task.Resume)
 }
 
+// State asks the runtime.
+func (r *Runtime) State(ctx context.Context, containerID string) (State, error) {
+	task, status, err := r.task(ctx, containerID)
+	if err != nil {
+		return "", fmt.Errorf("read the state of container %s: %w", containerID, err)
+	}
+	if task == nil {
+		return Gone, nil
+	}
+	return stateOf(status), nil
+}
+
 // reach asks for the status before it acts, since the runtime refuses to pause what is paused, and after it, since the
 // answer to the request is not an observation. A task that ends meanwhile is Gone, whatever the request answered.
 func (r *Runtime) reach(

@@ -31,15 +31,15 @@ func thawOne(ctx context.Context, node Node, container containers.Container) (*m
 	return &at, nil
 }
 
-// contained returns what the incident's podfreeze recorded, or an empty record when there is none.
-func contained(ctx context.Context, node Node, incidentName string) (v1alpha1.Containment, error) {
+// contained returns what the incident's podfreeze recorded of the same pod, or an empty record when there is none.
+func contained(ctx context.Context, node Node, spec v1alpha1.EventResponseSpec) (v1alpha1.Containment, error) {
 	response := new(v1alpha1.EventResponse)
-	name := v1alpha1.ResponseName(incidentName, v1alpha1.StepFreeze, 1)
+	name := v1alpha1.ResponseName(spec.IncidentName, v1alpha1.StepFreeze, 1)
 	err := node.Client.Get(ctx, client.ObjectKey{Name: name}, response)
 	if client.IgnoreNotFound(err) != nil {
 		return v1alpha1.Containment{}, err
 	}
-	if response.Status.Containment == nil {
+	if response.Status.Containment == nil || response.Spec.PodRef.UID != spec.PodRef.UID {
 		return v1alpha1.Containment{Level: v1alpha1.LevelPolicyOnly, FreezeMethod: v1alpha1.FreezeNone}, nil
 	}
 	return *response.Status.Containment.DeepCopy(), nil

@@ -20,6 +20,10 @@ type intent struct {
 	contained bool
 	// frozen: some incident wants its processes stopped.
 	frozen bool
+	// thawed: no incident wants its processes stopped any more, and one did during its capture.
+	thawed bool
+	// open: an order for it is not closed yet.
+	open bool
 	// overdue are the incidents whose time is up and whose release nobody ordered.
 	overdue []string
 }
@@ -45,30 +49,34 @@ func intents(ctx context.Context, node Node) (map[string]intent, error) {
 	return wanted(responses.Items, incidents.Items, node.Clock.Now()), nil
 }
 
-// wanted is a pure function of what is known, by pod uid.
+// wanted is a pure function of what is known, by pod uid. An order counts once it was carried out: until then it may be
+// one that is refused.
 func wanted(responses []v1alpha1.EventResponse, incidents []v1alpha1.Incident, now time.Time) map[string]intent {
+	intents := map[string]intent{}
 	unfreezeAt := make(map[string]time.Time, len(incidents))
 	for i := range incidents {
 		if at := incidents[i].Status.UnfreezeAt; at != nil && incidents[i].Spec.Disposition == v1alpha1.DispositionResume {
 			unfreezeAt[string(incidents[i].UID)] = at.Time
 		}
 	}
-	intents := map[string]intent{}
 	for uid, orders := range byIncident(responses) {
 		if orders.freeze == nil {
 			continue
 		}
 		pod := orders.freeze.Spec.PodRef.UID
 		known := intents[pod]
+		known.open = known.open || orders.open()
 		at, limited := unfreezeAt[uid]
 		switch {
-		case orders.letsGo(now):
+		case !orders.holds():
 		case limited && orders.unfreeze == nil && now.After(at.Add(patience)):
 			known.overdue = append(known.overdue, orders.name)
 		default:
 			known.contained = true
 			known.frozen = known.frozen || orders.freezes()
+			known.thawed = known.thawed || (!orders.freezes() && orders.freeze.Spec.Action.PodFreeze.Processes == v1alpha1.FreezeDuringCapture)
 		}
+		known.thawed = known.thawed && !known.frozen
 		intents[pod] = known
 	}
 	return intents
@@ -96,15 +104,23 @@ func byIncident(responses []v1alpha1.EventResponse) map[string]*incidentOrders {
 	return incidents
 }
 
-// letsGo is true once a release is ordered, unless the pod is to die frozen, and for an order that came to nothing.
-func (o *incidentOrders) letsGo(now time.Time) bool {
-	if o.unfreeze != nil {
-		return o.unfreeze.Spec.Action.PodUnfreeze.Disposition != v1alpha1.DispositionDelete
+// holds is true from the end of a podfreeze that came to something until a release is ordered, and on when the pod is to
+// die frozen.
+func (o *incidentOrders) holds() bool {
+	freeze := o.freeze
+	if freeze.Status.CompletedAt == nil || freeze.Status.Phase == v1alpha1.ResponseFailed || checkOrder(freeze.Spec.NodeName, freeze.Spec) != nil {
+		return false
 	}
-	if o.freeze.Status.CompletedAt != nil {
-		return o.freeze.Status.Phase == v1alpha1.ResponseFailed
+	return o.unfreeze == nil || o.unfreeze.Spec.Action.PodUnfreeze.Disposition == v1alpha1.DispositionDelete
+}
+
+func (o *incidentOrders) open() bool {
+	for _, response := range []*v1alpha1.EventResponse{o.freeze, o.snapshot, o.unfreeze} {
+		if response != nil && response.Status.CompletedAt == nil {
+			return true
+		}
 	}
-	return o.freeze.Spec.Deadline != nil && now.After(o.freeze.Spec.Deadline.Time)
+	return false
 }
 
 func (o *incidentOrders) freezes() bool {

@@ -6,23 +6,25 @@ import (
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
-
-	"ugallu.io/forensics/nodeagent/internal/containers"
 )
 
-// keepEvery is how often pins and deadlines are looked at.
+// keepEvery is how often contained pods are looked at.
 const keepEvery = 10 * time.Second
 
-// keeper removes the drop of pods that are gone, and lets a pod go whose time is up when nobody is there to order it.
-type keeper struct{ node Node }
+// keeper keeps contained pods contained, removes the drop of pods that are gone, and lets a pod go whose time is up when
+// nobody is there to order it.
+type keeper struct {
+	node Node
+	pods *pods
+}
 
 // Start looks at once and then regularly, until the context ends.
 func (k *keeper) Start(ctx context.Context) error {
 	ticks := time.NewTicker(keepEvery)
 	defer ticks.Stop()
 	for {
-		if err := k.look(ctx); err != nil {
-			log.FromContext(ctx).Error(err, "pins and deadlines not kept")
+		if err := k.look(ctx); err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "contained pods not kept")
 		}
 		select {
 		case <-ctx.Done():
@@ -33,40 +35,40 @@ func (k *keeper) Start(ctx context.Context) error {
 }
 
 func (k *keeper) look(ctx context.Context) error {
-	intents, err := intents(ctx, k.node)
+	known, err := intents(ctx, k.node)
 	if err != nil {
 		return err
 	}
-	pods, err := k.node.Drop.Pods()
+	pinned, err := k.node.Drop.Pods()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, uid := range pods {
-		errs = append(errs, k.pod(ctx, uid, intents[uid]))
+	for uid, wanted := range known {
+		switch {
+		case wanted.contained:
+			errs = append(errs, restore(ctx, k.node, k.pods, uid))
+		case len(wanted.overdue) > 0:
+			errs = append(errs, k.letGo(ctx, uid))
+		}
+	}
+	for _, uid := range pinned {
+		errs = append(errs, k.orphan(ctx, uid))
 	}
 	return errors.Join(errs...)
 }
 
-func (k *keeper) pod(ctx context.Context, uid string, wanted intent) error {
-	pod, err := k.node.Containers.Pod(ctx, uid)
-	if err != nil {
+// orphan detaches the drop of a pod that the runtime no longer knows, unless an order for it is open. Should the pod get
+// a sandbox again, the watch on its containers cuts it off anew.
+func (k *keeper) orphan(ctx context.Context, uid string) error {
+	defer k.pods.lock(uid)()
+	known, err := intents(ctx, k.node)
+	if err != nil || known[uid].open {
 		return err
 	}
-	if len(pod.Sandboxes) == 0 && len(pod.Containers) == 0 {
-		return k.orphan(ctx, uid, wanted)
-	}
-	if len(wanted.overdue) == 0 {
-		return nil
-	}
-	return k.letGo(ctx, pod, wanted)
-}
-
-// orphan detaches the drop of a pod that the runtime no longer knows. While an order for it is open the pod may be about
-// to start again under the same uid.
-func (k *keeper) orphan(ctx context.Context, uid string, wanted intent) error {
-	if wanted.contained {
-		return nil
+	pod, err := k.node.Containers.Pod(ctx, uid)
+	if err != nil || len(pod.Sandboxes) > 0 || len(pod.Containers) > 0 {
+		return err
 	}
 	if err := k.node.Drop.Detach(uid); err != nil {
 		return err
@@ -76,27 +78,33 @@ func (k *keeper) orphan(ctx context.Context, uid string, wanted intent) error {
 }
 
 // letGo does what podunfreeze does, without a record: the order that comes once the API server is back finds it done.
-func (k *keeper) letGo(ctx context.Context, pod containers.Pod, wanted intent) error {
-	for _, incident := range wanted.overdue {
+func (k *keeper) letGo(ctx context.Context, uid string) error {
+	defer k.pods.lock(uid)()
+	known, err := intents(ctx, k.node)
+	if err != nil || known[uid].contained || len(known[uid].overdue) == 0 {
+		return err
+	}
+	pinned, err := k.node.Drop.Observe(uid)
+	if err != nil || len(pinned) == 0 {
+		return err
+	}
+	pod, err := k.node.Containers.Pod(ctx, uid)
+	if err != nil {
+		return err
+	}
+	for _, incident := range known[uid].overdue {
 		for _, container := range pod.Containers {
 			if err := k.node.Hold.Release(ctx, incident, container.ID); err != nil && !errors.Is(err, ErrStillHeld) {
 				return err
 			}
 		}
 	}
-	if wanted.contained {
-		return nil
-	}
-	err := eachRunning(pod, func(container containers.Container) error {
-		_, err := thawOne(ctx, k.node, container)
-		return err
-	})
-	if err != nil {
+	if err := thawAll(ctx, k.node, pod); err != nil {
 		return err
 	}
-	if err := k.node.Drop.Detach(pod.UID); err != nil {
+	if err := k.node.Drop.Detach(uid); err != nil {
 		return err
 	}
-	log.FromContext(ctx).Info("pod let go at its deadline without an order", "podUID", pod.UID, "incidents", wanted.overdue)
+	log.FromContext(ctx).Info("pod let go at its deadline without an order", "podUID", uid, "incidents", known[uid].overdue)
 	return nil
 }

@@ -20,6 +20,7 @@ const busyCheck = time.Second
 // Reconciler carries out one order at a time of those that its queue gives it.
 type Reconciler struct {
 	node    Node
+	pods    *pods
 	running *running
 	metrics *metrics
 }
@@ -87,11 +88,13 @@ func (r *Reconciler) act(ctx context.Context, record *record) (result, error) {
 	action := record.response.Spec.Action
 	switch action.Type {
 	case v1alpha1.ActionPodFreeze:
+		defer r.pods.lock(record.response.Spec.PodRef.UID)()
 		return (&freezeStep{node: r.node, record: record}).run(ctx)
 	case v1alpha1.ActionFilesystemSnapshot:
 		defer r.running.begin(record.response.Spec.IncidentUID)()
-		return (&snapshotStep{node: r.node, record: record}).run(ctx)
+		return (&snapshotStep{node: r.node, record: record, pods: r.pods}).run(ctx)
 	case v1alpha1.ActionPodUnfreeze:
+		defer r.pods.lock(record.response.Spec.PodRef.UID)()
 		return (&unfreezeStep{node: r.node, record: record}).run(ctx)
 	case v1alpha1.ActionEvidenceUpload:
 	}

@@ -15,8 +15,10 @@ const worstErrorMicros = 16_000_000
 
 // Reporter says who reports, and what the clocks say at that moment.
 type Reporter struct {
-	// Identity of the agent: account, pod uid, node, boot id and image. The clocks are filled in.
+	// Identity of the agent: account, pod uid, node and boot id. The rest is filled in.
 	Identity v1alpha1.Reporter
+	// Image returns the digest of the agent's image, or its version.
+	Image func() string
 	// APIServerDate returns the Date header of the API server's last answer, or zero.
 	APIServerDate func() time.Time
 }
@@ -24,6 +26,9 @@ type Reporter struct {
 func (r Reporter) report(now metav1.MicroTime) v1alpha1.Reporter {
 	report := r.Identity
 	report.Realtime = now
+	if r.Image != nil {
+		report.ImageDigest = r.Image()
+	}
 	report.MaxErrorMicros, report.ClockSynchronized = kernelClock()
 	var boot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err == nil {

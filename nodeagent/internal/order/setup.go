@@ -43,7 +43,8 @@ func Setup(manager ctrl.Manager, node Node, tasks Tasks) error {
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	r := &Reconciler{node: node, running: newRunning(), metrics: counted}
+	pods := newPods()
+	r := &Reconciler{node: node, pods: pods, running: newRunning(), metrics: counted}
 	for _, queue := range []struct {
 		name    string
 		workers int
@@ -63,12 +64,11 @@ func Setup(manager ctrl.Manager, node Node, tasks Tasks) error {
 			return fmt.Errorf("set controller %s up: %w", queue.name, err)
 		}
 	}
-	watcher := &watcher{node: node, tasks: tasks}
-	if err := manager.Add(watcher); err != nil {
+	if err := manager.Add(&watcher{node: node, pods: pods, tasks: tasks}); err != nil {
 		return fmt.Errorf("add the watch on starting containers: %w", err)
 	}
-	if err := manager.Add(&keeper{node: node}); err != nil {
-		return fmt.Errorf("add the keeper of pins and deadlines: %w", err)
+	if err := manager.Add(&keeper{node: node, pods: pods}); err != nil {
+		return fmt.Errorf("add the keeper of contained pods: %w", err)
 	}
 	return nil
 }

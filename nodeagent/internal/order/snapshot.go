@@ -14,20 +14,30 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/containers"
 )
 
-const (
-	// progressEvery spaces the writes of status.progress.
-	progressEvery = 5 * time.Second
-	// gapLate is the reason of a container that started after the pod was contained.
-	gapLate = "StartedAfterContainment"
-	// gapSocket is the capture's reason for a socket, for which an archive has no type. It lacks nothing that could be read.
-	gapSocket = "SocketNotArchived"
-)
+// progressEvery spaces the writes of status.progress.
+const progressEvery = 5 * time.Second
+
+// gapLate is the reason of a container that started after the pod was contained.
+const gapLate = "StartedAfterContainment"
+
+// complete tells the reasons of gaps that lack nothing: what could be read was stored, if otherwise than one would expect.
+func complete(reason string) bool {
+	switch reason {
+	case gapLate, // it was frozen as it started; what it replaced was captured
+		"SocketNotArchived",    // an archive has no type for it; what the kernel says of it is in the gap
+		"HardLinkStoredAsFile", // the content is there twice
+		"AttemptAbandoned":     // an earlier start's segments, stored again by a later one
+		return true
+	}
+	return false
+}
 
 // snapshotStep captures the files of every container that podfreeze recorded, from their held snapshots: the pod may be
 // gone by now.
 type snapshotStep struct {
 	node         Node
 	record       *record
+	pods         *pods
 	lastProgress time.Time
 }
 
@@ -37,6 +47,9 @@ func (s *snapshotStep) run(ctx context.Context) (result, error) {
 		return result{v1alpha1.ReasonOrderRefused, refusal.why}, nil
 	}
 	list, late, err := s.containers(ctx, spec)
+	if refusal, ok := errors.AsType[refused](err); ok {
+		return result{v1alpha1.ReasonOrderRefused, refusal.why}, nil
+	}
 	if err != nil {
 		return result{}, err
 	}
@@ -65,7 +78,7 @@ func (s *snapshotStep) run(ctx context.Context) (result, error) {
 // containers returns what podfreeze recorded, which is the same at every start, and what started since. Without a record
 // it returns the pod's containers of now, after the pod has been checked.
 func (s *snapshotStep) containers(ctx context.Context, spec v1alpha1.EventResponseSpec) (list, late []v1alpha1.ContainerFreeze, err error) {
-	freeze, err := contained(ctx, s.node, spec.IncidentName)
+	freeze, err := contained(ctx, s.node, spec)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the containers that podfreeze recorded: %w", err)
 	}
@@ -75,7 +88,8 @@ func (s *snapshotStep) containers(ctx context.Context, spec v1alpha1.EventRespon
 	}
 	fresh := unrecorded(pod, freeze.Containers)
 	if len(freeze.Containers) == 0 {
-		return fresh, nil, nil
+		_, err := livePod(ctx, s.node.Live, s.node.Name, spec.PodRef)
+		return fresh, nil, err
 	}
 	return freeze.Containers, fresh, nil
 }
@@ -153,7 +167,8 @@ func (s *snapshotStep) nameLate(late []v1alpha1.ContainerFreeze) {
 	})
 }
 
-// thaw sets processes going again where the freeze was for the capture only. The drop stays.
+// thaw sets processes going again where the freeze was for the capture only. The drop stays. The keeper thaws as well, so
+// a container that it froze from a cache that did not know of the end yet does not stay frozen.
 func (s *snapshotStep) thaw(ctx context.Context, spec v1alpha1.EventResponseSpec) error {
 	incident := new(v1alpha1.Incident)
 	err := s.node.Client.Get(ctx, client.ObjectKey{Name: spec.IncidentName}, incident)
@@ -163,12 +178,17 @@ func (s *snapshotStep) thaw(ctx context.Context, spec v1alpha1.EventResponseSpec
 	if incident.Spec.Freeze.Processes != v1alpha1.FreezeDuringCapture {
 		return nil
 	}
+	defer s.pods.lock(spec.PodRef.UID)()
 	pod, err := s.node.Containers.Pod(ctx, spec.PodRef.UID)
 	if err != nil {
 		return err
 	}
+	return thawAll(ctx, s.node, pod)
+}
+
+func thawAll(ctx context.Context, node Node, pod containers.Pod) error {
 	return eachRunning(pod, func(container containers.Container) error {
-		_, err := thawOne(ctx, s.node, container)
+		_, err := thawOne(ctx, node, container)
 		return err
 	})
 }
@@ -192,7 +212,7 @@ func (s *snapshotStep) conclude(wanted int) result {
 	}
 	for _, gap := range status.Gaps {
 		gaps += gap.Count
-		lacking = lacking || gap.Reason != gapSocket
+		lacking = lacking || !complete(gap.Reason)
 	}
 	message := fmt.Sprintf("%d artifacts of %d containers, %d bytes stored, %d gaps", len(status.Artifacts), wanted, bytes, gaps)
 	switch {

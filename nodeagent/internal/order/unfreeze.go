@@ -26,7 +26,7 @@ func (u *unfreezeStep) run(ctx context.Context) (result, error) {
 		return result{v1alpha1.ReasonOrderRefused, refusal.why}, nil
 	}
 	u.record.begin()
-	containment, err := contained(ctx, u.node, spec.IncidentName)
+	containment, err := contained(ctx, u.node, spec)
 	if err != nil {
 		return result{}, fmt.Errorf("read what podfreeze recorded: %w", err)
 	}
@@ -110,7 +110,7 @@ func (u *unfreezeStep) resume(ctx context.Context, containment *v1alpha1.Contain
 	if err := u.record.write(ctx, "thawed; letting packets pass"); err != nil {
 		return err
 	}
-	if err := u.node.Drop.Detach(pod.UID); err != nil {
+	if err := u.node.Drop.Detach(u.record.response.Spec.PodRef.UID); err != nil {
 		return err
 	}
 	u.notes = append(u.notes, fmt.Sprintf("%d containers thawed", len(thawed)), "packets pass again")

@@ -20,23 +20,19 @@ type Tasks interface {
 	PodOf(ctx context.Context, containerID string) (string, error)
 }
 
-// watcher freezes every container that starts in a contained pod: the kubelet restarts what its probes believe dead. A
-// new sandbox has a new network device, which is cut off as well.
+// watcher contains every container that starts in a contained pod: the kubelet restarts what its probes believe dead. A
+// new sandbox has a new network device, which is cut off as well. What starts while nobody watches is found by the keeper.
 type watcher struct {
 	node  Node
+	pods  *pods
 	tasks Tasks
 }
 
 // Start watches until the context ends.
 func (w *watcher) Start(ctx context.Context) error {
-	logger := log.FromContext(ctx).WithName("watcher")
 	for {
-		// What started while nobody watched is caught up with.
-		if err := w.all(ctx); err != nil {
-			logger.Error(err, "contained pods not checked")
-		}
 		if err := w.tasks.Started(ctx, w.started); err != nil {
-			logger.Error(err, "watch on starting containers ended")
+			log.FromContext(ctx).Error(err, "watch on starting containers ended")
 		}
 		select {
 		case <-ctx.Done():
@@ -46,18 +42,6 @@ func (w *watcher) Start(ctx context.Context) error {
 	}
 }
 
-func (w *watcher) all(ctx context.Context) error {
-	intents, err := intents(ctx, w.node)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for pod, wanted := range intents {
-		errs = append(errs, w.contain(ctx, pod, wanted))
-	}
-	return errors.Join(errs...)
-}
-
 func (w *watcher) started(ctx context.Context, containerID string) {
 	if err := w.newcomer(ctx, containerID); err != nil {
 		log.FromContext(ctx).Error(err, "container that started not contained", "containerID", containerID)
@@ -65,33 +49,38 @@ func (w *watcher) started(ctx context.Context, containerID string) {
 }
 
 func (w *watcher) newcomer(ctx context.Context, containerID string) error {
-	intents, err := intents(ctx, w.node)
-	if err != nil || len(intents) == 0 {
+	known, err := intents(ctx, w.node)
+	if err != nil || len(known) == 0 {
 		return err
 	}
 	pod, err := w.tasks.PodOf(ctx, containerID)
-	if err != nil || pod == "" {
+	if err != nil || !known[pod].contained {
 		return err
 	}
-	return w.contain(ctx, pod, intents[pod])
+	return restore(ctx, w.node, w.pods, pod)
 }
 
-// contain repeats what podfreeze does to a running pod, where every effect that is in place is adopted.
-func (w *watcher) contain(ctx context.Context, podUID string, wanted intent) error {
-	if !wanted.contained {
-		return nil
+// restore brings a pod to what is wanted of it: every effect that is in place is adopted, every one that is missing is
+// repeated. What is wanted is read under the pod's lock: a release that began is seen.
+func restore(ctx context.Context, node Node, pods *pods, podUID string) error {
+	defer pods.lock(podUID)()
+	known, err := intents(ctx, node)
+	if err != nil || !known[podUID].contained {
+		return err
 	}
-	pod, err := w.node.Containers.Pod(ctx, podUID)
+	pod, err := node.Containers.Pod(ctx, podUID)
 	if err != nil || len(pod.Processes) == 0 {
 		return err
 	}
-	_, dropErr := w.node.Drop.Attach(ctx, drop.Target{PodUID: podUID, Cgroup: pod.Cgroup, Processes: pod.Processes})
-	if !wanted.frozen {
-		return dropErr
+	_, dropErr := node.Drop.Attach(ctx, drop.Target{PodUID: podUID, Cgroup: pod.Cgroup, Processes: pod.Processes})
+	switch {
+	case known[podUID].frozen:
+		return errors.Join(dropErr, eachRunning(pod, func(container containers.Container) error {
+			_, err := freezeOne(ctx, node, container)
+			return err
+		}))
+	case known[podUID].thawed:
+		return errors.Join(dropErr, thawAll(ctx, node, pod))
 	}
-	freezeErr := eachRunning(pod, func(container containers.Container) error {
-		_, err := freezeOne(ctx, w.node, container)
-		return err
-	})
-	return errors.Join(dropErr, freezeErr)
+	return dropErr
 }

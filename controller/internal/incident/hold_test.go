@@ -1,0 +1,95 @@
+package incident_test
+
+import (
+	"testing"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+func keptInPlace(t *testing.T, w *world) {
+	pod := w.pod("kept")
+	other := &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "allow-kept"},
+		Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "kept"}}},
+	}
+	w.create(other)
+	event := w.detect(pod)
+	w.attest(event)
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	if others := held.Status.Policy.Others; len(others) != 1 || others[0].Name != "allow-kept" || others[0].UID != string(other.UID) {
+		t.Fatalf("other policies on record are %v", others)
+	}
+	policy, err := w.policyOf(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.base.Delete(t.Context(), policy); err != nil {
+		t.Fatal(err)
+	}
+	w.steady(event, v1alpha1.IncidentHeld)
+	policy, err = w.policyOf(pod)
+	if err != nil {
+		t.Fatalf("a deleted policy is not applied again: %v", err)
+	}
+	policy.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}
+	if err := w.base.Update(t.Context(), policy); err != nil {
+		t.Fatal(err)
+	}
+	w.steady(event, v1alpha1.IncidentHeld)
+	if policy, err = w.policyOf(pod); err != nil || len(policy.Spec.Egress) != 0 {
+		t.Fatalf("a rule that was added still stands: %v %v", policy.Spec.Egress, err)
+	}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"ugallu.io/frozen":null}}}`))
+	if err := w.base.Patch(t.Context(), pod, patch); err != nil {
+		t.Fatal(err)
+	}
+	held = w.steady(event, v1alpha1.IncidentHeld)
+	if w.labelOf(pod) != string(held.UID) || held.Status.Policy.Reapplied != 2 {
+		t.Fatalf("label is %q, policy was applied again %d times", w.labelOf(pod), held.Status.Policy.Reapplied)
+	}
+}
+
+func sharedPod(t *testing.T, w *world) {
+	pod, first := w.victim("shared")
+	older := w.drive(first, v1alpha1.IncidentHeld)
+	second := w.detect(pod)
+	w.attest(second)
+	younger := w.drive(second, v1alpha1.IncidentHeld)
+	// Which of two of the same second is the older is decided by name.
+	owner, other := older, younger
+	ownerEvent, otherEvent := first, second
+	if younger.CreationTimestamp.Equal(&older.CreationTimestamp) && younger.Name < older.Name {
+		owner, other, ownerEvent, otherEvent = younger, older, second, first
+	}
+	if w.labelOf(pod) != string(owner.UID) {
+		t.Fatalf("label is %q, want the oldest incident's", w.labelOf(pod))
+	}
+	for i, event := range []*v1alpha1.SecurityEvent{ownerEvent, otherEvent} {
+		held := []*v1alpha1.Incident{owner, other}[i]
+		completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+		w.annotate(completed, "true", w.stamp(completed, "responder"))
+		w.drive(event, v1alpha1.IncidentReleased)
+		var unfreeze v1alpha1.EventResponse
+		w.get(v1alpha1.ResponseName(held.Name, v1alpha1.StepUnfreeze, 1), &unfreeze)
+		last := i == 1
+		if unfreeze.Spec.Action.PodUnfreeze.KeepContained == last {
+			t.Errorf("release %d has keepContained %t", i, !last)
+		}
+		want := string(other.UID)
+		if last {
+			want = ""
+		}
+		if got := w.labelOf(pod); got != want {
+			t.Errorf("after release %d the label is %q, want %q", i, got, want)
+		}
+		if _, err := w.policyOf(pod); apierrors.IsNotFound(err) != last {
+			t.Errorf("after release %d the policy: %v", i, err)
+		}
+	}
+}

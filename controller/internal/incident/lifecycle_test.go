@@ -1,0 +1,281 @@
+package incident_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/stamp"
+)
+
+// TestIncident starts one API server for everything below.
+func TestIncident(t *testing.T) {
+	config := startServer(t)
+	newWorld(t, config).prepare()
+	tests := map[string]func(t *testing.T, w *world){
+		"goes from detection to release":                   releasedByAcknowledgement,
+		"happens once wherever the controller is killed":   killedAnywhere,
+		"needs a valid stamp to be released":               releasedByNothingElse,
+		"is released at its deadline after a restart":      releasedAtDeadline,
+		"never unfreezes by itself when configured so":     neverReleased,
+		"fails when the node refuses":                      failedFreeze,
+		"fails when the agent is gone":                     agentGone,
+		"is released when its capture fails, if told so":   failedAndReleased,
+		"is completed without a read-back, and says so":    withoutReadBack,
+		"keeps label and policy in place":                  keptInPlace,
+		"shares a pod with another":                        sharedPod,
+		"does nothing in a dry run":                        dryRun,
+		"waits for its turn to capture, not to contain":    takesTurns,
+		"goes on when the pod is gone":                     podGone,
+		"deletes the pod when its disposition says so":     deletesPod,
+		"is released with its node":                        nodeGone,
+		"refuses an order that somebody else made":         foreignOrder,
+		"is not opened again after a change of the config": notOpenedAgain,
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) { test(t, newWorld(t, config)) })
+	}
+}
+
+// victim is a pod with a sealed detection.
+func (w *world) victim(name string) (*corev1.Pod, *v1alpha1.SecurityEvent) {
+	w.t.Helper()
+	pod := w.pod(name)
+	event := w.detect(pod)
+	w.attest(event)
+	return pod, event
+}
+
+// outcome is the incident's Completed or Failed event.
+func (w *world) outcome(found *v1alpha1.Incident, eventType string) *v1alpha1.SecurityEvent {
+	w.t.Helper()
+	var event v1alpha1.SecurityEvent
+	w.get(v1alpha1.OutcomeEventName(found.Name, eventType), &event)
+	return &event
+}
+
+// acknowledge does what the admission webhook lets through, with the given annotations.
+func (w *world) annotate(event *v1alpha1.SecurityEvent, value string, acks ...v1alpha1.Acknowledgement) {
+	w.t.Helper()
+	raw, err := json.Marshal(acks)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.get(event.Name, event)
+	event.Annotations = map[string]string{v1alpha1.AnnotationAcknowledged: value, v1alpha1.AnnotationAcknowledgements: string(raw)}
+	if err := w.base.Update(w.t.Context(), event); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) stamp(event *v1alpha1.SecurityEvent, username string) v1alpha1.Acknowledgement {
+	w.t.Helper()
+	ack := v1alpha1.Acknowledgement{Username: username, EventUID: string(event.UID), At: metav1.NowMicro()}
+	if event.Spec.Evidence != nil {
+		ack.ManifestSHA256 = event.Spec.Evidence.SHA256
+	}
+	signed, err := stamp.Sign(acknowledgementKey(), ack)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return signed
+}
+
+func (w *world) policyOf(pod *corev1.Pod) (*networkingv1.NetworkPolicy, error) {
+	found := &networkingv1.NetworkPolicy{}
+	err := w.base.Get(w.t.Context(), client.ObjectKey{Namespace: namespace, Name: "ugallu-frozen-" + string(pod.UID)}, found)
+	return found, err
+}
+
+func (w *world) labelOf(pod *corev1.Pod) string {
+	w.t.Helper()
+	found := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace}}
+	w.get(pod.Name, found)
+	return found.Labels[v1alpha1.LabelFrozen]
+}
+
+func conditions(found *v1alpha1.Incident) map[string]string {
+	out := map[string]string{}
+	for _, condition := range found.Status.Conditions {
+		out[condition.Type] = string(condition.Status) + "/" + condition.Reason
+	}
+	return out
+}
+
+func releasedByAcknowledgement(t *testing.T, w *world) {
+	pod, event := w.victim("acknowledged")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	if label := w.labelOf(pod); label != string(held.UID) {
+		t.Fatalf("label is %q, want the incident's uid", label)
+	}
+	if _, err := w.policyOf(pod); err != nil {
+		t.Fatal(err)
+	}
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	checkManifest(t, w, held, completed)
+	w.seal(v1alpha1.AttestedSecurityEvent, completed, string(held.UID))
+	w.annotate(completed, "true", w.stamp(completed, "system:serviceaccount:ugallu-system:ugallu-responder"))
+	released := w.drive(event, v1alpha1.IncidentReleased)
+	want := map[string]string{
+		"Contained": "False/Released", "Captured": "True/Succeeded", "Uploaded": "True/Succeeded", "Attested": "True/Succeeded",
+		"Acknowledged": "True/Succeeded", "Released": "True/Acknowledged",
+	}
+	if diff := cmp.Diff(want, conditions(released)); diff != "" {
+		t.Fatal(diff)
+	}
+	if label := w.labelOf(pod); label != "" {
+		t.Errorf("released pod still has label %q", label)
+	}
+	if _, err := w.policyOf(pod); !apierrors.IsNotFound(err) {
+		t.Errorf("policy after release: %v", err)
+	}
+	if released.Labels[v1alpha1.LabelOpen] != "" {
+		t.Error("released incident is labelled open")
+	}
+	checkChain(t, w, released)
+	t.Logf("%d writes: %s", w.faults.writes, strings.Join(w.faults.log, ", "))
+	if w.faults.writes > 21 {
+		t.Errorf("%d writes for one incident", w.faults.writes)
+	}
+}
+
+func checkManifest(t *testing.T, w *world, held *v1alpha1.Incident, completed *v1alpha1.SecurityEvent) {
+	t.Helper()
+	stored := manifests(w.store)
+	if len(stored) != 1 {
+		t.Fatalf("%d manifests are stored", len(stored))
+	}
+	destination := held.Spec.Snapshot.Destination
+	want := &v1alpha1.EvidenceRef{
+		URL:    fmt.Sprintf("s3://%s/forensics/%s/manifest-%s.json", destination.Bucket, held.Name, stored[0].SHA256),
+		SHA256: stored[0].SHA256, VersionID: stored[0].VersionID, Size: stored[0].Size, MediaType: evidence.MediaTypeManifest,
+	}
+	if diff := cmp.Diff(want, completed.Spec.Evidence); diff != "" {
+		t.Fatal(diff)
+	}
+	body, err := w.store.Open(t.Context(), stored[0].Key, stored[0].VersionID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifest evidence.Manifest
+	if err := json.Unmarshal(raw, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	digest := evidence.Digest([]byte("archive"))
+	got := manifest.Artifacts[0]
+	if got.Asserted.SHA256 != digest || got.Asserted.Node != "worker" || got.Observed == nil || got.Observed.SHA256 != digest ||
+		got.Segments[0].ObservedSHA256 != digest {
+		t.Errorf("artifact has not both accounts: %+v", got)
+	}
+	if diff := cmp.Diff([]evidence.Gap{{Reason: "Unreadable", Message: "/proc/kcore", Count: 1}}, manifest.Gaps); diff != "" {
+		t.Error(diff)
+	}
+	if len(manifest.Responses) != 2 || manifest.Responses[0].Step != "podfreeze" || len(manifest.Containment) == 0 {
+		t.Errorf("manifest names %+v", manifest.Responses)
+	}
+	wanted := metav1.NewTime(completed.CreationTimestamp.Add(4 * time.Hour))
+	if !completed.Status.UnfreezeAt.Equal(&wanted) || !held.Status.UnfreezeAt.Equal(&wanted) {
+		t.Errorf("unfreezeAt is %v on the event and %v on the incident, want %v", completed.Status.UnfreezeAt, held.Status.UnfreezeAt, wanted)
+	}
+}
+
+// checkChain wants the four responses, each naming the one before it.
+func checkChain(t *testing.T, w *world, released *v1alpha1.Incident) {
+	t.Helper()
+	var responses v1alpha1.EventResponseList
+	err := w.base.List(t.Context(), &responses, client.MatchingLabels{v1alpha1.LabelIncidentUID: string(released.UID)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, response := range responses.Items {
+		got[response.Labels[v1alpha1.LabelStep]] = response.Labels[v1alpha1.LabelParentResponse]
+	}
+	name := func(step v1alpha1.Step) string { return v1alpha1.ResponseName(released.Name, step, 1) }
+	want := map[string]string{
+		"podfreeze": "", "filesystem-snapshot": name(v1alpha1.StepFreeze),
+		"evidence-upload": name(v1alpha1.StepSnapshot), "podunfreeze": name(v1alpha1.StepUpload),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if len(released.Status.Responses) != 4 {
+		t.Errorf("status lists %d responses", len(released.Status.Responses))
+	}
+}
+
+func killedAnywhere(t *testing.T, w *world) {
+	for _, after := range []bool{false, true} {
+		for at := 1; ; at++ {
+			*w.faults = faults{}
+			pod, event := w.victim(fmt.Sprintf("killed-%d-%t", at, after))
+			before := len(manifests(w.store))
+			w.faults.at, w.faults.after = at, after
+			held := w.drive(event, v1alpha1.IncidentHeld)
+			completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+			w.annotate(completed, "true", w.stamp(completed, "responder"))
+			released := w.drive(event, v1alpha1.IncidentReleased)
+			for released.Labels[v1alpha1.LabelOpen] != "" {
+				released = w.drive(event, v1alpha1.IncidentReleased)
+			}
+			checkChain(t, w, released)
+			if got := len(manifests(w.store)) - before; got != 1 {
+				t.Errorf("killed at write %d: %d manifests", at, got)
+			}
+			checkOnce(t, w, event)
+			if label := w.labelOf(pod); label != "" {
+				t.Errorf("killed at write %d: released pod has label %q", at, label)
+			}
+			if w.faults.writes < at {
+				break
+			}
+		}
+	}
+}
+
+// checkOnce wants one incident and one Forensic event for a trigger.
+func checkOnce(t *testing.T, w *world, event *v1alpha1.SecurityEvent) {
+	t.Helper()
+	var incidents v1alpha1.IncidentList
+	var outcomes v1alpha1.SecurityEventList
+	for _, list := range []client.ObjectList{&incidents, &outcomes} {
+		if err := w.base.List(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opened, announced := 0, 0
+	for _, found := range incidents.Items {
+		if found.Spec.Trigger.UID == string(event.UID) {
+			opened++
+		}
+	}
+	for _, found := range outcomes.Items {
+		if found.Spec.Trigger != nil && found.Spec.Trigger.UID == string(event.UID) {
+			announced++
+		}
+	}
+	if opened != 1 || announced != 1 {
+		t.Errorf("%d incidents and %d outcome events", opened, announced)
+	}
+	w.get(event.Name, event)
+	if !meta.IsStatusConditionTrue(event.Status.Conditions, v1alpha1.ConditionMatched) {
+		t.Errorf("the event does not say that it matched: %+v", event.Status.Conditions)
+	}
+}

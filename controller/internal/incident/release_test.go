@@ -1,0 +1,215 @@
+package incident_test
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// steady reconciles some more and wants the incident to stay as it is.
+func (w *world) steady(event *v1alpha1.SecurityEvent, wanted v1alpha1.IncidentState) *v1alpha1.Incident {
+	w.t.Helper()
+	for range 3 {
+		if err := w.round(event); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	found := &v1alpha1.Incident{}
+	w.get(v1alpha1.IncidentName(string(event.UID)), found)
+	if found.Status.State != wanted {
+		w.t.Fatalf("incident is %q, want %q", found.Status.State, wanted)
+	}
+	return found
+}
+
+func releasedByNothingElse(t *testing.T, w *world) {
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.RequiredAcknowledgements = new(int32(2)) })
+	_, event := w.victim("stamped")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.RequiredAcknowledgements = new(int32(1)) })
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	first, second := w.stamp(completed, "first"), w.stamp(completed, "second")
+	changed := first
+	changed.Username = "somebody"
+	otherEvent := completed.DeepCopy()
+	otherEvent.UID = "another"
+	otherManifest := completed.DeepCopy()
+	otherManifest.Spec.Evidence.SHA256 = held.Spec.Trigger.SpecSHA256
+	tests := map[string]struct {
+		value string
+		acks  []v1alpha1.Acknowledgement
+	}{
+		"no stamp":             {"true", nil},
+		"one of two":           {"true", []v1alpha1.Acknowledgement{first}},
+		"the same twice":       {"true", []v1alpha1.Acknowledgement{first, first}},
+		"invalid code":         {"true", []v1alpha1.Acknowledgement{first, changed}},
+		"of another event":     {"true", []v1alpha1.Acknowledgement{first, w.stamp(otherEvent, "second")}},
+		"of another manifest":  {"true", []v1alpha1.Acknowledgement{first, w.stamp(otherManifest, "second")}},
+		"TRUE":                 {"TRUE", []v1alpha1.Acknowledgement{first, second}},
+		"1":                    {"1", []v1alpha1.Acknowledgement{first, second}},
+		"true with a space":    {"true ", []v1alpha1.Acknowledgement{first, second}},
+		"stamps without value": {"", []v1alpha1.Acknowledgement{first, second}},
+	}
+	for name, test := range tests {
+		w.annotate(completed, test.value, test.acks...)
+		if found := w.steady(event, v1alpha1.IncidentHeld); meta.IsStatusConditionTrue(found.Status.Conditions, v1alpha1.ConditionAcknowledged) {
+			t.Fatalf("%s: acknowledged", name)
+		}
+	}
+	w.annotate(completed, "true", first, second)
+	released := w.drive(event, v1alpha1.IncidentReleased)
+	if len(released.Status.Acknowledgements) != 2 {
+		t.Fatalf("%d acknowledgements are on record", len(released.Status.Acknowledgements))
+	}
+}
+
+func releasedAtDeadline(t *testing.T, w *world) {
+	_, event := w.victim("deadline")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.clock.SetTime(held.Status.UnfreezeAt.Add(-time.Second))
+	w.restart()
+	w.steady(event, v1alpha1.IncidentHeld)
+	w.clock.SetTime(held.Status.UnfreezeAt.Time)
+	w.restart()
+	released := w.drive(event, v1alpha1.IncidentReleased)
+	if got := conditions(released); got["Released"] != "True/DeadlineReached" || got["Acknowledged"] != "False/DeadlineReached" {
+		t.Fatalf("conditions are %v", got)
+	}
+}
+
+func neverReleased(t *testing.T, w *world) {
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.AutoUnfreezeAfter = &metav1.Duration{} })
+	_, event := w.victim("never")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.AutoUnfreezeAfter = nil })
+	if held.Status.UnfreezeAt != nil || w.outcome(held, v1alpha1.EventCaptureCompleted).Status.UnfreezeAt != nil {
+		t.Fatal("a deadline is set")
+	}
+	w.advance(10 * 365 * 24 * time.Hour)
+	w.steady(event, v1alpha1.IncidentHeld)
+}
+
+func failedFreeze(t *testing.T, w *world) {
+	w.agent = failing(v1alpha1.ActionPodFreeze)
+	pod, event := w.victim("refused")
+	failed := w.drive(event, v1alpha1.IncidentFailed)
+	w.steady(event, v1alpha1.IncidentFailed)
+	if got := conditions(failed); got["Failed"] != "True/OrderRefused" || got["Contained"] != "False/PolicyOnly" {
+		t.Fatalf("conditions are %v", got)
+	}
+	announced := w.outcome(failed, v1alpha1.EventCaptureFailed)
+	if announced.Spec.Evidence != nil || announced.Status.UnfreezeAt == nil {
+		t.Fatalf("outcome event is %+v", announced)
+	}
+	if _, err := w.policyOf(pod); err != nil {
+		t.Fatal(err)
+	}
+	w.annotate(announced, "true", w.stamp(announced, "responder"))
+	w.drive(event, v1alpha1.IncidentReleased)
+	checkOnce(t, w, event)
+}
+
+func agentGone(t *testing.T, w *world) {
+	w.agent = silent
+	_, event := w.victim("silent")
+	w.drive(event, "")
+	w.advance(3 * time.Second)
+	w.steady(event, v1alpha1.IncidentContaining)
+	w.advance(time.Minute + 15*time.Second)
+	failed := w.drive(event, v1alpha1.IncidentFailed)
+	if got := conditions(failed); got["Failed"] != "True/DeadlineExceeded" {
+		t.Fatalf("conditions are %v", got)
+	}
+	var freeze v1alpha1.EventResponse
+	w.get(v1alpha1.ResponseName(failed.Name, v1alpha1.StepFreeze, 1), &freeze)
+	if freeze.Status.Phase != v1alpha1.ResponseFailed || freeze.Status.CompletedAt == nil {
+		t.Fatalf("response is %+v", freeze.Status)
+	}
+}
+
+func failedAndReleased(t *testing.T, w *world) {
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.OnFailure = v1alpha1.OnFailureRelease })
+	w.agent = failing(v1alpha1.ActionFilesystemSnapshot)
+	_, event := w.victim("given-up")
+	released := w.drive(event, v1alpha1.IncidentReleased)
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.OnFailure = v1alpha1.OnFailureHold })
+	if got := conditions(released); got["Released"] != "True/CaptureFailed" || got["Captured"] != "False/Failed" {
+		t.Fatalf("conditions are %v", got)
+	}
+}
+
+func podGone(t *testing.T, w *world) {
+	pod, event := w.victim("vanished")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	if err := w.base.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	w.pod("vanished")
+	found := w.steady(event, v1alpha1.IncidentHeld)
+	if got := conditions(found); got["Contained"] != "True/PodGone" {
+		t.Fatalf("conditions are %v", got)
+	}
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.drive(event, v1alpha1.IncidentReleased)
+	if _, err := w.policyOf(pod); !apierrors.IsNotFound(err) {
+		t.Fatalf("policy of a pod that is gone: %v", err)
+	}
+	if label := w.labelOf(pod); label != "" {
+		t.Fatalf("a pod of the same name was labelled %q", label)
+	}
+}
+
+func deletesPod(t *testing.T, w *world) {
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.Disposition = v1alpha1.DispositionDelete })
+	pod, event := w.victim("condemned")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.Disposition = v1alpha1.DispositionResume })
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.drive(event, v1alpha1.IncidentReleasing)
+	for range 3 {
+		if err := w.round(event); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var dying corev1.Pod
+	dying.Namespace = namespace
+	w.get(pod.Name, &dying)
+	if dying.DeletionTimestamp.IsZero() || dying.Labels[v1alpha1.LabelFrozen] == "" {
+		t.Fatalf("pod has %v and labels %v: it should die frozen", dying.DeletionTimestamp, dying.Labels)
+	}
+	if _, err := w.policyOf(pod); err != nil {
+		t.Fatalf("the policy went before the pod: %v", err)
+	}
+	// The kubelet reports that the containers are gone.
+	if err := w.base.Delete(t.Context(), &dying, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	w.drive(event, v1alpha1.IncidentReleased)
+	if _, err := w.policyOf(pod); !apierrors.IsNotFound(err) {
+		t.Fatalf("policy after release: %v", err)
+	}
+}
+
+func nodeGone(t *testing.T, w *world) {
+	_, event := w.victim("orphan")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.agent = silent
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.steady(event, v1alpha1.IncidentReleasing)
+	// There is no Node object worker in this cluster.
+	w.advance(2 * time.Minute)
+	released := w.drive(event, v1alpha1.IncidentReleased)
+	if got := conditions(released); got["Released"] != "True/Acknowledged" {
+		t.Fatalf("conditions are %v", got)
+	}
+}

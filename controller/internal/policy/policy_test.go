@@ -1,0 +1,266 @@
+package policy_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/discovery"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/policy"
+)
+
+const (
+	namespace = "sandbox"
+	podUID    = "b2d5a9de-0000-4000-8000-000000000001"
+)
+
+func startServer(t *testing.T) *rest.Config {
+	t.Helper()
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
+		if os.Getenv("REQUIRE_ALL") == "1" {
+			t.Fatal(reason)
+		}
+		t.Skip(reason)
+	}
+	env := &envtest.Environment{}
+	config, err := env.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return config
+}
+
+type fixture struct {
+	client   client.Client
+	detector *policy.Detector
+	policies *policy.Policies
+	pod      v1alpha1.PodRef
+	labels   map[string]string
+}
+
+func newFixture(t *testing.T, config *rest.Config) fixture {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	detector := policy.NewDetector(found)
+	return fixture{
+		client: c, detector: detector, policies: policy.New(c, c, detector, clock.RealClock{}),
+		pod:    v1alpha1.PodRef{Namespace: namespace, Name: "victim", UID: podUID, NodeName: "worker"},
+		labels: map[string]string{"app": "victim", v1alpha1.LabelFrozen: "incident-1"},
+	}
+}
+
+func (f fixture) ensure(t *testing.T, known *v1alpha1.AppliedPolicy) *v1alpha1.AppliedPolicy {
+	t.Helper()
+	applied, err := f.policies.Ensure(t.Context(), f.pod, f.labels, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return applied
+}
+
+func (f fixture) read(t *testing.T, backend v1alpha1.FreezeBackend) (*unstructured.Unstructured, error) {
+	t.Helper()
+	found := &unstructured.Unstructured{}
+	found.SetGroupVersionKind(policy.Kind(backend))
+	err := f.client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: policy.Name(podUID)}, found)
+	return found, err
+}
+
+// TestPolicyOnBothBackends runs on one API server, without Cilium's kind at first and with it later, as when Cilium is
+// installed into a running cluster.
+func TestPolicyOnBothBackends(t *testing.T) {
+	config := startServer(t)
+	f := newFixture(t, config)
+	if err := f.client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
+		t.Fatal(err)
+	}
+	standsAndReturns(t, f, v1alpha1.BackendCoreV1, map[string]any{
+		"podSelector": map[string]any{"matchExpressions": []any{map[string]any{"key": "ugallu.io/frozen", "operator": "Exists"}}},
+		"policyTypes": []any{"Ingress", "Egress"},
+	})
+	installCilium(t, config, f)
+	standsAndReturns(t, f, v1alpha1.BackendCilium, map[string]any{
+		"endpointSelector": map[string]any{"matchExpressions": []any{map[string]any{"key": "ugallu.io/frozen", "operator": "Exists"}}},
+		"ingressDeny":      []any{map[string]any{"fromEntities": []any{"all"}}},
+		"egressDeny":       []any{map[string]any{"toEntities": []any{"all"}}},
+		"ingress":          []any{},
+		"egress":           []any{},
+	})
+	recordsOthers(t, f)
+}
+
+func installCilium(t *testing.T, config *rest.Config, f fixture) {
+	t.Helper()
+	_, err := envtest.InstallCRDs(config, envtest.CRDInstallOptions{
+		Paths: []string{filepath.Join("testdata", "ciliumnetworkpolicies.yaml")}, ErrorIfPathMissing: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		backend, err := f.detector.Backend(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if backend == v1alpha1.BackendCilium {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("Cilium is installed and not detected")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func standsAndReturns(t *testing.T, f fixture, backend v1alpha1.FreezeBackend, want map[string]any) {
+	t.Helper()
+	applied := f.ensure(t, nil)
+	if applied.Backend != backend || applied.Reapplied != 0 {
+		t.Fatalf("applied %+v, want backend %s", applied, backend)
+	}
+	found, err := f.read(t, backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, found.Object["spec"]); diff != "" {
+		t.Fatal(diff)
+	}
+	if string(found.GetUID()) != applied.Ref.UID || found.GetLabels()[v1alpha1.LabelPodUID] != podUID {
+		t.Fatalf("reference %v, labels %v", applied.Ref, found.GetLabels())
+	}
+	if again := f.ensure(t, applied); again != applied {
+		t.Fatal("an intact policy was applied again")
+	}
+	if first := f.ensure(t, nil); first.Ref != applied.Ref {
+		t.Fatalf("a second incident got policy %v", first.Ref)
+	}
+	edited := applied
+	for edit, change := range edits(backend) {
+		found, err := f.read(t, backend)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(found)
+		if err := f.client.Update(t.Context(), found); err != nil {
+			t.Fatalf("%s: %v", edit, err)
+		}
+		repaired := f.ensure(t, edited)
+		if repaired.Reapplied != edited.Reapplied+1 {
+			t.Fatalf("%s: reapplied %d times", edit, repaired.Reapplied)
+		}
+		edited = repaired
+		if found, err = f.read(t, backend); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, found.Object["spec"]); diff != "" {
+			t.Fatalf("%s: %s", edit, diff)
+		}
+	}
+	if err := f.client.Delete(t.Context(), found); err != nil {
+		t.Fatal(err)
+	}
+	repaired := f.ensure(t, edited)
+	if repaired.Reapplied != edited.Reapplied+1 || repaired.Ref.UID == applied.Ref.UID {
+		t.Fatalf("after deletion %+v", repaired)
+	}
+	for range 2 {
+		if err := f.policies.Remove(t.Context(), f.pod, backend); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.read(t, backend); !apierrors.IsNotFound(err) {
+		t.Fatalf("removed policy: %v", err)
+	}
+}
+
+// edits are what somebody may do to a policy to let the pod out.
+func edits(backend v1alpha1.FreezeBackend) map[string]func(*unstructured.Unstructured) {
+	set := func(value any, path ...string) func(*unstructured.Unstructured) {
+		return func(u *unstructured.Unstructured) {
+			if err := unstructured.SetNestedField(u.Object, value, path...); err != nil {
+				panic(err)
+			}
+		}
+	}
+	selector := "podSelector"
+	if backend == v1alpha1.BackendCilium {
+		selector = "endpointSelector"
+	}
+	changes := map[string]func(*unstructured.Unstructured){
+		"a rule added":          set([]any{map[string]any{}}, "spec", "egress"),
+		"another selector":      set(map[string]any{"matchLabels": map[string]any{"app": "other"}}, "spec", selector),
+		"selector narrowed":     set(map[string]any{"app": "other"}, "spec", selector, "matchLabels"),
+		"label of ours removed": set(map[string]any{}, "metadata", "labels"),
+	}
+	if backend == v1alpha1.BackendCilium {
+		changes["deny emptied"] = set([]any{}, "spec", "egressDeny")
+	} else {
+		changes["only ingress"] = set([]any{"Ingress"}, "spec", "policyTypes")
+	}
+	return changes
+}
+
+func recordsOthers(t *testing.T, f fixture) {
+	t.Helper()
+	selecting := map[string]map[string]any{
+		"everything": {}, "by-app": {"matchLabels": map[string]any{"app": "victim"}}, "another": {"matchLabels": map[string]any{"app": "other"}},
+	}
+	for name, selector := range selecting {
+		for _, backend := range []v1alpha1.FreezeBackend{v1alpha1.BackendCoreV1, v1alpha1.BackendCilium} {
+			field, spec := "podSelector", map[string]any{"ingress": []any{}}
+			if backend == v1alpha1.BackendCilium {
+				field = "endpointSelector"
+			}
+			spec[field] = selector
+			object := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
+			object.SetGroupVersionKind(policy.Kind(backend))
+			object.SetNamespace(namespace)
+			object.SetName(name + "-" + map[v1alpha1.FreezeBackend]string{v1alpha1.BackendCoreV1: "core", v1alpha1.BackendCilium: "cilium"}[backend])
+			if err := f.client.Create(t.Context(), object); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got []string
+	for _, ref := range f.ensure(t, nil).Others {
+		got = append(got, ref.Name)
+	}
+	if diff := cmp.Diff([]string{"by-app-cilium", "by-app-core", "everything-cilium", "everything-core"}, got); diff != "" {
+		t.Fatal(diff)
+	}
+}

@@ -1,0 +1,203 @@
+package readback
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/worm"
+)
+
+const (
+	// maxNamed disagreements in a message; the others are counted.
+	maxNamed = 5
+	// maxMessage of a condition; the API allows 32 KiB, a person reads less.
+	maxMessage = 2048
+)
+
+// findings of one response.
+type findings struct {
+	observed  []v1alpha1.ObservedObject
+	disagrees []string
+}
+
+// source is the store that a response's objects lie in, and the lock that they were ordered to have.
+type source struct {
+	store worm.Reader
+	mode  v1alpha1.LockMode
+}
+
+// read returns what the store holds. An error means that the store could not be asked, never that it disagrees.
+func (r *Reconciler) read(ctx context.Context, response *v1alpha1.EventResponse) (*findings, error) {
+	from, err := r.source(ctx, response)
+	if err != nil {
+		return nil, err
+	}
+	found := &findings{observed: []v1alpha1.ObservedObject{}}
+	for i := range response.Status.Artifacts {
+		if err := found.readArtifact(ctx, from, &response.Status.Artifacts[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, object := range response.Status.Attachments() {
+		if err := found.readObject(ctx, from, &object, io.Discard); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(found.observed, func(a, b v1alpha1.ObservedObject) int { return strings.Compare(a.Key, b.Key) })
+	return found, nil
+}
+
+// source is the destination in the order, or the incident's where the order names none, or the WORMConfig's when the
+// incident is gone.
+func (r *Reconciler) source(ctx context.Context, response *v1alpha1.EventResponse) (source, error) {
+	destination, err := r.destination(ctx, response)
+	if err != nil {
+		return source{}, err
+	}
+	store, err := r.Store(ctx, destination.Bucket)
+	if err != nil {
+		return source{}, err
+	}
+	return source{store: store, mode: destination.LockMode}, nil
+}
+
+func (r *Reconciler) destination(ctx context.Context, response *v1alpha1.EventResponse) (v1alpha1.Destination, error) {
+	action := &response.Spec.Action
+	switch {
+	case action.FilesystemSnapshot != nil:
+		return action.FilesystemSnapshot.Destination, nil
+	case action.EvidenceUpload != nil:
+		return action.EvidenceUpload.Destination, nil
+	}
+	var incident v1alpha1.Incident
+	err := r.Client.Get(ctx, client.ObjectKey{Name: response.Spec.IncidentName}, &incident)
+	if apierrors.IsNotFound(err) {
+		return v1alpha1.Destination{}, nil
+	}
+	if err != nil {
+		return v1alpha1.Destination{}, fmt.Errorf("read incident %s: %w", response.Spec.IncidentName, err)
+	}
+	return incident.Spec.Snapshot.Destination, nil
+}
+
+// readArtifact reads the segments in order, so that the stream they make together is hashed as well.
+func (f *findings) readArtifact(ctx context.Context, from source, artifact *v1alpha1.Artifact) error {
+	segments := slices.Clone(artifact.Segments)
+	slices.SortFunc(segments, func(a, b v1alpha1.StoredObject) int { return int(a.Index) - int(b.Index) })
+	whole := sha256.New()
+	var size int64
+	for i := range segments {
+		if err := f.readObject(ctx, from, &segments[i], whole); err != nil {
+			return err
+		}
+		size += segments[i].Size
+	}
+	if digest := sum(whole); digest != artifact.SHA256 {
+		f.disagree("artifact %s: the segments together have the sha256 %s, asserted is %s", artifact.Name, digest, artifact.SHA256)
+	}
+	if size != artifact.Size {
+		f.disagree("artifact %s: the segments together have %d bytes, asserted are %d", artifact.Name, size, artifact.Size)
+	}
+	return nil
+}
+
+// readObject hashes one version, also into whole, and compares it with what is asserted of it.
+func (f *findings) readObject(ctx context.Context, from source, asserted *v1alpha1.StoredObject, whole io.Writer) error {
+	kept, err := from.store.Stat(ctx, asserted.Key, asserted.VersionID)
+	if errors.Is(err, worm.ErrNotFound) {
+		f.disagree("%s: the store has no version %s", asserted.Key, asserted.VersionID)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	digest, size, err := hashObject(ctx, from.store, asserted, whole)
+	if err != nil {
+		return err
+	}
+	f.compare(asserted, v1alpha1.StoredObject{SHA256: digest, Size: size})
+	f.compareLock(asserted, kept.Lock, from.mode)
+	if kept.Lock.Mode != "" {
+		f.observed = append(f.observed, v1alpha1.ObservedObject{
+			Key:         asserted.Key,
+			VersionID:   asserted.VersionID,
+			SHA256:      digest,
+			Size:        size,
+			RetainUntil: metav1.NewTime(kept.Lock.RetainUntil),
+			LockMode:    v1alpha1.LockMode(kept.Lock.Mode),
+		})
+	}
+	return nil
+}
+
+func hashObject(
+	ctx context.Context, store worm.Reader, object *v1alpha1.StoredObject, whole io.Writer,
+) (digest string, size int64, err error) {
+	body, err := store.Open(ctx, object.Key, object.VersionID)
+	if err != nil {
+		return "", 0, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	own := sha256.New()
+	size, err = io.Copy(io.MultiWriter(own, whole), body)
+	if err != nil {
+		return "", 0, fmt.Errorf("read %s: %w", object.Key, err)
+	}
+	return sum(own), size, nil
+}
+
+func (f *findings) compare(asserted *v1alpha1.StoredObject, read v1alpha1.StoredObject) {
+	if read.SHA256 != asserted.SHA256 {
+		f.disagree("%s: read sha256 %s, asserted is %s", asserted.Key, read.SHA256, asserted.SHA256)
+	}
+	if read.Size != asserted.Size {
+		f.disagree("%s: read %d bytes, asserted are %d", asserted.Key, read.Size, asserted.Size)
+	}
+}
+
+func (f *findings) compareLock(asserted *v1alpha1.StoredObject, kept worm.Lock, mode v1alpha1.LockMode) {
+	if kept.Mode == "" || (mode != "" && kept.Mode != string(mode)) {
+		f.disagree("%s: lock mode is %q, ordered is %q", asserted.Key, kept.Mode, mode)
+	}
+	if until := asserted.RetainUntil.UTC().Truncate(time.Second); kept.RetainUntil.Before(until) {
+		f.disagree("%s: locked until %s, asserted is %s", asserted.Key,
+			kept.RetainUntil.Format(time.RFC3339), until.Format(time.RFC3339))
+	}
+}
+
+func (f *findings) disagree(format string, arguments ...any) {
+	f.disagrees = append(f.disagrees, fmt.Sprintf(format, arguments...))
+}
+
+func (f *findings) verdict() metav1.Condition {
+	if len(f.disagrees) == 0 {
+		return metav1.Condition{
+			Status:  metav1.ConditionTrue,
+			Reason:  v1alpha1.ReasonSucceeded,
+			Message: fmt.Sprintf("%d objects read back as asserted", len(f.observed)),
+		}
+	}
+	named := f.disagrees[:min(len(f.disagrees), maxNamed)]
+	message := strings.Join(named, "; ")
+	if more := len(f.disagrees) - len(named); more > 0 {
+		message = fmt.Sprintf("%s; and %d more", message, more)
+	}
+	return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonDigestMismatch, Message: shorten(message)}
+}
+
+func shorten(message string) string { return message[:min(len(message), maxMessage)] }
+
+func sum(digest hash.Hash) string { return hex.EncodeToString(digest.Sum(nil)) }

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/destination"
+	"ugallu.io/forensics/internal/worm"
+	"ugallu.io/forensics/nodeagent/internal/capture"
+	"ugallu.io/forensics/nodeagent/internal/containers"
+	"ugallu.io/forensics/nodeagent/internal/freeze"
+	"ugallu.io/forensics/nodeagent/internal/hold"
+	"ugallu.io/forensics/nodeagent/internal/order"
+)
+
+// stateWithin bounds the question whether a container is frozen: the runtime answers in milliseconds.
+const stateWithin = 5 * time.Second
+
+// holder is hold.Holder as the orders need it.
+type holder struct{ *hold.Holder }
+
+func newHolder(client *containerd.Client) holder { return holder{hold.New(client)} }
+
+// Hold implements order.Holder.
+func (h holder) Hold(ctx context.Context, incident, containerID string) (time.Time, error) {
+	held, err := h.Holder.Hold(ctx, incident, containerID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, fmt.Errorf("%w: %w", order.ErrNothingToHold, err)
+	}
+	return held.HeldAt, err
+}
+
+// Release implements order.Holder.
+func (h holder) Release(ctx context.Context, incident, containerID string) error {
+	err := h.Holder.Release(ctx, incident, containerID)
+	if errors.Is(err, hold.ErrLeaseKept) {
+		return fmt.Errorf("%w: %w", order.ErrStillHeld, err)
+	}
+	return err
+}
+
+// captureParts are what a capturer is made of.
+type captureParts struct {
+	holder      holder
+	lister      *containers.Lister
+	freezer     *freeze.Freezer
+	live        client.Reader
+	credentials string
+}
+
+// capturer is capture.Capturer as the orders need it.
+type capturer struct{ inner *capture.Capturer }
+
+func newCapturer(parts captureParts) capturer {
+	return capturer{&capture.Capturer{
+		View: func(ctx context.Context, incident, containerID string) (capture.View, error) {
+			view, err := parts.holder.View(ctx, incident, containerID)
+			if err != nil {
+				return nil, err
+			}
+			return view, nil
+		},
+		Open: func(ctx context.Context, bucket string) (worm.Putter, error) {
+			return destination.Open(ctx, parts.live, parts.credentials, bucket)
+		},
+		Frozen: parts.frozen,
+	}}
+}
+
+// frozen says whether nothing of the container runs. What cannot be found out is not claimed.
+func (p captureParts) frozen(containerID string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), stateWithin)
+	defer cancel()
+	container, err := p.lister.Container(ctx, containerID)
+	if err != nil {
+		return false
+	}
+	if container.Process == 0 {
+		return true
+	}
+	state, err := p.freezer.State(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	return err == nil && state != freeze.Thawed
+}
+
+// Capture implements order.Capturer.
+func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress func(v1alpha1.Progress)) (order.Captured, error) {
+	list := make([]capture.Container, len(wanted.Containers))
+	for i, container := range wanted.Containers {
+		list[i] = capture.Container{ID: container.ContainerID, Name: container.Name}
+	}
+	result, err := c.inner.Capture(ctx, capture.Order{
+		Incident: wanted.Incident, Containers: list, Action: wanted.Action,
+		Previous: capture.Result(wanted.Previous),
+		Stored:   func(stored capture.Result) error { return wanted.Stored(order.Captured(stored)) },
+	}, progress)
+	return order.Captured(result), err
+}

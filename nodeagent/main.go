@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/containers"
+	"ugallu.io/forensics/nodeagent/internal/drop"
+	"ugallu.io/forensics/nodeagent/internal/freeze"
+	"ugallu.io/forensics/nodeagent/internal/options"
+	"ugallu.io/forensics/nodeagent/internal/order"
+)
+
+// The kubelet's containers are in this namespace of containerd.
+const containerdNamespace = "k8s.io"
+
+const (
+	// shutdown is how long running captures may take to notice that the process ends; what they stored is on record.
+	shutdown = 5 * time.Second
+	// Requests to the API server: a storm on one node is a few writes for each of its pods.
+	requestsPerSecond, requestBurst = 100, 200
+)
+
+func main() {
+	ctrl.SetLogger(logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, nil)))
+	o, err := options.Parse(os.Args[1:], os.Getenv, os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(ctrl.SetupSignalHandler(), o)
+	}
+	if err != nil {
+		log.Log.Error(err, "node agent ended")
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options.Options) (err error) {
+	dates := new(serverDate)
+	manager, err := newManager(o, dates)
+	if err != nil {
+		return err
+	}
+	client, err := containerd.New(o.ContainerdSocket, containerd.WithDefaultNamespace(containerdNamespace))
+	if err != nil {
+		return fmt.Errorf("connect to containerd at %s: %w", o.ContainerdSocket, err)
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	dropper, err := drop.New(drop.Config{BPFFS: o.BPFFS, NodeNetns: "/proc/1/ns/net", NodeMountns: "/proc/1/ns/mnt"})
+	if err != nil {
+		return err
+	}
+	method, err := freeze.Detect(o.CgroupRoot)
+	if err != nil {
+		return err
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	image := newImage(o.Pod, manager.GetAPIReader())
+	if err := manager.Add(image); err != nil {
+		return fmt.Errorf("add the look at the own image: %w", err)
+	}
+	lister := containers.New(client)
+	freezer := freeze.New(method, freeze.NewRuntime(client))
+	holder := newHolder(client)
+	node := order.Node{
+		Name: o.Pod.NodeName, Containers: lister, Drop: dropper, Freeze: freezer, Hold: holder,
+		Capture: newCapturer(captureParts{holder: holder, lister: lister, freezer: freezer, live: manager.GetAPIReader(), credentials: o.WORMCredentialsDir}),
+		Reporter: order.Reporter{
+			Identity: v1alpha1.Reporter{Account: o.Pod.Account(), PodUID: o.Pod.UID, NodeName: o.Pod.NodeName, BootID: boot},
+			Image:    image.digest, APIServerDate: dates.last,
+		},
+		Clock: clock.RealClock{}, Client: manager.GetClient(), Live: manager.GetAPIReader(),
+	}
+	if err := order.Setup(manager, node, lister); err != nil {
+		return err
+	}
+	if err := addChecks(manager, client); err != nil {
+		return err
+	}
+	log.Log.Info("node agent starts", "node", o.Pod.NodeName, "freezeMethod", method)
+	return manager.Start(ctx)
+}
+
+func newManager(o options.Options, dates *serverDate) (ctrl.Manager, error) {
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: %w", err)
+	}
+	config.QPS, config.Burst = requestsPerSecond, requestBurst
+	config.Wrap(dates.wrap)
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("build the scheme: %w", err)
+	}
+	grace := shutdown
+	manager, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Cache: order.CacheOptions(o.Pod.NodeName), GracefulShutdownTimeout: &grace,
+		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress: o.ProbeAddress,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create the manager: %w", err)
+	}
+	return manager, nil
+}
+
+// addChecks makes the agent ready while it can see its orders and reach the runtime.
+func addChecks(manager ctrl.Manager, client *containerd.Client) error {
+	ready := readiness{manager: manager, client: client}
+	if err := errors.Join(manager.AddHealthzCheck("ping", healthz.Ping), manager.AddReadyzCheck("orders", ready.check)); err != nil {
+		return fmt.Errorf("add probes: %w", err)
+	}
+	return nil
+}
+
+func bootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the boot id: %w", err)
+	}
+	return strings.TrimSpace(string(id)), nil
+}
