@@ -15,6 +15,7 @@ import (
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/capture"
 	"ugallu.io/forensics/nodeagent/internal/containers"
+	"ugallu.io/forensics/nodeagent/internal/drop"
 	"ugallu.io/forensics/nodeagent/internal/freeze"
 	"ugallu.io/forensics/nodeagent/internal/hold"
 	"ugallu.io/forensics/nodeagent/internal/order"
@@ -22,6 +23,58 @@ import (
 
 // stateWithin bounds the question whether a container is frozen: the runtime answers in milliseconds.
 const stateWithin = 5 * time.Second
+
+// lister is containers.Lister as the orders need it.
+type lister struct{ *containers.Lister }
+
+// Pod implements order.Containers.
+func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
+	found, err := l.Lister.Pod(ctx, uid)
+	if err != nil {
+		return order.Pod{}, err
+	}
+	pod := order.Pod{
+		UID: found.UID, Sandboxes: len(found.Sandboxes), Cgroup: found.Cgroup, Processes: found.Processes,
+		Containers: make([]order.Container, len(found.Containers)),
+	}
+	for i, c := range found.Containers {
+		pod.Containers[i] = order.Container{ID: c.ID, Name: c.Name, Process: c.Process, Cgroup: c.Cgroup}
+	}
+	return pod, nil
+}
+
+// Escaped implements order.Containers.
+func (l lister) Escaped(ctx context.Context, uid string) (int, error) {
+	found, err := l.Lister.Pod(ctx, uid)
+	if err != nil {
+		return 0, err
+	}
+	return found.Escaped()
+}
+
+// dropper is drop.Dropper as the orders need it.
+type dropper struct{ *drop.Dropper }
+
+// Attach implements order.Dropper.
+func (d dropper) Attach(ctx context.Context, pod order.Pod) (order.Dropped, error) {
+	result, err := d.Dropper.Attach(ctx, drop.Target{PodUID: pod.UID, Cgroup: pod.Cgroup, Processes: pod.Processes})
+	return order.Dropped(result), err
+}
+
+// freezer is freeze.Freezer as the orders need it.
+type freezer struct{ *freeze.Freezer }
+
+// Freeze implements order.Freezer.
+func (f freezer) Freeze(ctx context.Context, container order.Container) (bool, error) {
+	state, err := f.Freezer.Freeze(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	return state == freeze.Frozen, err
+}
+
+// Thaw implements order.Freezer.
+func (f freezer) Thaw(ctx context.Context, container order.Container) (bool, error) {
+	state, err := f.Freezer.Thaw(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	return state == freeze.Thawed, err
+}
 
 // holder is hold.Holder as the orders need it.
 type holder struct{ *hold.Holder }

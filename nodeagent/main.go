@@ -64,7 +64,7 @@ func run(ctx context.Context, o options.Options) (err error) {
 		return fmt.Errorf("connect to containerd at %s: %w", o.ContainerdSocket, err)
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	dropper, err := drop.New(drop.Config{BPFFS: o.BPFFS, NodeNetns: "/proc/1/ns/net", NodeMountns: "/proc/1/ns/mnt"})
+	drops, err := drop.New(drop.Config{BPFFS: o.BPFFS, NodeNetns: "/proc/1/ns/net", NodeMountns: "/proc/1/ns/mnt"})
 	if err != nil {
 		return err
 	}
@@ -80,19 +80,19 @@ func run(ctx context.Context, o options.Options) (err error) {
 	if err := manager.Add(image); err != nil {
 		return fmt.Errorf("add the look at the own image: %w", err)
 	}
-	lister := containers.New(client)
-	freezer := freeze.New(method, freeze.NewRuntime(client))
+	list := containers.New(client)
+	freezing := freeze.New(method, freeze.NewRuntime(client))
 	holder := newHolder(client)
 	node := order.Node{
-		Name: o.Pod.NodeName, Containers: lister, Drop: dropper, Freeze: freezer, Hold: holder,
-		Capture: newCapturer(captureParts{holder: holder, lister: lister, freezer: freezer, live: manager.GetAPIReader(), credentials: o.WORMCredentialsDir}),
+		Name: o.Pod.NodeName, Containers: lister{list}, Drop: dropper{drops}, Freeze: freezer{freezing}, Hold: holder,
+		Capture: newCapturer(captureParts{holder: holder, lister: list, freezer: freezing, live: manager.GetAPIReader(), credentials: o.WORMCredentialsDir}),
 		Reporter: order.Reporter{
 			Identity: v1alpha1.Reporter{Account: o.Pod.Account(), PodUID: o.Pod.UID, NodeName: o.Pod.NodeName, BootID: boot},
 			Image:    image.digest, APIServerDate: dates.last,
 		},
 		Clock: clock.RealClock{}, Client: manager.GetClient(), Live: manager.GetAPIReader(),
 	}
-	if err := order.Setup(manager, node, lister); err != nil {
+	if err := order.Setup(manager, node, list); err != nil {
 		return err
 	}
 	if err := addChecks(manager, client); err != nil {

@@ -79,6 +79,13 @@ func TestComponentsShareOnlyAPIAndInternal(t *testing.T) {
 	}
 }
 
+// tools are the packages without state or effects of their own that one stage is built from.
+var tools = map[string]string{
+	"controller/internal/match":  "controller/internal/trigger",
+	"nodeagent/internal/archive": "nodeagent/internal/capture",
+	"nodeagent/internal/upload":  "nodeagent/internal/capture",
+}
+
 func TestStagesDoNotImportStages(t *testing.T) {
 	real, _ := graphs(t)
 	for from, targets := range real {
@@ -87,7 +94,7 @@ func TestStagesDoNotImportStages(t *testing.T) {
 			continue
 		}
 		for to := range targets {
-			if strings.HasPrefix(to, component+"/internal/") && !strings.HasSuffix(to, "/match") {
+			if strings.HasPrefix(to, component+"/internal/") && tools[to] != from {
 				t.Errorf("stage %s imports stage %s", from, to)
 			}
 		}

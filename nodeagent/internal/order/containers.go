@@ -7,14 +7,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/nodeagent/internal/containers"
-	"ugallu.io/forensics/nodeagent/internal/freeze"
 )
 
 // freezeOne returns when the freeze was confirmed, or nil when there was no process to stop.
-func freezeOne(ctx context.Context, node Node, container containers.Container) (*metav1.MicroTime, error) {
-	state, err := node.Freeze.Freeze(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
-	if err != nil || state != freeze.Frozen {
+func freezeOne(ctx context.Context, node Node, container Container) (*metav1.MicroTime, error) {
+	frozen, err := node.Freeze.Freeze(ctx, container)
+	if err != nil || !frozen {
 		return nil, err
 	}
 	at := metav1.NewMicroTime(node.Clock.Now())
@@ -22,9 +20,9 @@ func freezeOne(ctx context.Context, node Node, container containers.Container) (
 }
 
 // thawOne returns when the thaw was confirmed, or nil when there was no process to set going.
-func thawOne(ctx context.Context, node Node, container containers.Container) (*metav1.MicroTime, error) {
-	state, err := node.Freeze.Thaw(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
-	if err != nil || state != freeze.Thawed {
+func thawOne(ctx context.Context, node Node, container Container) (*metav1.MicroTime, error) {
+	thawed, err := node.Freeze.Thaw(ctx, container)
+	if err != nil || !thawed {
 		return nil, err
 	}
 	at := metav1.NewMicroTime(node.Clock.Now())
@@ -46,7 +44,7 @@ func contained(ctx context.Context, node Node, spec v1alpha1.EventResponseSpec) 
 }
 
 // unrecorded are the containers of the pod that the record does not name: they started after the pod was contained.
-func unrecorded(pod containers.Pod, recorded []v1alpha1.ContainerFreeze) []v1alpha1.ContainerFreeze {
+func unrecorded(pod Pod, recorded []v1alpha1.ContainerFreeze) []v1alpha1.ContainerFreeze {
 	known := make(map[string]bool, len(recorded))
 	for _, container := range recorded {
 		known[container.ContainerID] = true

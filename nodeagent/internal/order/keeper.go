@@ -67,7 +67,7 @@ func (k *keeper) orphan(ctx context.Context, uid string) error {
 		return err
 	}
 	pod, err := k.node.Containers.Pod(ctx, uid)
-	if err != nil || len(pod.Sandboxes) > 0 || len(pod.Containers) > 0 {
+	if err != nil || pod.Sandboxes > 0 || len(pod.Containers) > 0 {
 		return err
 	}
 	if err := k.node.Drop.Detach(uid); err != nil {

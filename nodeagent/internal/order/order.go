@@ -9,9 +9,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/nodeagent/internal/containers"
-	"ugallu.io/forensics/nodeagent/internal/drop"
-	"ugallu.io/forensics/nodeagent/internal/freeze"
 )
 
 // ErrNothingToHold is returned by Holder.Hold when neither the container nor a held snapshot of it exists any more.
@@ -21,14 +18,50 @@ var ErrNothingToHold = errors.New("neither the container nor a held snapshot exi
 // lost by that, and the pod is not kept by it.
 var ErrStillHeld = errors.New("snapshot stays held until its container is gone")
 
+// Container of a pod, running or not.
+type Container struct {
+	// ID in the runtime.
+	ID string
+	// Name in the pod. A restarted container's predecessor has the same one.
+	Name string
+	// Process is the container's first process, 0 when it does not run.
+	Process int
+	// Cgroup is the container's cgroup2 folder, empty when it is not known.
+	Cgroup string
+}
+
+// Pod is what of a pod is on this node.
+type Pod struct {
+	UID string
+	// Sandboxes counts the pod's sandboxes.
+	Sandboxes  int
+	Containers []Container
+	// Cgroup is the pod's cgroup2 folder, empty when it is not known.
+	Cgroup string
+	// Processes of the pod.
+	Processes []int
+}
+
+// Dropped is what cutting a pod off reached.
+type Dropped struct {
+	Level v1alpha1.ContainmentLevel
+	Hooks []v1alpha1.Hook
+	// ContainedAt is when the last hook had been verified; zero when none was.
+	ContainedAt time.Time
+	// Shortfalls say why the level is not Full.
+	Shortfalls []string
+}
+
 // Containers finds what of a pod is on this node.
 type Containers interface {
-	Pod(ctx context.Context, uid string) (containers.Pod, error)
+	Pod(ctx context.Context, uid string) (Pod, error)
+	// Escaped counts the pod's processes that left its cgroup.
+	Escaped(ctx context.Context, uid string) (int, error)
 }
 
 // Dropper cuts pods off.
 type Dropper interface {
-	Attach(ctx context.Context, target drop.Target) (drop.Result, error)
+	Attach(ctx context.Context, pod Pod) (Dropped, error)
 	Observe(podUID string) ([]v1alpha1.Hook, error)
 	Detach(podUID string) error
 	Pods() ([]string, error)
@@ -37,8 +70,10 @@ type Dropper interface {
 // Freezer stops containers.
 type Freezer interface {
 	Method() v1alpha1.FreezeMethod
-	Freeze(ctx context.Context, container freeze.Container) (freeze.State, error)
-	Thaw(ctx context.Context, container freeze.Container) (freeze.State, error)
+	// Freeze says whether the container stands still; one without processes has nothing to stop.
+	Freeze(ctx context.Context, container Container) (frozen bool, err error)
+	// Thaw says whether the container goes on; one without processes does not.
+	Thaw(ctx context.Context, container Container) (thawed bool, err error)
 }
 
 // Holder keeps containers' files from being deleted. Both methods are idempotent.

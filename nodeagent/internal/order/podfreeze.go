@@ -11,8 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/nodeagent/internal/containers"
-	"ugallu.io/forensics/nodeagent/internal/drop"
 )
 
 // rounds in which containers that start meanwhile are looked for. One that starts after the last is found by the watch
@@ -62,12 +60,12 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 }
 
 // look asks the API server and the runtime side by side.
-func (f *freezeStep) look(ctx context.Context, spec v1alpha1.EventResponseSpec) (*corev1.Pod, containers.Pod, error) {
+func (f *freezeStep) look(ctx context.Context, spec v1alpha1.EventResponseSpec) (*corev1.Pod, Pod, error) {
 	if err := checkOrder(f.node.Name, spec); err != nil {
-		return nil, containers.Pod{}, err
+		return nil, Pod{}, err
 	}
 	var pod *corev1.Pod
-	var found containers.Pod
+	var found Pod
 	var podErr, foundErr error
 	var group errgroup.Group
 	group.Go(func() error {
@@ -79,18 +77,17 @@ func (f *freezeStep) look(ctx context.Context, spec v1alpha1.EventResponseSpec) 
 		return nil
 	})
 	if err := group.Wait(); err != nil {
-		return nil, containers.Pod{}, err
+		return nil, Pod{}, err
 	}
 	return pod, found, errors.Join(podErr, foundErr)
 }
 
 // drop tries twice: an error is either of the moment, such as a device that vanished while it was looked at, or here to
 // stay, and then the freeze must not wait for it.
-func (f *freezeStep) drop(ctx context.Context, found containers.Pod) drop.Result {
-	target := drop.Target{PodUID: found.UID, Cgroup: found.Cgroup, Processes: found.Processes}
-	dropped, err := f.node.Drop.Attach(ctx, target)
+func (f *freezeStep) drop(ctx context.Context, found Pod) Dropped {
+	dropped, err := f.node.Drop.Attach(ctx, found)
 	if err != nil {
-		dropped, err = f.node.Drop.Attach(ctx, target)
+		dropped, err = f.node.Drop.Attach(ctx, found)
 	}
 	if err != nil {
 		f.fallShort("drop: %v", err)
@@ -106,10 +103,10 @@ func (f *freezeStep) drop(ctx context.Context, found containers.Pod) drop.Result
 }
 
 // containers freezes and holds every container, and again those that started meanwhile.
-func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Containment, found containers.Pod) error {
+func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Containment, found Pod) error {
 	seen := map[string]bool{}
 	for range rounds {
-		var fresh []containers.Container
+		var fresh []Container
 		for _, container := range found.Containers {
 			if !seen[container.ID] {
 				seen[container.ID] = true
@@ -127,7 +124,7 @@ func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Conta
 		}
 		found = again
 	}
-	escaped, err := found.Escaped()
+	escaped, err := f.node.Containers.Escaped(ctx, found.UID)
 	if err != nil {
 		f.fallShort("look for escaped processes: %v", err)
 	}
@@ -140,7 +137,7 @@ func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Conta
 
 // freezeAndHold freezes all first, side by side, and then holds all. What fails for one container does not keep the
 // others.
-func (f *freezeStep) freezeAndHold(ctx context.Context, list []containers.Container, wanted bool) []v1alpha1.ContainerFreeze {
+func (f *freezeStep) freezeAndHold(ctx context.Context, list []Container, wanted bool) []v1alpha1.ContainerFreeze {
 	done := make([]v1alpha1.ContainerFreeze, len(list))
 	errs := make([]error, len(list))
 	var group errgroup.Group
@@ -177,7 +174,7 @@ func (f *freezeStep) fallShort(format string, args ...any) {
 }
 
 // conclude is Failed only when nothing holds a pod that runs.
-func (f *freezeStep) conclude(containment *v1alpha1.Containment, found containers.Pod) result {
+func (f *freezeStep) conclude(containment *v1alpha1.Containment, found Pod) result {
 	frozen, held := 0, 0
 	for _, container := range containment.Containers {
 		if container.FrozenAt != nil {

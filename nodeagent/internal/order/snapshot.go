@@ -11,7 +11,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/nodeagent/internal/containers"
 )
 
 // progressEvery spaces the writes of status.progress.
@@ -186,14 +185,14 @@ func (s *snapshotStep) thaw(ctx context.Context, spec v1alpha1.EventResponseSpec
 	return thawAll(ctx, s.node, pod)
 }
 
-func thawAll(ctx context.Context, node Node, pod containers.Pod) error {
-	return eachRunning(pod, func(container containers.Container) error {
+func thawAll(ctx context.Context, node Node, pod Pod) error {
+	return eachRunning(pod, func(container Container) error {
 		_, err := thawOne(ctx, node, container)
 		return err
 	})
 }
 
-func eachRunning(pod containers.Pod, act func(containers.Container) error) error {
+func eachRunning(pod Pod, act func(Container) error) error {
 	var errs []error
 	for _, container := range pod.Containers {
 		if container.Process != 0 {

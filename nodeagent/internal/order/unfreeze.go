@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/nodeagent/internal/containers"
 )
 
 // unfreezeStep lets a pod go: first the snapshots, which become the runtime's own again, then the processes, then their
@@ -93,9 +92,9 @@ func (u *unfreezeStep) release(ctx context.Context, incident string, list []v1al
 }
 
 // resume thaws, writes the counts down while the kernel still has them, and detaches.
-func (u *unfreezeStep) resume(ctx context.Context, containment *v1alpha1.Containment, pod containers.Pod) error {
+func (u *unfreezeStep) resume(ctx context.Context, containment *v1alpha1.Containment, pod Pod) error {
 	thawed := map[string]*metav1.MicroTime{}
-	err := eachRunning(pod, func(container containers.Container) error {
+	err := eachRunning(pod, func(container Container) error {
 		at, err := thawOne(ctx, u.node, container)
 		thawed[container.ID] = at
 		return err

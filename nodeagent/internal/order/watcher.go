@@ -7,8 +7,6 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"ugallu.io/forensics/nodeagent/internal/containers"
-	"ugallu.io/forensics/nodeagent/internal/drop"
 )
 
 // reconnect spaces the attempts to watch again when the runtime's stream breaks, as when containerd restarts.
@@ -72,10 +70,10 @@ func restore(ctx context.Context, node Node, pods *pods, podUID string) error {
 	if err != nil || len(pod.Processes) == 0 {
 		return err
 	}
-	_, dropErr := node.Drop.Attach(ctx, drop.Target{PodUID: podUID, Cgroup: pod.Cgroup, Processes: pod.Processes})
+	_, dropErr := node.Drop.Attach(ctx, pod)
 	switch {
 	case known[podUID].frozen:
-		return errors.Join(dropErr, eachRunning(pod, func(container containers.Container) error {
+		return errors.Join(dropErr, eachRunning(pod, func(container Container) error {
 			_, err := freezeOne(ctx, node, container)
 			return err
 		}))
