@@ -23,10 +23,7 @@ import (
 const recorder = "ugallu-forensics"
 
 func setupTrigger(mgr ctrl.Manager, o options.Options) error {
-	checker, err := newChecker(mgr, o)
-	if err != nil {
-		return err
-	}
+	checker := newChecker(mgr, o)
 	if err := trigger.RegisterMetrics(); err != nil {
 		return fmt.Errorf("register metrics of trigger: %w", err)
 	}

@@ -42,14 +42,14 @@ func setupAttestor(mgr ctrl.Manager, o options.Options) error {
 }
 
 // newChecker proves attestations for a workload that holds no signing identity.
-func newChecker(mgr ctrl.Manager, o options.Options) (*attestor.Checker, error) {
+func newChecker(mgr ctrl.Manager, o options.Options) *attestor.Checker {
 	configuration := newConfiguration(mgr, o)
 	stores := destination.NewOpener(mgr.GetClient(), o.WORMCredentialsDir)
 	return &attestor.Checker{
 		Reader: mgr.GetClient(), Clock: clock.RealClock{},
 		Verifier: func(ctx context.Context) (attestor.Verifier, error) { return configuration.Trust(ctx) },
 		Store:    func(ctx context.Context, bucket string) (worm.Store, error) { return stores.Open(ctx, bucket) },
-	}, nil
+	}
 }
 
 func newConfiguration(mgr ctrl.Manager, o options.Options) *attestor.Configuration {

@@ -32,7 +32,7 @@ func checkProof(entry *protorekor.TransparencyLogEntry) error {
 	if err != nil {
 		return err
 	}
-	if inclusion.GetTreeSize() != size {
+	if tree := inclusion.GetTreeSize(); tree < 0 || uint64(tree) != size {
 		return fmt.Errorf("tree size %d is not the checkpoint's %d", inclusion.GetTreeSize(), size)
 	}
 	if !bytes.Equal(inclusion.GetRootHash(), root) {
@@ -43,20 +43,20 @@ func checkProof(entry *protorekor.TransparencyLogEntry) error {
 	}
 	leaf := rfc6962.DefaultHasher.HashLeaf(entry.GetCanonicalizedBody())
 	index := uint64(entry.GetLogIndex()) // #nosec G115 -- not negative, checked above
-	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, index, uint64(size), leaf, inclusion.GetHashes(), root); err != nil {
+	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, index, size, leaf, inclusion.GetHashes(), root); err != nil {
 		return fmt.Errorf("body is not in the tree: %w", err)
 	}
 	return nil
 }
 
 // parseCheckpoint reads the size and the root of a tree: the second and third line of a checkpoint.
-func parseCheckpoint(checkpoint string) (int64, []byte, error) {
+func parseCheckpoint(checkpoint string) (uint64, []byte, error) {
 	lines := strings.SplitN(checkpoint, "\n", 4)
 	if len(lines) < 4 {
 		return 0, nil, errors.New("checkpoint has fewer than three lines")
 	}
-	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 0 {
+	size, err := strconv.ParseUint(lines[1], 10, 63)
+	if err != nil {
 		return 0, nil, fmt.Errorf("checkpoint has the tree size %q", lines[1])
 	}
 	root, err := base64.StdEncoding.DecodeString(lines[2])

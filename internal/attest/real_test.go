@@ -228,7 +228,7 @@ func TestSignerThatIsAwayIsAnError(t *testing.T) {
 
 func flipBase64(t *testing.T, value any) any {
 	t.Helper()
-	data, err := base64.StdEncoding.DecodeString(value.(string))
+	data, err := base64.StdEncoding.DecodeString(as[string](t, value))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func flipBase64(t *testing.T, value any) any {
 // flipText changes a digit of the second line, the size of the tree.
 func flipText(t *testing.T, value any) any {
 	t.Helper()
-	lines := strings.SplitN(value.(string), "\n", 3)
+	lines := strings.SplitN(as[string](t, value), "\n", 3)
 	lines[1] += "0"
 	return strings.Join(lines, "\n")
 }
@@ -253,16 +253,26 @@ func at(t *testing.T, data []byte, where path) any {
 		t.Fatal(err)
 	}
 	for _, step := range where {
-		value = child(value, step)
+		value = child(t, value, step)
 	}
 	return value
 }
 
-func child(value, step any) any {
+func child(t *testing.T, value, step any) any {
+	t.Helper()
 	if index, ok := step.(int); ok {
-		return value.([]any)[index]
+		return as[[]any](t, value)[index]
 	}
-	return value.(map[string]any)[step.(string)]
+	return as[map[string]any](t, value)[as[string](t, step)]
+}
+
+func as[T any](t *testing.T, value any) T {
+	t.Helper()
+	typed, ok := value.(T)
+	if !ok {
+		t.Fatalf("%v is a %T, want a %T", value, value, typed)
+	}
+	return typed
 }
 
 func changeAt(t *testing.T, data []byte, where path, change func(*testing.T, any) any) []byte {
@@ -273,13 +283,15 @@ func changeAt(t *testing.T, data []byte, where path, change func(*testing.T, any
 	}
 	parent := document
 	for _, step := range where[:len(where)-1] {
-		parent = child(parent, step)
+		parent = child(t, parent, step)
 	}
 	last := where[len(where)-1]
 	if index, ok := last.(int); ok {
-		parent.([]any)[index] = change(t, parent.([]any)[index])
+		list := as[[]any](t, parent)
+		list[index] = change(t, list[index])
 	} else {
-		parent.(map[string]any)[last.(string)] = change(t, parent.(map[string]any)[last.(string)])
+		object, name := as[map[string]any](t, parent), as[string](t, last)
+		object[name] = change(t, object[name])
 	}
 	changed, err := json.Marshal(document)
 	if err != nil {

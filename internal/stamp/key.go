@@ -15,7 +15,7 @@ import (
 
 // Where the key lies: a Secret in ugallu-system that the webhook and the controller may read, and nobody else.
 const (
-	SecretName  = "ugallu-acknowledgement-key"
+	SecretName  = "ugallu-acknowledgement-key" // #nosec G101 -- the name of the Secret, not its content
 	SecretKey   = "key"
 	minKeyBytes = 32
 )

@@ -107,7 +107,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		}
 		result, err := r.run(ctx, stage, job)
 		if apierrors.IsConflict(err) {
-			return ctrl.Result{RequeueAfter: conflictRetry}, nil
+			return ctrl.Result{RequeueAfter: conflictRetry}, nil //nolint:nilerr // a wait is no failure
 		}
 		if err != nil || result.RequeueAfter > 0 || !stage.done(&job.bundle.Status) {
 			return result, err
@@ -149,7 +149,7 @@ func (r *Reconciler) run(ctx context.Context, stage stage, job *job) (ctrl.Resul
 			return ctrl.Result{}, patchErr
 		}
 		if err != nil {
-			return ctrl.Result{RequeueAfter: conflictRetry}, nil
+			return ctrl.Result{RequeueAfter: conflictRetry}, nil //nolint:nilerr // a wait is no failure
 		}
 		log.FromContext(ctx).Info("stage done", "condition", stage.condition, "phase", job.bundle.Status.Phase)
 		return ctrl.Result{}, nil

@@ -66,7 +66,7 @@ func (a *acknowledgeStep) acknowledged(ctx context.Context, s *scene) error {
 	// Bound by uid: an event that was deleted, or made anew under the name, acknowledges nothing.
 	if err != nil || string(event.UID) != s.incident.Status.CompletionEvent.UID ||
 		event.Annotations[v1alpha1.AnnotationAcknowledged] != "true" {
-		return nil
+		return nil //nolint:nilerr // not found is the answer: nobody acknowledged
 	}
 	key, err := stamp.Key(ctx, a.client, false)
 	if err != nil {

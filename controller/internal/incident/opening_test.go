@@ -59,9 +59,9 @@ func withoutReadBack(t *testing.T, w *world) {
 func dryRun(t *testing.T, w *world) {
 	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.DryRun = true })
 	pod, event := w.victim("imagined")
-	released := w.drive(event, v1alpha1.IncidentReleased)
+	w.drive(event, v1alpha1.IncidentReleased)
 	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.DryRun = false })
-	released = w.steady(event, v1alpha1.IncidentReleased)
+	released := w.steady(event, v1alpha1.IncidentReleased)
 	if got := conditions(released); got["Contained"] != "False/DryRun" || got["Released"] != "True/DryRun" {
 		t.Fatalf("conditions are %v", got)
 	}

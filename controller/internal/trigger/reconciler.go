@@ -141,8 +141,9 @@ func (r *Reconciler) judge(ctx context.Context, name string, config *v1alpha1.Fo
 		return ctrl.Result{}, r.recordOpened(ctx, &event)
 	case match.NotAttested:
 		return r.wait(ctx, &event, config)
+	default:
+		return ctrl.Result{}, r.recordMiss(ctx, &event, verdict)
 	}
-	return ctrl.Result{}, r.recordMiss(ctx, &event, verdict)
 }
 
 // verdict asks for the seal only when everything else fits, and only when somebody claims that there is one.

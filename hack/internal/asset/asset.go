@@ -58,7 +58,7 @@ func (p Program) Dir() (string, error) {
 		return "", fmt.Errorf("describe %s: %w", p.Name, err)
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	hash.Write(fmt.Appendf(nil, "%s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH))
 	hash.Write(spec)
 	if p.Source != "" {
 		if err := HashTree(hash, p.Source); err != nil {

@@ -86,7 +86,7 @@ func sources(ctx context.Context, root, pkg string) (string, error) {
 		return "", err
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	hash.Write(fmt.Appendf(nil, "%s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH))
 	for line := range strings.Lines(out) {
 		fields := strings.Fields(line)
 		for i, field := range fields {

@@ -14,9 +14,7 @@ import (
 )
 
 // advice is the answer where no engine runs and none can be started by us.
-const advice = `no container engine answers. Install Docker Engine 20.10 or later and start it:
-  https://docs.docker.com/engine/install/
-`
+const advice = "no container engine answers: install Docker Engine 20.10 or later and start it, https://docs.docker.com/engine/install"
 
 // Ensure makes an engine answer. One that answers already is used as it is, never reconfigured.
 func Ensure(ctx context.Context) error {

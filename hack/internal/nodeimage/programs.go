@@ -61,9 +61,9 @@ func gather(ctx context.Context) (parts, error) {
 // reference names the image by everything that goes into it: the parts' folders are named by their own inputs.
 func (p parts) reference() string {
 	hash := sha256.New()
-	fmt.Fprintln(hash, revision, kubernetes.KindVersion, filepath.Base(p.rootfs))
+	hash.Write(fmt.Appendln(nil, revision, kubernetes.KindVersion, filepath.Base(p.rootfs)))
 	for _, name := range sortedKeys(p.binaries) {
-		fmt.Fprintln(hash, name, filepath.Base(filepath.Dir(p.binaries[name])))
+		hash.Write(fmt.Appendln(nil, name, filepath.Base(filepath.Dir(p.binaries[name]))))
 	}
 	return "ugallu/node:" + hex.EncodeToString(hash.Sum(nil))[:12]
 }

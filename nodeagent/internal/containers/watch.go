@@ -18,7 +18,7 @@ func (l *Lister) Started(ctx context.Context, started func(ctx context.Context, 
 			return nil
 		case err := <-failures:
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the end of the context ends the stream as well
 			}
 			return fmt.Errorf("watch containerd's task events: %w", err)
 		case envelope := <-envelopes:

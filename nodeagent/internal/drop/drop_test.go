@@ -202,19 +202,23 @@ func TestResultClaimsNothingThatWasNotVerified(t *testing.T) {
 		want       Result
 	}{
 		"all verified": {
-			[]v1alpha1.Hook{hook("b", true), hook("a", true)}, nil,
+			[]v1alpha1.Hook{hook("b", true), hook("a", true)},
+			nil,
 			Result{Level: v1alpha1.LevelFull, Hooks: []v1alpha1.Hook{hook("a", true), hook("b", true)}, ContainedAt: now},
 		},
 		"one not verified": {
-			[]v1alpha1.Hook{hook("a", true), hook("b", false)}, nil,
+			[]v1alpha1.Hook{hook("a", true), hook("b", false)},
+			nil,
 			Result{Level: v1alpha1.LevelPartial, Hooks: []v1alpha1.Hook{hook("a", true), hook("b", false)}, ContainedAt: now},
 		},
 		"none verified": {
-			[]v1alpha1.Hook{hook("a", false)}, nil,
+			[]v1alpha1.Hook{hook("a", false)},
+			nil,
 			Result{Level: v1alpha1.LevelPolicyOnly, Hooks: []v1alpha1.Hook{hook("a", false)}},
 		},
 		"verified but short": {
-			[]v1alpha1.Hook{hook("a", true)}, []string{"why"},
+			[]v1alpha1.Hook{hook("a", true)},
+			[]string{"why"},
 			Result{Level: v1alpha1.LevelPartial, Hooks: []v1alpha1.Hook{hook("a", true)}, Shortfalls: []string{"why"}, ContainedAt: now},
 		},
 	}

@@ -38,7 +38,9 @@ func (f *findings) add(hook v1alpha1.Hook, err error) {
 	}
 }
 
-func (f *findings) fallShort(format string, args ...any) { f.add(v1alpha1.Hook{}, fmt.Errorf(format, args...)) }
+func (f *findings) fallShort(format string, args ...any) {
+	f.add(v1alpha1.Hook{}, fmt.Errorf(format, args...))
+}
 
 // result is Full only when every hook that was wanted is in place and verified.
 func (f *findings) result(now time.Time) Result {

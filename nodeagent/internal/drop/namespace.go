@@ -70,7 +70,7 @@ func isBPF(folder string) (bool, error) {
 	if err := unix.Statfs(folder, &stat); err != nil {
 		return false, fmt.Errorf("look at the file system of %s: %w", folder, err)
 	}
-	return int64(stat.Type) == unix.BPF_FS_MAGIC, nil
+	return stat.Type == unix.BPF_FS_MAGIC, nil
 }
 
 // namespaces are the distinct network namespaces of some processes, by inode, held open.

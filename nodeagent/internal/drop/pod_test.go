@@ -171,7 +171,7 @@ func (p *pod) cgroup(t *testing.T) string {
 	t.Helper()
 	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		var stat unix.Statfs_t
-		if unix.Statfs(root, &stat) != nil || int64(stat.Type) != unix.CGROUP2_SUPER_MAGIC {
+		if unix.Statfs(root, &stat) != nil || stat.Type != unix.CGROUP2_SUPER_MAGIC {
 			continue
 		}
 		folder := filepath.Join(root, p.prefix+"pod")

@@ -120,7 +120,7 @@ func Detect(cgroupRoot string) (v1alpha1.FreezeMethod, error) {
 	if err := unix.Statfs(cgroupRoot, &stat); err != nil {
 		return "", fmt.Errorf("look at the file system of %s: %w", cgroupRoot, err)
 	}
-	return methodFor(int64(stat.Type)), nil
+	return methodFor(stat.Type), nil
 }
 
 // methodFor chooses by the magic number of the file system at the cgroup root.

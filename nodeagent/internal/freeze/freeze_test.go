@@ -34,7 +34,7 @@ func makeCgroup(t *testing.T) (folder, counter string) {
 	root := ""
 	for _, candidate := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		var stat unix.Statfs_t
-		if unix.Statfs(candidate, &stat) == nil && int64(stat.Type) == unix.CGROUP2_SUPER_MAGIC {
+		if unix.Statfs(candidate, &stat) == nil && stat.Type == unix.CGROUP2_SUPER_MAGIC {
 			root = candidate
 			break
 		}
@@ -182,7 +182,7 @@ func TestDetectAgreesWithTheMountedFileSystem(t *testing.T) {
 		need(t, false, "no /sys/fs/cgroup")
 	}
 	got, err := Detect("/sys/fs/cgroup")
-	if want := methodFor(int64(stat.Type)); err != nil || got != want {
+	if want := methodFor(stat.Type); err != nil || got != want {
 		t.Errorf("Detect = %s, %v, want %s", got, err, want)
 	}
 	if _, err := Detect(filepath.Join(t.TempDir(), "missing")); !errors.Is(err, os.ErrNotExist) {

@@ -47,6 +47,7 @@ func (h *Holder) View(ctx context.Context, incident, containerID string) (*View,
 		return nil, fmt.Errorf("view snapshot %s: %w", evidence, err)
 	}
 	if err := v.mount(mounts); err != nil {
+		//nolint:contextcheck // what is undone must be undone when the context has ended, too
 		return nil, errors.Join(fmt.Errorf("mount snapshot %s: %w", evidence, err), v.Close())
 	}
 	return v, nil

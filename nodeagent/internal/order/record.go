@@ -64,7 +64,7 @@ func (r *record) write(ctx context.Context, message string) error {
 // cannot be written because the process ends, takes no note.
 func (r *record) note(ctx context.Context, cause error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the process ends; the next one starts over
 	}
 	if err := r.write(ctx, cause.Error()); err != nil && !errors.Is(err, errClosed) {
 		return err

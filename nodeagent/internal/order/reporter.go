@@ -52,5 +52,5 @@ func kernelClock() (maxErrorMicros int64, synchronized bool) {
 	if err != nil {
 		return worstErrorMicros, false
 	}
-	return int64(clock.Maxerror), state != unix.TIME_ERROR && clock.Status&unix.STA_UNSYNC == 0
+	return clock.Maxerror, state != unix.TIME_ERROR && clock.Status&unix.STA_UNSYNC == 0
 }

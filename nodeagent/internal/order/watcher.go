@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
-
 )
 
 // reconnect spaces the attempts to watch again when the runtime's stream breaks, as when containerd restarts.

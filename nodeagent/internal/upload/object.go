@@ -59,10 +59,10 @@ func (o *Object) Write(p []byte) (int, error) {
 
 // Finish completes the object, waits for its lock and compares what the store's client counted with what was written.
 func (o *Object) Finish() (v1alpha1.StoredObject, error) {
-	o.pipe.Close() // #nosec G104 -- documented to return nil always
+	closed := o.pipe.Close()
 	result := <-o.done
-	if result.err != nil {
-		return v1alpha1.StoredObject{}, result.err
+	if err := errors.Join(closed, result.err); err != nil {
+		return v1alpha1.StoredObject{}, err
 	}
 	sum := hex.EncodeToString(o.sum.Sum(nil))
 	if result.stored.Size != o.size || result.stored.SHA256 != sum {

@@ -65,7 +65,7 @@ func (a authority) required(ctx context.Context, event *v1alpha1.SecurityEvent) 
 	}
 	if err != nil || string(incident.UID) != event.Spec.Incident.UID {
 		return 0, fmt.Sprintf("spec.incident: there is no incident %s with uid %s, nothing is left to release",
-			name, event.Spec.Incident.UID), nil
+			name, event.Spec.Incident.UID), nil //nolint:nilerr // not found is the answer, with its reason
 	}
 	return int(max(1, incident.Spec.RequiredAcknowledgements)), "", nil
 }

@@ -17,7 +17,7 @@ import (
 // Names that the manifests share with this program.
 const (
 	// SecretName of the CA and the serving certificate. The Secret exists, empty, before the program starts.
-	SecretName = "ugallu-webhook-certificate"
+	SecretName = "ugallu-webhook-certificate" // #nosec G101 -- the name of the Secret, not its content
 	// ConfigurationName of the ValidatingWebhookConfiguration and of the MutatingWebhookConfiguration.
 	ConfigurationName = "ugallu-webhook"
 	serviceName       = "ugallu-webhook"

@@ -130,18 +130,21 @@ func TestGuardKeepsFrozenPodsAsTheyAre(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := frozen.New(nil, controller).Handle(t.Context(), request(t, tt.operation, tt.subresource, tt.user, tt.before, tt.after))
+			got := frozen.New(nil, controller).Handle(t.Context(), request(t, tt.operation, tt.subresource, tt.user, change{tt.before, tt.after}))
 			check(t, got, tt.refused)
 		})
 	}
 }
 
-func request(t *testing.T, operation admissionv1.Operation, sub, user string, before, after *corev1.Pod) admission.Request {
+// change of a pod; nil before a creation and after a deletion.
+type change struct{ before, after *corev1.Pod }
+
+func request(t *testing.T, operation admissionv1.Operation, sub, user string, c change) admission.Request {
 	t.Helper()
 	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		Operation: operation, SubResource: sub, Namespace: "sandbox", Name: "victim",
 		UserInfo:  authenticationv1.UserInfo{Username: user},
-		OldObject: raw(t, before), Object: raw(t, after),
+		OldObject: raw(t, c.before), Object: raw(t, c.after),
 	}}
 }
 
@@ -182,7 +185,7 @@ func TestGuardLooksThePodUpWhenTheRequestDoesNotCarryIt(t *testing.T) {
 		for name, tt := range tests {
 			t.Run(sub+" "+name, func(t *testing.T) {
 				reader := fake.NewClientBuilder().WithScheme(scheme(t)).WithObjects(tt.pods...).Build()
-				req := request(t, operation, sub, controller, nil, nil)
+				req := request(t, operation, sub, controller, change{nil, nil})
 				refused := ""
 				if tt.refused {
 					refused = sub + " is refused"
@@ -199,12 +202,12 @@ func TestGuardRefusesWhatItCannotJudge(t *testing.T) {
 			return errors.New("connection refused")
 		},
 	}).Build()
-	malformed := request(t, admissionv1.Update, "", admin, pod(held), pod(held))
+	malformed := request(t, admissionv1.Update, "", admin, change{pod(held), pod(held)})
 	malformed.Object.Raw = []byte("{")
 	tests := map[string]admission.Request{
-		"API server gone": request(t, admissionv1.Connect, "exec", admin, nil, nil),
+		"API server gone": request(t, admissionv1.Connect, "exec", admin, change{nil, nil}),
 		"malformed":       malformed,
-		"no old object":   request(t, admissionv1.Delete, "", admin, nil, nil),
+		"no old object":   request(t, admissionv1.Delete, "", admin, change{nil, nil}),
 	}
 	for name, req := range tests {
 		t.Run(name, func(t *testing.T) {
