@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 export CGO_ENABLED ?= 0
-export GOFLAGS ?= -buildvcs=false
+export GOFLAGS ?= -buildvcs=false -trimpath
 export GOTOOLCHAIN ?= local
 
 GO        ?= go

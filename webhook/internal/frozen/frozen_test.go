@@ -130,16 +130,16 @@ func TestGuardKeepsFrozenPodsAsTheyAre(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := frozen.New(nil, controller).Handle(t.Context(), request(t, tt.operation, tt.subresource, tt.user, change{tt.before, tt.after}))
+			got := frozen.New(nil, controller).Handle(t.Context(), request(t, tt.operation, tt.subresource, tt.user, versions{tt.before, tt.after}))
 			check(t, got, tt.refused)
 		})
 	}
 }
 
-// change of a pod; nil before a creation and after a deletion.
-type change struct{ before, after *corev1.Pod }
+// versions of a pod; nil before a creation and after a deletion.
+type versions struct{ before, after *corev1.Pod }
 
-func request(t *testing.T, operation admissionv1.Operation, sub, user string, c change) admission.Request {
+func request(t *testing.T, operation admissionv1.Operation, sub, user string, c versions) admission.Request {
 	t.Helper()
 	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		Operation: operation, SubResource: sub, Namespace: "sandbox", Name: "victim",
@@ -185,7 +185,7 @@ func TestGuardLooksThePodUpWhenTheRequestDoesNotCarryIt(t *testing.T) {
 		for name, tt := range tests {
 			t.Run(sub+" "+name, func(t *testing.T) {
 				reader := fake.NewClientBuilder().WithScheme(scheme(t)).WithObjects(tt.pods...).Build()
-				req := request(t, operation, sub, controller, change{nil, nil})
+				req := request(t, operation, sub, controller, versions{nil, nil})
 				refused := ""
 				if tt.refused {
 					refused = sub + " is refused"
@@ -202,12 +202,12 @@ func TestGuardRefusesWhatItCannotJudge(t *testing.T) {
 			return errors.New("connection refused")
 		},
 	}).Build()
-	malformed := request(t, admissionv1.Update, "", admin, change{pod(held), pod(held)})
+	malformed := request(t, admissionv1.Update, "", admin, versions{pod(held), pod(held)})
 	malformed.Object.Raw = []byte("{")
 	tests := map[string]admission.Request{
-		"API server gone": request(t, admissionv1.Connect, "exec", admin, change{nil, nil}),
+		"API server gone": request(t, admissionv1.Connect, "exec", admin, versions{nil, nil}),
 		"malformed":       malformed,
-		"no old object":   request(t, admissionv1.Delete, "", admin, change{nil, nil}),
+		"no old object":   request(t, admissionv1.Delete, "", admin, versions{nil, nil}),
 	}
 	for name, req := range tests {
 		t.Run(name, func(t *testing.T) {
