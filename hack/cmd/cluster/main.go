@@ -10,6 +10,9 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"ugallu.io/forensics/hack/internal/install"
 	"ugallu.io/forensics/hack/internal/kindcluster"
 	"ugallu.io/forensics/hack/internal/kubernetes"
@@ -26,6 +29,8 @@ const usage = `usage: cluster VERB
 `
 
 func main() {
+	// What the API client would log, its errors say as well.
+	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()

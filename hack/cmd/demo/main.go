@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"ugallu.io/forensics/hack/internal/asset"
 	"ugallu.io/forensics/hack/internal/install"
 	"ugallu.io/forensics/hack/internal/kindcluster"
@@ -26,6 +29,8 @@ Remove everything:    make clean
 `
 
 func main() {
+	// What the API client would log, its errors say as well.
+	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)
 	stop()
