@@ -21,20 +21,20 @@ func TestAdmissionFrozenPodIsGuarded(t *testing.T) {
 	pod := suite.pod(t, held.suspect())
 	namespaced := func(args ...string) []string { return append([]string{"-n", held.namespace}, args...) }
 	attempts := map[string][]string{
-		"remove the label":    namespaced("label", "pod", victimName, "ugallu.io/frozen-"),
-		"change the label":    namespaced("label", "--overwrite", "pod", victimName, "ugallu.io/frozen=other"),
-		"add a label":         namespaced("label", "pod", victimName, "app=other"),
-		"annotate":            namespaced("annotate", "pod", victimName, "note=x"),
-		"change the image":    namespaced("set", "image", "pod/"+victimName, webName+"=busybox"),
-		"delete":              namespaced("delete", "pod", victimName, "--wait=false"),
-		"delete by force":     namespaced("delete", "pod", victimName, "--force", "--grace-period=0", "--wait=false"),
-		"delete all":          namespaced("delete", "pods", "--all", "--wait=false", "--field-selector", "metadata.name="+victimName),
-		"exec":                namespaced("exec", victimName, "-c", sideName, "--", "true"),
-		"attach":              namespaced("attach", victimName, "-c", sideName),
-		"debug":               namespaced("debug", victimName, "--image=busybox", "--target="+sideName, "--", "true"),
-		"forward a port":      namespaced("port-forward", victimName, ":80"),
-		"copy a file out":     namespaced("cp", victimName+":/etc/hostname", t.TempDir()+"/hostname", "-c", sideName),
-		"replace the subject": namespaced("patch", "pod", victimName, "--subresource=status", "-p", `{"metadata":{"labels":{"ugallu.io/frozen":null}}}`),
+		"remove the label":     namespaced("label", "pod", victimName, "ugallu.io/frozen-"),
+		"change the label":     namespaced("label", "--overwrite", "pod", victimName, "ugallu.io/frozen=other"),
+		"add a label":          namespaced("label", "pod", victimName, "app=other"),
+		"annotate":             namespaced("annotate", "pod", victimName, "note=x"),
+		"change the image":     namespaced("set", "image", "pod/"+victimName, webName+"=busybox"),
+		"delete":               namespaced("delete", "pod", victimName, "--wait=false"),
+		"delete by force":      namespaced("delete", "pod", victimName, "--force", "--grace-period=0", "--wait=false"),
+		"delete by a selector": namespaced("delete", "pods", "--wait=false", "--field-selector", "metadata.name="+victimName),
+		"exec":                 namespaced("exec", victimName, "-c", sideName, "--", "true"),
+		"attach":               namespaced("attach", victimName, "-c", sideName),
+		"debug":                namespaced("debug", victimName, "--image=busybox", "--target="+sideName, "--", "true"),
+		"forward a port":       namespaced("port-forward", victimName, ":80"),
+		"copy a file out":      namespaced("cp", victimName+":/etc/hostname", t.TempDir()+"/hostname", "-c", sideName),
+		"replace the subject":  namespaced("patch", "pod", victimName, "--subresource=status", "-p", `{"metadata":{"labels":{"ugallu.io/frozen":null}}}`),
 	}
 	for name, attempt := range attempts {
 		t.Run(name, func(t *testing.T) {

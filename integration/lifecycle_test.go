@@ -59,38 +59,74 @@ func (c *cluster) awaitResponse(tb testing.TB, s *scene, step v1alpha1.Step, met
 	return response
 }
 
-// killAll ends every controller that leads and the agent of the victim's node.
+// killAll ends every controller that leads and the agent of the victim's node, as soon as both are there: those that were
+// ended before may still be on their way back.
 func (c *cluster) killAll(tb testing.TB, s *scene, kill killer) {
 	tb.Helper()
-	var pods corev1.PodList
-	if err := c.List(tb.Context(), &pods); err != nil {
-		tb.Fatal(err)
-	}
-	leaders := c.leaders(tb)
-	killed := []string{}
-	for _, pod := range pods.Items {
-		agent := pod.Namespace == v1alpha1.NamespacePrivileged && strings.HasPrefix(pod.Name, "ugallu-forensics-nodeagent-") &&
-			pod.Spec.NodeName == s.victim.Spec.NodeName
-		if (agent || leaders[pod.Name]) && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning {
-			if err := kill(tb.Context(), pod); err != nil {
-				tb.Fatal(err)
+	var killed []string
+	err := eventually(tb.Context(), time.Minute, func(ctx context.Context) (bool, string, error) {
+		targets, err := c.targets(ctx, s)
+		if err != nil || len(targets) < 2 {
+			return false, fmt.Sprintf("%d targets", len(targets)), err
+		}
+		killed = killed[:0]
+		for _, pod := range targets {
+			// Between the look and the act a container may have got a new id.
+			if err := kill(ctx, pod); err != nil {
+				return false, err.Error(), nil
 			}
 			killed = append(killed, pod.Name)
 		}
+		return true, "", nil
+	})
+	if err != nil {
+		tb.Fatalf("kill the leading controllers and the node's agent: %v", err)
 	}
 	tb.Logf("killed %s", strings.Join(killed, ", "))
-	if len(killed) < 2 {
-		tb.Fatalf("killed only %v, want the leading controller and the node's agent", killed)
+}
+
+// targets are the pods of the system that lead, and the agent of the victim's node; nothing unless both are ready.
+func (c *cluster) targets(ctx context.Context, s *scene) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	var leases coordinationv1.LeaseList
+	if err := errors.Join(c.List(ctx, &pods), c.List(ctx, &leases, client.InNamespace(v1alpha1.NamespaceSystem))); err != nil {
+		return nil, err
 	}
+	leaders := leaders(leases)
+	var found []corev1.Pod
+	agents, controllers := 0, 0
+	for _, pod := range pods.Items {
+		if pod.DeletionTimestamp != nil || !ready(pod) {
+			continue
+		}
+		switch {
+		case pod.Namespace == v1alpha1.NamespacePrivileged && strings.HasPrefix(pod.Name, "ugallu-forensics-nodeagent-") &&
+			pod.Spec.NodeName == s.victim.Spec.NodeName:
+			agents++
+		case leaders[pod.Name] && strings.HasPrefix(pod.Name, "ugallu-forensics-"):
+			controllers++
+		case !leaders[pod.Name]:
+			continue
+		}
+		found = append(found, pod)
+	}
+	if agents == 0 || controllers == 0 {
+		return nil, nil
+	}
+	return found, nil
+}
+
+func ready(pod corev1.Pod) bool {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 // leaders are the pods that hold a lease of the system.
-func (c *cluster) leaders(tb testing.TB) map[string]bool {
-	tb.Helper()
-	var leases coordinationv1.LeaseList
-	if err := c.List(tb.Context(), &leases, client.InNamespace(v1alpha1.NamespaceSystem)); err != nil {
-		tb.Fatal(err)
-	}
+func leaders(leases coordinationv1.LeaseList) map[string]bool {
 	found := map[string]bool{}
 	for _, lease := range leases.Items {
 		if holder := lease.Spec.HolderIdentity; holder != nil {

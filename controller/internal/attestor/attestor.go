@@ -62,7 +62,7 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=attestationbundles/status,verbs=patch
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=securityevents;eventresponses;incidents,verbs=get;list;watch
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=securityevents/status,verbs=patch
-// +kubebuilder:rbac:groups=security.ugallu.io,resources=wormconfigs;attestorconfigs,verbs=get;list;watch
+// +kubebuilder:rbac:groups=security.ugallu.io,resources=forensicsconfigs;wormconfigs;attestorconfigs,verbs=get;list;watch
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=attestorconfigs/status,verbs=patch
 // +kubebuilder:rbac:groups="",namespace=ugallu-system,resources=configmaps,resourceNames=ugallu-trusted-root,verbs=get
 

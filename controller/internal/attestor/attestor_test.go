@@ -98,7 +98,7 @@ func (w *world) checkSealed(event *v1alpha1.SecurityEvent) {
 	if diff := cmp.Diff(want, bundle.Status.Object, cmp.Comparer(sameSecond)); diff != "" {
 		w.t.Errorf("object (-stored +recorded):\n%s", diff)
 	}
-	if wanted := w.clock.Now().Add(30 * 24 * time.Hour).UTC().Truncate(time.Second); !stored.Lock.RetainUntil.Equal(wanted) ||
+	if wanted := w.clock.Now().Add(31 * 24 * time.Hour).UTC().Truncate(time.Second); !stored.Lock.RetainUntil.Equal(wanted) ||
 		stored.Lock.Mode != "GOVERNANCE" {
 		w.t.Errorf("locked %s until %s, want GOVERNANCE until %s", stored.Lock.Mode, stored.Lock.RetainUntil, wanted)
 	}

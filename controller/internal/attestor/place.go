@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -20,6 +21,8 @@ const (
 	// date.
 	leastRetention = 24 * time.Hour
 	hoursPerDay    = 24
+	// headStart of an event over the incident that it may open: the event's bundle must not go before the evidence.
+	headStart = 24 * time.Hour
 )
 
 // place is where a bundle is stored, and how firmly.
@@ -48,12 +51,31 @@ func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 	if err != nil {
 		return place{}, err
 	}
-	retention := time.Duration(config.Spec.RetainDays) * hoursPerDay * time.Hour
+	wanted, err := evidenceConfig(ctx, reader)
+	if err != nil {
+		return place{}, err
+	}
+	mode := config.Spec.ObjectLock
+	if wanted.ObjectLock == v1alpha1.LockCompliance {
+		mode = wanted.ObjectLock
+	}
+	days := max(ptr.Deref(wanted.RetainDays, 0), config.Spec.RetainDays)
+	retention := time.Duration(days)*hoursPerDay*time.Hour + headStart
 	return place{
 		bucket: config.Spec.Bucket,
 		key:    eventsPrefix + bundle.Spec.AttestedFor.UID + bundleSuffix,
-		lock:   lockUntil(config.Spec.ObjectLock, now.Add(retention), now),
+		lock:   lockUntil(mode, now.Add(retention), now),
 	}, nil
+}
+
+// evidenceConfig is how an incident that opens now keeps its evidence; empty where that is left to the store's own.
+func evidenceConfig(ctx context.Context, reader client.Reader) (v1alpha1.EvidenceConfig, error) {
+	var config v1alpha1.ForensicsConfig
+	err := reader.Get(ctx, client.ObjectKey{Name: v1alpha1.SingletonName}, &config)
+	if client.IgnoreNotFound(err) != nil {
+		return v1alpha1.EvidenceConfig{}, fmt.Errorf("read ForensicsConfig %s: %w", v1alpha1.SingletonName, err)
+	}
+	return config.Spec.Evidence, nil
 }
 
 func lockUntil(mode v1alpha1.LockMode, until, now time.Time) worm.Lock {
