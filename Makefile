@@ -12,8 +12,6 @@ GO        ?= go
 TOOL      := $(GO) tool -modfile=hack/tools.mod
 LINT      := bin/golangci-lint
 CLUSTER   := $(GO) run ./hack/cmd/cluster
-SERVERS   := $(GO) run ./hack/cmd/servers
-ASSETS    := $${XDG_CACHE_HOME:-$$HOME/.cache}/ugallu-forensics/assets
 RUN       ?= .
 BENCH     ?= .
 BENCHTIME ?= 3x
@@ -32,9 +30,7 @@ test: unit integration ## Every test: unit, envtest, and integration on kind
 
 .PHONY: unit
 unit: ## Unit, kernel and API-server tests; no cluster needed
-	@assets="$$($(CLUSTER) envtest)"; servers="$$($(SERVERS))"; containerd="$$(ls -d $(ASSETS)/containerd-*/containerd | tail -n 1)"; \
-	 export KUBEBUILDER_ASSETS="$$assets" FORENSICS_CONTAINERD="$$containerd"; \
-	 while IFS='=' read -r name path; do export "FORENSICS_$${name^^}=$$path"; done <<<"$$servers"; \
+	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; \
 	 $(GO) test -timeout $(TIMEOUT) ./...
 
 .PHONY: integration
@@ -50,10 +46,8 @@ soak: cluster ## What takes minutes by nature: crash matrices and outages
 .PHONY: bench
 bench: cluster ## Benchmarks in Go's format; BENCH=<regexp> runs some
 	@$(CLUSTER) install
-	@assets="$$($(CLUSTER) envtest)"; servers="$$($(SERVERS))"; containerd="$$(ls -d $(ASSETS)/containerd-*/containerd | tail -n 1)"; \
-	 export KUBEBUILDER_ASSETS="$$assets" FORENSICS_ENV="$$($(CLUSTER) env)" FORENSICS_CONTAINERD="$$containerd"; \
-	 while IFS='=' read -r name path; do export "FORENSICS_$${name^^}=$$path"; done <<<"$$servers"; \
-	 $(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout $(TIMEOUT) ./nodeagent/... ./controller/... ./webhook/... ./internal/... ; \
+	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; export FORENSICS_ENV="$$($(CLUSTER) env)"; \
+	 $(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout $(TIMEOUT) ./nodeagent/... ./controller/... ./webhook/... ./internal/...; \
 	 $(GO) test -p 1 -tags integration -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout $(TIMEOUT) ./integration/...
 
 .PHONY: lint

@@ -7,7 +7,9 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/go-logr/logr"
@@ -16,16 +18,18 @@ import (
 	"ugallu.io/forensics/hack/internal/install"
 	"ugallu.io/forensics/hack/internal/kindcluster"
 	"ugallu.io/forensics/hack/internal/kubernetes"
+	"ugallu.io/forensics/hack/internal/servers"
 	"ugallu.io/forensics/hack/internal/state"
 )
 
 const usage = `usage: cluster VERB
-  up       make the cluster, or find it as it should be
-  down     remove the cluster and its registry
-  env      print the path of env.json, which says where everything is
-  images   build the project's own images, push them to the registry and print their tags
-  install  put the servers and the project's own programs into the cluster
-  envtest  print the folder with kube-apiserver, etcd and kubectl
+  up          make the cluster, or find it as it should be
+  down        remove the cluster and its registry
+  env         print the path of env.json, which says where everything is
+  images      build the project's own images, push them to the registry and print their tags
+  install     put the servers and the project's own programs into the cluster
+  testenv     build what unit tests run against and print where it is, as lines for a shell
+  kubeconfig  print the path of the kubeconfig
 `
 
 func main() {
@@ -42,7 +46,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	verbs := map[string]func(context.Context) error{
-		"up": up, "down": kindcluster.Down, "env": env, "envtest": envtest, "images": images, "install": install.Install,
+		"up": up, "down": kindcluster.Down, "env": env, "testenv": testenv, "kubeconfig": kubeconfig, "images": images, "install": install.Install,
 	}
 	if len(args) != 1 || verbs[args[0]] == nil {
 		return fmt.Errorf("which verb?\n%s", usage)
@@ -67,12 +71,34 @@ func env(context.Context) error {
 	return nil
 }
 
-func envtest(ctx context.Context) error {
-	dir, err := kubernetes.Envtest(ctx)
+func kubeconfig(context.Context) error {
+	env, err := state.ReadEnv()
 	if err != nil {
 		return err
 	}
-	fmt.Println(dir)
+	fmt.Println(env.Kubeconfig)
+	return nil
+}
+
+// testenv needs neither cluster nor engine.
+func testenv(ctx context.Context) error {
+	envtest, err := kubernetes.Envtest(ctx)
+	if err != nil {
+		return err
+	}
+	containerd, err := kubernetes.Containerd().Build(ctx)
+	if err != nil {
+		return err
+	}
+	binaries, err := servers.Binaries(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("export KUBEBUILDER_ASSETS='%s'\n", envtest)
+	fmt.Printf("export FORENSICS_CONTAINERD='%s'\n", filepath.Join(containerd, "containerd"))
+	for _, name := range slices.Sorted(maps.Keys(binaries)) {
+		fmt.Printf("export FORENSICS_%s='%s'\n", strings.ToUpper(name), binaries[name])
+	}
 	return nil
 }
 
