@@ -2,11 +2,13 @@ package policy
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -103,7 +105,25 @@ func (p *Policies) apply(ctx context.Context, backend v1alpha1.FreezeBackend, po
 	if err != nil {
 		return v1alpha1.Ref{}, fmt.Errorf("apply %s %s/%s: %w", policy.GetKind(), pod.Namespace, policy.GetName(), err)
 	}
+	if !intact(policy, pod) {
+		if err := p.replace(ctx, backend, policy); err != nil {
+			return v1alpha1.Ref{}, err
+		}
+	}
 	return v1alpha1.Ref{Name: policy.GetName(), UID: string(policy.GetUID())}, nil
+}
+
+// replace puts the whole spec back. An apply leaves alone what another manager added inside of it, such as one more
+// condition of a selector, which lets the pod out.
+func (p *Policies) replace(ctx context.Context, backend v1alpha1.FreezeBackend, policy *unstructured.Unstructured) error {
+	patch, err := json.Marshal([]map[string]any{{"op": "replace", "path": "/spec", "value": spec(backend)}})
+	if err != nil {
+		return fmt.Errorf("encode the spec of a policy: %w", err)
+	}
+	if err := p.client.Patch(ctx, policy, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
+		return fmt.Errorf("replace the spec of %s %s/%s: %w", policy.GetKind(), policy.GetNamespace(), policy.GetName(), err)
+	}
+	return nil
 }
 
 // Remove deletes the pod's policy; one that is gone, or whose kind is gone, is success.
