@@ -107,7 +107,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		}
 		result, err := r.run(ctx, stage, job)
 		if apierrors.IsConflict(err) {
-			return ctrl.Result{RequeueAfter: conflictRetry}, nil //nolint:nilerr // a wait is no failure
+			return ctrl.Result{RequeueAfter: conflictRetry}, nil
 		}
 		if err != nil || result.RequeueAfter > 0 || !stage.done(&job.bundle.Status) {
 			return result, err

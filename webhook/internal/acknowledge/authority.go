@@ -64,8 +64,9 @@ func (a authority) required(ctx context.Context, event *v1alpha1.SecurityEvent) 
 		return 0, "", fmt.Errorf("read incident %s: %w", name, err)
 	}
 	if err != nil || string(incident.UID) != event.Spec.Incident.UID {
+		//nolint:nilerr // not found is the answer, with its reason
 		return 0, fmt.Sprintf("spec.incident: there is no incident %s with uid %s, nothing is left to release",
-			name, event.Spec.Incident.UID), nil //nolint:nilerr // not found is the answer, with its reason
+			name, event.Spec.Incident.UID), nil
 	}
 	return int(max(1, incident.Spec.RequiredAcknowledgements)), "", nil
 }
