@@ -1,6 +1,9 @@
 package kindcluster
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -91,5 +94,31 @@ func TestParseNodesCountsOnlyReportsSinceTheRestart(t *testing.T) {
 	}
 	if ready != 1 {
 		t.Errorf("ready = %d, want 1", ready)
+	}
+}
+
+func TestThawReachesWhatIsFrozenInTheNodeAndNothingElse(t *testing.T) {
+	root := t.TempDir()
+	files := map[string][2]string{
+		"freezer/docker/0123abcd/kubelet/pod/freezer.state": {"FROZEN\n", "THAWED"},
+		"freezer/docker/0123abcd/freezer.state":             {"THAWED\n", "THAWED\n"},
+		"system.slice/docker-0123abcd.scope/cgroup.freeze":  {"1\n", "0"},
+		"freezer/docker/another/freezer.state":              {"FROZEN\n", "FROZEN\n"},
+		"freezer/docker/0123abcd/cgroup.procs":              {"1\n", "1\n"},
+	}
+	for name, content := range files {
+		file := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(content[0]), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := thawBelow(root, "0123abcd"); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		got, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil || string(got) != content[1] {
+			t.Errorf("%s holds %q, want %q (%v)", name, got, content[1], err)
+		}
 	}
 }

@@ -66,14 +66,25 @@ func restart(ctx context.Context, env state.Env, running map[string]bool) error 
 	return nil
 }
 
-// remove ends the node containers with all that runs in them.
+// cgroupRoot is where this machine shows what is frozen.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// remove ends the node containers with all that runs in them. What an agent froze between the thaw and the end is thawed
+// by the second try, when no agent lives any more.
 func remove(ctx context.Context, kind string) error {
 	return step.Do("remove the cluster", func() error {
 		path, err := state.Path("kubeconfig")
 		if err != nil {
 			return err
 		}
-		_, err = step.Run(ctx, kind, "delete", "cluster", "--name", Name, "--kubeconfig", path)
+		for range 2 {
+			if err = thaw(ctx, cgroupRoot); err != nil {
+				return err
+			}
+			if _, err = step.Run(ctx, kind, "delete", "cluster", "--name", Name, "--kubeconfig", path); err == nil {
+				return nil
+			}
+		}
 		return err
 	})
 }
