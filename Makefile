@@ -41,7 +41,7 @@ integration: cluster ## Integration tests on the cluster that is up, or brought 
 .PHONY: soak
 soak: cluster ## What takes minutes by nature: crash matrices and outages
 	@$(CLUSTER) install
-	@FORENSICS_ENV="$$($(CLUSTER) env)" FORENSICS_SOAK=1 $(GO) test -tags integration -count=1 -v -timeout 120m -run '$(RUN)' ./integration/...
+	@FORENSICS_ENV="$$($(CLUSTER) env)" $(GO) test -tags integration,soak -count=1 -v -timeout 120m -run '$(RUN)' ./integration/...
 
 .PHONY: bench
 bench: cluster ## Benchmarks in Go's format; BENCH=<regexp> runs some

@@ -1,0 +1,204 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+const (
+	nodeName     = "worker"
+	podUID       = "11111111-2222-3333-4444-555555555555"
+	incidentName = "0123456789abcdef"
+	incidentUID  = "99999999-2222-3333-4444-555555555555"
+)
+
+// world is a node of fakes that note what was done to them, in order.
+type world struct {
+	t     *testing.T
+	mutex sync.Mutex
+	done  []string
+	pod   Pod
+	later []Container
+
+	dropped  Dropped
+	dropErr  error
+	holdErr  error
+	captured Captured
+	capture  func(Capture) error
+
+	client  client.Client
+	agent   *Reconciler
+	ordered []*v1alpha1.EventResponse
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "sandbox", Name: "victim", UID: podUID},
+		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "web"}, {Name: "side"}}},
+	}
+	w := &world{
+		t: t,
+		pod: Pod{
+			UID: podUID, Sandboxes: 1, Cgroup: "/cgroup/pod", Processes: []int{10, 11},
+			Containers: []Container{{ID: "id-web", Name: "web", Process: 10}, {ID: "id-side", Name: "side", Process: 11}},
+		},
+		dropped: Dropped{Level: v1alpha1.LevelFull, ContainedAt: time.Now(), Hooks: []v1alpha1.Hook{{ID: "hook", Verified: true}}},
+		client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(pod).
+			WithStatusSubresource(&v1alpha1.EventResponse{}, &v1alpha1.Incident{}).Build(),
+	}
+	node := Node{
+		Name: nodeName, Containers: w, Drop: w, Freeze: w, Hold: w, Capture: w, Clock: clock.RealClock{},
+		Reporter: Reporter{Identity: v1alpha1.Reporter{Account: "agent", NodeName: nodeName}}, Client: w.client, Live: w.client,
+	}
+	counted, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.agent = &Reconciler{node: node, pods: newPods(), running: newRunning(), metrics: counted}
+	return w
+}
+
+func (w *world) note(what string) { w.done = append(w.done, what) }
+
+// Pod implements Containers. What starts later shows at the second look.
+func (w *world) Pod(context.Context, string) (Pod, error) {
+	found := w.pod
+	w.pod.Containers = append(w.pod.Containers, w.later...)
+	w.later = nil
+	return found, nil
+}
+
+// Escaped implements Containers.
+func (w *world) Escaped(context.Context, string) (int, error) { return 0, nil }
+
+// Attach implements Dropper.
+func (w *world) Attach(context.Context, Pod) (Dropped, error) {
+	w.note("drop")
+	return w.dropped, w.dropErr
+}
+
+// Observe implements Dropper.
+func (w *world) Observe(string) ([]v1alpha1.Hook, error) {
+	return []v1alpha1.Hook{{ID: "hook", Packets: 7, Bytes: 700}}, nil
+}
+
+// Detach implements Dropper.
+func (w *world) Detach(string) error {
+	w.note("detach")
+	return nil
+}
+
+// Pods implements Dropper.
+func (w *world) Pods() ([]string, error) { return []string{podUID}, nil }
+
+// Method implements Freezer.
+func (w *world) Method() v1alpha1.FreezeMethod { return v1alpha1.FreezeCgroupV2 }
+
+// Freeze implements Freezer. Containers are frozen side by side, in no order: one note stands for all of a round.
+func (w *world) Freeze(_ context.Context, container Container) (bool, error) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if len(w.done) == 0 || w.done[len(w.done)-1] != "freeze" {
+		w.note("freeze")
+	}
+	return container.Process != 0, nil
+}
+
+// Thaw implements Freezer.
+func (w *world) Thaw(context.Context, Container) (bool, error) {
+	w.note("thaw")
+	return true, nil
+}
+
+// Hold implements Holder.
+func (w *world) Hold(_ context.Context, _, container string) (time.Time, error) {
+	w.note("hold " + container)
+	return time.Now(), w.holdErr
+}
+
+// Release implements Holder.
+func (w *world) Release(_ context.Context, _, container string) error {
+	w.note("release " + container)
+	return nil
+}
+
+// Capture implements Capturer.
+func (w *world) Capture(_ context.Context, wanted Capture, _ func(v1alpha1.Progress)) (Captured, error) {
+	w.note("capture")
+	if w.capture != nil {
+		if err := w.capture(wanted); err != nil {
+			return w.captured, err
+		}
+	}
+	return w.captured, nil
+}
+
+// order creates a response and returns it.
+func (w *world) order(step v1alpha1.Step, action v1alpha1.Action, changes ...func(*v1alpha1.EventResponse)) *v1alpha1.EventResponse {
+	w.t.Helper()
+	response := &v1alpha1.EventResponse{
+		ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.ResponseName(incidentName, step, 1), UID: types.UID("uid-" + string(step))},
+		Spec: v1alpha1.EventResponseSpec{
+			IncidentName: incidentName, IncidentUID: incidentUID, NodeName: nodeName, Action: action,
+			PodRef: v1alpha1.PodRef{Namespace: "sandbox", Name: "victim", UID: podUID, NodeName: nodeName},
+		},
+	}
+	for _, change := range changes {
+		change(response)
+	}
+	status := response.Status
+	if err := w.client.Create(w.t.Context(), response); err != nil {
+		w.t.Fatal(err)
+	}
+	response.Status = status
+	if err := w.client.Status().Update(w.t.Context(), response); err != nil {
+		w.t.Fatal(err)
+	}
+	w.ordered = append(w.ordered, response)
+	return response
+}
+
+// carryOut has the agent carry an order out and returns the record.
+func (w *world) carryOut(response *v1alpha1.EventResponse) (*v1alpha1.EventResponse, error) {
+	w.t.Helper()
+	_, err := w.agent.Reconcile(w.t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(response)})
+	var record v1alpha1.EventResponse
+	if err := w.client.Get(w.t.Context(), client.ObjectKeyFromObject(response), &record); err != nil {
+		w.t.Fatal(err)
+	}
+	return &record, err
+}
+
+func podFreeze(processes v1alpha1.FreezeProcesses) v1alpha1.Action {
+	return v1alpha1.Action{Type: v1alpha1.ActionPodFreeze, PodFreeze: &v1alpha1.PodFreezeAction{Processes: processes}}
+}
+
+func podUnfreeze(disposition v1alpha1.Disposition, keep bool) v1alpha1.Action {
+	return v1alpha1.Action{Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{
+		Reason: v1alpha1.ReleaseAcknowledged, Disposition: disposition, KeepContained: keep,
+	}}
+}
+
+func snapshot() v1alpha1.Action {
+	return v1alpha1.Action{Type: v1alpha1.ActionFilesystemSnapshot, FilesystemSnapshot: &v1alpha1.FilesystemSnapshotAction{}}
+}
