@@ -69,6 +69,7 @@ verify: generate ## Generated code, go.mod and formatting are what they should b
 	@$(GO) mod tidy
 	@$(TOOL) gofumpt -l -w $$(git ls-files '*.go' | grep -v zz_generated)
 	@git diff --exit-code
+	@new="$$(git ls-files --others --exclude-standard)"; test -z "$$new" || { echo "not in git: $$new"; exit 1; }
 
 .PHONY: images
 images: ## Build the three images and push them to the cluster's registry

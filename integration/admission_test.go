@@ -68,6 +68,27 @@ func TestAdmissionFreePodIsLeftAlone(t *testing.T) {
 	suite.must(t, "-n", held.namespace, "exec", receiverName, "--", "true")
 }
 
+// TestAdmissionRecordsStay tries to delete what a contained pod's release and the chain of custody stand on, as the
+// cluster's administrator.
+func TestAdmissionRecordsStay(t *testing.T) {
+	held := suite.held.get(t, heldScene)
+	var incident v1alpha1.Incident
+	suite.look(t, client.ObjectKey{Name: held.incident}, &incident)
+	freeze := suite.responses(t, held)[v1alpha1.StepFreeze]
+	bundle, _ := suite.sealed(t, string(freeze.UID))
+	for _, line := range [][]string{
+		{"delete", "incident", held.incident, "--wait=false"},
+		{"label", "incident", held.incident, v1alpha1.LabelOpen + "-"},
+		{"delete", "eventresponse", freeze.Name, "--wait=false"},
+		{"delete", "attestationbundle", bundle.Name, "--wait=false"},
+		{"delete", "securityevent", incident.Status.CompletionEvent.Name, "--wait=false"},
+	} {
+		if said := suite.refused(t, line...); !strings.Contains(said, "ValidatingAdmissionPolicy") {
+			t.Errorf("kubectl %s failed for another reason: %s", strings.Join(line, " "), said)
+		}
+	}
+}
+
 // annotate is the recipe's line with a value of choice.
 func annotate(event, value string) []string {
 	return []string{

@@ -36,6 +36,8 @@ func heldScene(tb testing.TB) *scene {
 	address := suite.receive(tb, s)
 	suite.stream(tb, s, webName, "tcp", address)
 	suite.stream(tb, s, sideName, "udp", address)
+	// What must not get through later gets through now.
+	suite.exec(tb, s, receiverName, receiverName, "/tmp/probe", "dial", suite.pod(tb, s.suspect()).Status.PodIP+":80")
 	suite.detect(tb, s)
 	// Registered before anything can fail, so that the pod is let go whatever the incident does.
 	suite.held.scene = s

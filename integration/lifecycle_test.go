@@ -27,14 +27,14 @@ func TestLifecycleKillControllerAndAgent(t *testing.T) {
 			s := suite.stage(t, idle("only"))
 			suite.strikeAfter(t, s)
 			// Random bytes do not compress: enough of them that the capture takes long enough to be interrupted.
-			suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 200000000 /dev/urandom > /ballast")
+			suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 300000000 /dev/urandom > /ballast")
 			suite.detect(t, s)
-			suite.awaitResponse(t, s, v1alpha1.StepFreeze, started)
-			suite.killAll(t, s, kill)
 			suite.awaitResponse(t, s, v1alpha1.StepSnapshot, started)
+			suite.killAll(t, s, kill)
 			suite.killAll(t, s, kill)
 			suite.await(t, s, v1alpha1.ConditionUploaded, 2*captureTime)
 			checkOnce(t, s, steps[:3])
+			checkInterrupted(t, s)
 			if err := suite.release(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
@@ -44,6 +44,14 @@ func TestLifecycleKillControllerAndAgent(t *testing.T) {
 }
 
 func started(response v1alpha1.EventResponse) bool { return response.Status.StartedAt != nil }
+
+// checkInterrupted demands that the capture was begun more than once: a kill that comes after its end proves nothing.
+func checkInterrupted(t *testing.T, s *scene) {
+	t.Helper()
+	if snapshot := suite.responses(t, s)[v1alpha1.StepSnapshot]; snapshot.Status.Attempts < 2 {
+		t.Errorf("the capture was begun %d times: no kill came in its middle", snapshot.Status.Attempts)
+	}
+}
 
 // awaitResponse waits until a step's first response meets a demand.
 func (c *cluster) awaitResponse(tb testing.TB, s *scene, step v1alpha1.Step, met func(v1alpha1.EventResponse) bool) v1alpha1.EventResponse {

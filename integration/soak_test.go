@@ -51,7 +51,7 @@ func TestLifecycleCrashMatrix(t *testing.T) {
 		t.Run(point.name, func(t *testing.T) {
 			s := suite.stage(t, idle("only"))
 			suite.strikeAfter(t, s)
-			suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 50000000 /dev/urandom > /ballast")
+			suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 300000000 /dev/urandom > /ballast")
 			suite.detect(t, s)
 			releasing := point.step == v1alpha1.StepUnfreeze
 			if releasing {
@@ -71,6 +71,9 @@ func TestLifecycleCrashMatrix(t *testing.T) {
 			suite.await(t, s, v1alpha1.ConditionReleased, captureTime)
 			suite.await(t, s, v1alpha1.ConditionAttested, captureTime)
 			checkOnce(t, s, steps)
+			if point.name == "snapshot started" {
+				checkInterrupted(t, s)
+			}
 			suite.exec(t, s, victimName, "only", "true")
 		})
 	}
@@ -107,6 +110,9 @@ func TestCaptureStoreAway(t *testing.T) {
 	suite.detect(t, s)
 	suite.awaitResponse(t, s, v1alpha1.StepSnapshot, started)
 	back := suite.stop(t, storeService)
+	if snapshot := suite.responses(t, s)[v1alpha1.StepSnapshot]; snapshot.Status.CompletedAt != nil {
+		t.Fatal("the capture ended before the store was stopped")
+	}
 	time.Sleep(outage)
 	back()
 	suite.await(t, s, v1alpha1.ConditionUploaded, 4*captureTime)

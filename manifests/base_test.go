@@ -92,7 +92,7 @@ func limitsAgent(t *testing.T, s server) {
 	got := spec.Containers[0].SecurityContext
 	want := &corev1.Capabilities{
 		Drop: []corev1.Capability{"ALL"},
-		Add:  []corev1.Capability{"SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "FOWNER"},
+		Add:  []corev1.Capability{"SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYS_CHROOT", "DAC_READ_SEARCH", "FOWNER"},
 	}
 	if diff := cmp.Diff(want, got.Capabilities); diff != "" {
 		t.Error(diff)

@@ -35,6 +35,10 @@ func wrongEvents() map[string]mistake {
 		"a subject without a kind":   event("subject.kind", nil, "spec.subject.kind", "Required"),
 		"no source":                  event("source", nil, "spec.source", "Required"),
 		"Forensic without incident":  event("class", "Forensic", "spec.incident is required"),
+		"a reserved type":            event("type", "IncidentCaptureCompleted", "spec.type", "Forensic"),
+		"an incident named":          event("incident", fields{"uid": "u"}, "spec.incident", "Forensic"),
+		"a trigger named":            event("trigger", fields{"name": "n", "uid": "u"}, "spec.trigger", "Forensic"),
+		"a reserved name":            {object("SecurityEvent", "se-0123456789abcdef-completed", eventSpec()), []string{"metadata.name", "Forensic"}},
 		"a url that is not S3's": event("evidence", fields{"url": "https://x/y", "sha256": hex, "versionId": "1", "size": int64(1), "mediaType": "m"},
 			"spec.evidence.url"),
 	}

@@ -61,8 +61,8 @@ func run(ctx context.Context, config *rest.Config, o options.Options) error {
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
-	key, err := stamp.Key(ctx, direct, true)
-	if err != nil {
+	key := func(ctx context.Context) ([]byte, error) { return stamp.Key(ctx, direct, true) }
+	if _, err := key(ctx); err != nil {
 		return err
 	}
 	server := webhook.NewServer(webhook.Options{Port: o.Port, CertDir: o.CertificateDir})
@@ -100,7 +100,7 @@ func newManager(config *rest.Config, o options.Options) (ctrl.Manager, error) {
 }
 
 // register puts each rule at the path that the webhook configurations call.
-func register(server webhook.Server, reader client.Reader, key []byte, controller string) {
+func register(server webhook.Server, reader client.Reader, key acknowledge.Key, controller string) {
 	server.Register("/frozen-pods", &webhook.Admission{Handler: frozen.New(reader, controller)})
 	server.Register("/stamp-acknowledgement", &webhook.Admission{Handler: acknowledge.NewStamper(reader, key, clock.RealClock{})})
 	server.Register("/check-security-event", &webhook.Admission{Handler: acknowledge.NewChecker(key, controller)})

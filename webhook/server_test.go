@@ -111,7 +111,7 @@ func startCluster(tb testing.TB) cluster {
 	c := cluster{config: config, calls: &calls{}}
 	install := env.WebhookInstallOptions
 	server := webhook.NewServer(webhook.Options{Host: install.LocalServingHost, Port: install.LocalServingPort, CertDir: install.LocalServingCertDir})
-	register(measured{Server: server, calls: c.calls}, c.as(tb, admin), key(), controller)
+	register(measured{Server: server, calls: c.calls}, c.as(tb, admin), func(context.Context) ([]byte, error) { return key(), nil }, controller)
 	serveUntilEnd(tb, server)
 	return c
 }

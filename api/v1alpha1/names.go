@@ -16,7 +16,7 @@ const (
 	LabelParentResponse = "ugallu.io/parent-er"
 	// LabelStep is the step that a response records.
 	LabelStep = "ugallu.io/step"
-	// LabelOpen is "true" on an incident until it is released.
+	// LabelOpen is "true" on an incident until it is released; it cannot be deleted before.
 	LabelOpen = "ugallu.io/open"
 	// LabelPodUID on an incident and on the network policy is the uid of the contained pod.
 	LabelPodUID = "ugallu.io/pod-uid"

@@ -130,10 +130,11 @@ type AttestorConfigSpec struct {
 	// +kubebuilder:validation:Pattern=`^https?://[^/]+`
 	// +kubebuilder:validation:MaxLength=512
 	TimestampURL string `json:"timestampURL"`
-	// trustedRootConfigMap in the same namespace holds trusted_root.json, and <key>.pub for each trusted signing key.
+	// trustedRootConfigMap in the same namespace holds trusted_root.json, and <key>.pub for each trusted signing key. The
+	// workloads that verify may read this one ConfigMap and no other.
 	// +optional
 	// +kubebuilder:default=ugallu-trusted-root
-	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Enum=ugallu-trusted-root
 	TrustedRootConfigMap string `json:"trustedRootConfigMap,omitempty"`
 }
 

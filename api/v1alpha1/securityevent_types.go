@@ -41,6 +41,8 @@ const (
 
 // SecurityEventSpec is an immutable fact.
 // +kubebuilder:validation:XValidation:rule="self.class != 'Forensic' || has(self.incident)",message="spec.incident is required when spec.class is Forensic"
+// +kubebuilder:validation:XValidation:rule="self.class == 'Forensic' || (!has(self.incident) && !has(self.trigger) && !has(self.evidence))",message="spec.incident, spec.trigger and spec.evidence belong to events of spec.class Forensic"
+// +kubebuilder:validation:XValidation:rule="self.class == 'Forensic' || !(self.type in ['IncidentCaptureCompleted', 'IncidentCaptureFailed'])",message="spec.type IncidentCaptureCompleted and IncidentCaptureFailed belong to events of spec.class Forensic"
 type SecurityEventSpec struct {
 	// class of the event.
 	// +required
@@ -202,6 +204,7 @@ type SecurityEventStatus struct {
 // +kubebuilder:printcolumn:name="Subject",type=string,JSONPath=`.spec.subject.name`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.spec.class == 'Forensic' || !self.metadata.name.matches('^se-[0-9a-f]{16}-(completed|failed)$')",message="metadata.name: this form of name belongs to events of spec.class Forensic"
 type SecurityEvent struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

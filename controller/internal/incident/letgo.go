@@ -3,8 +3,10 @@ package incident
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -16,18 +18,16 @@ import (
 func nodeKind() schema.GroupVersionKind { return corev1.SchemeGroupVersion.WithKind("Node") }
 
 // letGo takes away what the controller put on the pod, and says whether that is done. While another incident holds the
-// pod, only the label changes hands.
+// pod, only the label changes hands. One that has ordered its own release holds nothing any more: of two that are
+// released at once both take the label and the policy away, rather than each leave them to the other.
 func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
-	holders, err := r.hold.holders(ctx, r.orders.live, s.incident.Spec.Pod.UID)
+	holder, err := r.heldByOther(ctx, s)
 	if err != nil {
 		return false, err
 	}
 	next := ""
-	for i := range holders {
-		if holders[i].UID != s.incident.UID {
-			next = string(holders[i].UID)
-			break
-		}
+	if holder != nil {
+		next = string(holder.UID)
 	}
 	pod := podMetadata()
 	err = r.orders.live.Get(ctx, client.ObjectKey{Namespace: s.incident.Spec.Pod.Namespace, Name: s.incident.Spec.Pod.Name}, pod)
@@ -37,6 +37,7 @@ func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 	present := err == nil && string(pod.UID) == s.incident.Spec.Pod.UID
 	if present && next == "" && s.incident.Spec.Disposition == v1alpha1.DispositionDelete {
 		// The policy goes after the pod: what waits to be killed must not send.
+		s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting, dying(pod))
 		return false, r.deletePod(ctx, s.incident.Spec.Pod)
 	}
 	if present && pod.Labels[v1alpha1.LabelFrozen] != next {
@@ -48,6 +49,15 @@ func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 		return true, nil
 	}
 	return true, r.removePolicy(ctx, s)
+}
+
+// dying says what a deleted pod waits for.
+func dying(pod *metav1.PartialObjectMetadata) string {
+	message := fmt.Sprintf("pod %s/%s is deleted unthawed", pod.Namespace, pod.Name)
+	if len(pod.Finalizers) > 0 {
+		message += "; it waits for its finalizers: " + strings.Join(pod.Finalizers, ", ")
+	}
+	return message
 }
 
 // removePolicy looks for both kinds when none is on record: it can stand without a record.

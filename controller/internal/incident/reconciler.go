@@ -24,7 +24,6 @@ import (
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch;delete
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get
 // +kubebuilder:rbac:groups="",namespace=ugallu-system,resources=secrets,resourceNames=ugallu-acknowledgement-key,verbs=get
-// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=ugallu-system,resources=leases,verbs=get;create;update
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 const (

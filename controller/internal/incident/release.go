@@ -59,7 +59,7 @@ func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
 func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventResponse, error) {
 	r.deciding.Lock()
 	defer r.deciding.Unlock()
-	held, err := r.heldByOther(ctx, s)
+	holder, err := r.heldByOther(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 		response, err := r.orders.place(ctx, s, order{
 			step: v1alpha1.StepUnfreeze, attempt: attempt, node: s.incident.Spec.Pod.NodeName, parent: parent,
 			action: v1alpha1.Action{Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{
-				Reason: releaseReason(s), Disposition: s.incident.Spec.Disposition, KeepContained: held,
+				Reason: releaseReason(s), Disposition: s.incident.Spec.Disposition, KeepContained: holder != nil,
 				Acknowledgements: s.incident.Status.Acknowledgements,
 			}},
 		})
@@ -117,12 +117,12 @@ func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.E
 	return waiting(nodeCheck), nil
 }
 
-// heldByOther says whether an incident that has not ordered its own release holds the pod as well. Read live, and under
-// the mutex, one of two incidents that are released at once is the last.
-func (r *releaseStep) heldByOther(ctx context.Context, s *scene) (bool, error) {
+// heldByOther returns the oldest incident that holds the pod as well and has not ordered its own release, or nil. Read
+// live, and under the mutex, one of two incidents that are released at once is the last.
+func (r *releaseStep) heldByOther(ctx context.Context, s *scene) (*v1alpha1.Incident, error) {
 	holders, err := r.hold.holders(ctx, r.orders.live, s.incident.Spec.Pod.UID)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	for i := range holders {
 		if holders[i].UID == s.incident.UID {
@@ -131,13 +131,13 @@ func (r *releaseStep) heldByOther(ctx context.Context, s *scene) (bool, error) {
 		var ordered v1alpha1.EventResponse
 		err := r.orders.live.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(holders[i].Name, v1alpha1.StepUnfreeze, 1)}, &ordered)
 		if apierrors.IsNotFound(err) {
-			return true, nil
+			return &holders[i], nil
 		}
 		if err != nil {
-			return false, fmt.Errorf("read the release of incident %s: %w", holders[i].Name, err)
+			return nil, fmt.Errorf("read the release of incident %s: %w", holders[i].Name, err)
 		}
 	}
-	return false, nil
+	return nil, nil
 }
 
 func (s *scene) parentOfRelease() *v1alpha1.Ref {

@@ -72,7 +72,7 @@ func matchEvent(config v1alpha1.ForensicsConfigSpec, event *v1alpha1.SecurityEve
 		return NonPodSubject
 	case len(trigger.NamespaceAllowlist) > 0 && !slices.Contains(trigger.NamespaceAllowlist, event.Spec.Subject.Namespace):
 		return NamespaceFiltered
-	case trigger.MaxEventAge != nil && now.Sub(event.CreationTimestamp.Time) > trigger.MaxEventAge.Duration:
+	case trigger.MaxEventAge != nil && now.Sub(Occurred(event)) > trigger.MaxEventAge.Duration:
 		return EventTooOld
 	}
 	return Matched
@@ -96,10 +96,19 @@ func matchPod(subject Subject) Reason {
 	case declared != "" && declared != subject.Pod.UID:
 		return PodUIDMismatch
 	// An event that names no uid can only be about a pod that existed before it.
-	case declared == "" && subject.Pod.CreatedAt.After(subject.Event.CreationTimestamp.Time):
+	case declared == "" && subject.Pod.CreatedAt.After(Occurred(subject.Event)):
 		return PodUIDMismatch
 	case subject.Pod.Protected:
 		return ProtectedPod
 	}
 	return Matched
+}
+
+// Occurred is when what the event reports was seen: as its source says, but never after the event was created.
+func Occurred(event *v1alpha1.SecurityEvent) time.Time {
+	created := event.CreationTimestamp.Time
+	if detected := event.Spec.DetectedAt; detected != nil && detected.Time.Before(created) {
+		return detected.Time
+	}
+	return created
 }

@@ -33,10 +33,19 @@ type findings struct {
 	disagrees []string
 }
 
-// source is the store that a response's objects lie in, and the lock that they were ordered to have.
+// maxObserved objects of one response are recorded one by one; the schema allows no more.
+const maxObserved = 1024
+
+// stall is how long the store may send nothing of an object before the read is given up, to be tried again.
+const stall = time.Minute
+
+// source is the store that a response's objects lie in, and where and how firmly locked they were ordered to be: what
+// the suspect's node says of that is compared, not believed.
 type source struct {
-	store worm.Reader
-	mode  v1alpha1.LockMode
+	store  worm.Reader
+	mode   v1alpha1.LockMode
+	until  time.Time
+	prefix string
 }
 
 // read returns what the store holds. An error means that the store could not be asked, never that it disagrees.
@@ -71,7 +80,11 @@ func (r *Reconciler) source(ctx context.Context, response *v1alpha1.EventRespons
 	if err != nil {
 		return source{}, err
 	}
-	return source{store: store, mode: destination.LockMode}, nil
+	from := source{store: store, mode: destination.LockMode, until: destination.RetainUntil.UTC().Truncate(time.Second)}
+	if destination.Prefix != "" {
+		from.prefix = destination.Prefix + "/"
+	}
+	return from, nil
 }
 
 func (r *Reconciler) destination(ctx context.Context, response *v1alpha1.EventResponse) (v1alpha1.Destination, error) {
@@ -116,6 +129,9 @@ func (f *findings) readArtifact(ctx context.Context, from source, artifact *v1al
 
 // readObject hashes one version, also into whole, and compares it with what is asserted of it.
 func (f *findings) readObject(ctx context.Context, from source, asserted *v1alpha1.StoredObject, whole io.Writer) error {
+	if !strings.HasPrefix(asserted.Key, from.prefix) {
+		f.disagree("%s: lies outside of %s, where it was ordered to be", asserted.Key, from.prefix)
+	}
 	kept, err := from.store.Stat(ctx, asserted.Key, asserted.VersionID)
 	if errors.Is(err, worm.ErrNotFound) {
 		f.disagree("%s: the store has no version %s", asserted.Key, asserted.VersionID)
@@ -129,9 +145,9 @@ func (f *findings) readObject(ctx context.Context, from source, asserted *v1alph
 		return err
 	}
 	f.compare(asserted, v1alpha1.StoredObject{SHA256: digest, Size: size})
-	f.compareLock(asserted, kept.Lock, from.mode)
+	f.compareLock(asserted, kept.Lock, from)
 	if kept.Lock.Mode != "" {
-		f.observed = append(f.observed, v1alpha1.ObservedObject{
+		f.observe(v1alpha1.ObservedObject{
 			Key:         asserted.Key,
 			VersionID:   asserted.VersionID,
 			SHA256:      digest,
@@ -143,16 +159,32 @@ func (f *findings) readObject(ctx context.Context, from source, asserted *v1alph
 	return nil
 }
 
+// observe keeps one record a key, and as many as there is room for. What is left out is a disagreement.
+func (f *findings) observe(object v1alpha1.ObservedObject) {
+	switch {
+	case slices.ContainsFunc(f.observed, func(known v1alpha1.ObservedObject) bool { return known.Key == object.Key }):
+		f.disagree("%s: is named twice", object.Key)
+	case len(f.observed) == maxObserved:
+		f.disagree("%s: is one more than the %d objects that are recorded one by one", object.Key, maxObserved)
+	default:
+		f.observed = append(f.observed, object)
+	}
+}
+
 func hashObject(
 	ctx context.Context, store worm.Reader, object *v1alpha1.StoredObject, whole io.Writer,
 ) (digest string, size int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	body, err := store.Open(ctx, object.Key, object.VersionID)
 	if err != nil {
 		return "", 0, err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
+	alive := &watched{body: body, timer: time.AfterFunc(stall, cancel)}
+	defer alive.timer.Stop()
 	own := sha256.New()
-	size, err = io.Copy(io.MultiWriter(own, whole), body)
+	size, err = io.Copy(io.MultiWriter(own, whole), alive)
 	if err != nil {
 		return "", 0, fmt.Errorf("read %s: %w", object.Key, err)
 	}
@@ -168,9 +200,13 @@ func (f *findings) compare(asserted *v1alpha1.StoredObject, read v1alpha1.Stored
 	}
 }
 
-func (f *findings) compareLock(asserted *v1alpha1.StoredObject, kept worm.Lock, mode v1alpha1.LockMode) {
-	if kept.Mode == "" || (mode != "" && kept.Mode != string(mode)) {
-		f.disagree("%s: lock mode is %q, ordered is %q", asserted.Key, kept.Mode, mode)
+func (f *findings) compareLock(asserted *v1alpha1.StoredObject, kept worm.Lock, from source) {
+	if kept.Mode == "" || (from.mode != "" && kept.Mode != string(from.mode)) {
+		f.disagree("%s: lock mode is %q, ordered is %q", asserted.Key, kept.Mode, from.mode)
+	}
+	if kept.RetainUntil.Before(from.until) {
+		f.disagree("%s: locked until %s, ordered is %s", asserted.Key,
+			kept.RetainUntil.Format(time.RFC3339), from.until.Format(time.RFC3339))
 	}
 	if until := asserted.RetainUntil.UTC().Truncate(time.Second); kept.RetainUntil.Before(until) {
 		f.disagree("%s: locked until %s, asserted is %s", asserted.Key,
@@ -201,3 +237,16 @@ func (f *findings) verdict() metav1.Condition {
 func shorten(message string) string { return message[:min(len(message), maxMessage)] }
 
 func sum(digest hash.Hash) string { return hex.EncodeToString(digest.Sum(nil)) }
+
+// watched puts the end of a stalled read off as long as something arrives.
+type watched struct {
+	body  io.Reader
+	timer *time.Timer
+}
+
+// Read implements io.Reader.
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.body.Read(p)
+	w.timer.Reset(stall)
+	return n, err
+}

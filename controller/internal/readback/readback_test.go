@@ -30,7 +30,7 @@ type world struct {
 	r        *Reconciler
 }
 
-func newWorld(t *testing.T, change func(*v1alpha1.EventResponseStatus)) *world {
+func newWorld(t *testing.T, change func(*v1alpha1.EventResponse)) *world {
 	t.Helper()
 	w := &world{t: t, store: worm.NewMemory()}
 	now := metav1.NowMicro()
@@ -41,7 +41,10 @@ func newWorld(t *testing.T, change func(*v1alpha1.EventResponseStatus)) *world {
 		Spec: v1alpha1.EventResponseSpec{Action: v1alpha1.Action{
 			Type: v1alpha1.ActionFilesystemSnapshot,
 			FilesystemSnapshot: &v1alpha1.FilesystemSnapshotAction{
-				Destination: v1alpha1.Destination{Bucket: "evidence", LockMode: v1alpha1.LockCompliance},
+				Destination: v1alpha1.Destination{
+					Bucket: "evidence", Prefix: "artifacts", LockMode: v1alpha1.LockCompliance,
+					RetainUntil: metav1.NewTime(time.Now().Add(30 * time.Minute)),
+				},
 			},
 		}},
 		Status: v1alpha1.EventResponseStatus{
@@ -53,7 +56,7 @@ func newWorld(t *testing.T, change func(*v1alpha1.EventResponseStatus)) *world {
 			}},
 		},
 	}
-	change(&w.response.Status)
+	change(w.response)
 	bundle := &v1alpha1.AttestationBundle{ObjectMeta: metav1.ObjectMeta{Name: "ab-snapshot"}}
 	bundle.Spec.AttestedFor.Kind = v1alpha1.AttestedEventResponse
 	bundle.Spec.AttestedFor.Ref = v1alpha1.Ref{Name: w.response.Name, UID: string(w.response.UID)}
@@ -93,7 +96,7 @@ func (w *world) reconcile() (*v1alpha1.AttestationBundle, *metav1.Condition, err
 }
 
 func TestWhatTheStoreHoldsIsObserved(t *testing.T) {
-	w := newWorld(t, func(*v1alpha1.EventResponseStatus) {})
+	w := newWorld(t, func(*v1alpha1.EventResponse) {})
 	bundle, verdict, err := w.reconcile()
 	if err != nil || verdict == nil || verdict.Status != metav1.ConditionTrue {
 		t.Fatalf("verdict %+v (%v)", verdict, err)
@@ -110,17 +113,25 @@ func TestWhatTheStoreHoldsIsObserved(t *testing.T) {
 
 func TestEveryDisagreementIsNamed(t *testing.T) {
 	tests := map[string]struct {
-		change func(*v1alpha1.EventResponseStatus)
+		change func(*v1alpha1.EventResponse)
 		says   string
 	}{
-		"a segment's digest":   {func(s *v1alpha1.EventResponseStatus) { s.Artifacts[0].Segments[0].SHA256 = evidence.Digest(nil) }, "rootfs.tar.zst/1: read sha256"},
-		"a segment's size":     {func(s *v1alpha1.EventResponseStatus) { s.Artifacts[0].Segments[1].Size = 2 }, "rootfs.tar.zst/0: read 3 bytes"},
-		"the stream's digest":  {func(s *v1alpha1.EventResponseStatus) { s.Artifacts[0].SHA256 = evidence.Digest(nil) }, "the segments together have the sha256"},
-		"the stream's size":    {func(s *v1alpha1.EventResponseStatus) { s.Artifacts[0].Size = 7 }, "the segments together have 6 bytes"},
-		"a version not there":  {func(s *v1alpha1.EventResponseStatus) { s.Artifacts[0].Segments[0].VersionID = "another" }, "no version another"},
-		"the retention":        {func(s *v1alpha1.EventResponseStatus) { s.GapsObject.RetainUntil = metav1.NewTime(time.Now().Add(48 * time.Hour)) }, "artifacts/gaps: locked until"},
-		"the list of gaps":     {func(s *v1alpha1.EventResponseStatus) { s.GapsObject.SHA256 = evidence.Digest(nil) }, "artifacts/gaps: read sha256"},
-		"segments in disorder": {func(s *v1alpha1.EventResponseStatus) { s.Artifacts[0].Segments[0].Index = -1 }, "the segments together have the sha256"},
+		"a segment's digest":  {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Segments[0].SHA256 = evidence.Digest(nil) }, "rootfs.tar.zst/1: read sha256"},
+		"a segment's size":    {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Segments[1].Size = 2 }, "rootfs.tar.zst/0: read 3 bytes"},
+		"the stream's digest": {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].SHA256 = evidence.Digest(nil) }, "the segments together have the sha256"},
+		"the stream's size":   {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Size = 7 }, "the segments together have 6 bytes"},
+		"a version not there": {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Segments[0].VersionID = "another" }, "no version another"},
+		"the retention": {func(r *v1alpha1.EventResponse) { r.Status.GapsObject.RetainUntil = metav1.NewTime(time.Now().Add(48 * time.Hour))
+		}, "artifacts/gaps: locked until"},
+		"the list of gaps": {func(r *v1alpha1.EventResponse) { r.Status.GapsObject.SHA256 = evidence.Digest(nil) }, "artifacts/gaps: read sha256"},
+		"the ordered date": {func(r *v1alpha1.EventResponse) {
+			r.Spec.Action.FilesystemSnapshot.Destination.RetainUntil = metav1.NewTime(time.Now().Add(48 * time.Hour))
+		}, "ordered is"},
+		"another's place": {func(r *v1alpha1.EventResponse) {
+			r.Spec.Action.FilesystemSnapshot.Destination.Prefix = "forensics/other"
+		}, "outside of forensics/other/"},
+		"one object twice":     {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Segments[0] = r.Status.Artifacts[0].Segments[1] }, "is named twice"},
+		"segments in disorder": {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Segments[0].Index = -1 }, "the segments together have the sha256"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +147,7 @@ func TestEveryDisagreementIsNamed(t *testing.T) {
 }
 
 func TestStoreThatDoesNotAnswerIsNoDisagreement(t *testing.T) {
-	w := newWorld(t, func(*v1alpha1.EventResponseStatus) {})
+	w := newWorld(t, func(*v1alpha1.EventResponse) {})
 	healthy := w.r.Store
 	w.r.Store = func(context.Context, string) (worm.Reader, error) { return nil, errors.New("connection refused") }
 	_, verdict, err := w.reconcile()

@@ -56,10 +56,7 @@ func protected(pod *corev1.Pod, namespaces []string) bool {
 	if pod.Namespace == v1alpha1.NamespaceSystem || strings.HasPrefix(pod.Namespace, v1alpha1.NamespaceSystem+"-") {
 		return true
 	}
-	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
-		return true
-	}
-	return slices.ContainsFunc(pod.OwnerReferences, func(owner metav1.OwnerReference) bool {
-		return owner.Kind == "Node" && owner.APIVersion == "v1"
-	})
+	// Owner references and other annotations are the pod owner's to write; this one cannot be added to a pod that is there.
+	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return mirror
 }

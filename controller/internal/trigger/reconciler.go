@@ -31,6 +31,8 @@ import (
 const (
 	// overdueAfter is how long a seal may take before somebody should look: sealing takes about 1 s.
 	overdueAfter = 10 * time.Second
+	// verifyWithin bounds one look at a bundle in the store: a store that hangs must not hold the workers that judge.
+	verifyWithin = 5 * time.Second
 	// scheduledWithin is how long a pod without a node is waited for: an event about a pod's creation comes before the
 	// scheduler has seen the pod.
 	scheduledWithin = time.Minute
@@ -156,7 +158,9 @@ func (r *Reconciler) verdict(ctx context.Context, config v1alpha1.ForensicsConfi
 	if err != nil || !claimed {
 		return reason, err
 	}
-	subject.Attested, err = r.Checker.Attested(ctx, subject.Event)
+	within, cancel := context.WithTimeout(ctx, verifyWithin)
+	defer cancel()
+	subject.Attested, err = r.Checker.Attested(within, subject.Event)
 	if err != nil {
 		return reason, fmt.Errorf("verify the bundle of event %s: %w", subject.Event.Name, err)
 	}
@@ -178,7 +182,8 @@ func (r *Reconciler) claimed(ctx context.Context, event *v1alpha1.SecurityEvent)
 	return meta.IsStatusConditionTrue(bundle.Status.Conditions, v1alpha1.ConditionSealed), nil
 }
 
-// wait records that only the seal is missing, and wakes when it is overdue, or when the event is too old for a seal to help.
+// wait records that only the seal is missing, and wakes when it is overdue, or when the event is too old for a seal to
+// help.
 func (r *Reconciler) wait(ctx context.Context, event *v1alpha1.SecurityEvent, config *v1alpha1.ForensicsConfig) (ctrl.Result, error) {
 	age := r.age(event)
 	overdue := age >= overdueAfter
@@ -190,7 +195,7 @@ func (r *Reconciler) wait(ctx context.Context, event *v1alpha1.SecurityEvent, co
 	}
 	if limit := config.Spec.Trigger.MaxEventAge; limit != nil {
 		// Strictly older is too old.
-		return ctrl.Result{RequeueAfter: max(limit.Duration-age, 0) + time.Second}, nil
+		return ctrl.Result{RequeueAfter: max(limit.Duration-r.Clock.Since(match.Occurred(event)), 0) + time.Second}, nil
 	}
 	return ctrl.Result{}, nil
 }
@@ -201,7 +206,8 @@ func (r *Reconciler) age(event *v1alpha1.SecurityEvent) time.Duration {
 
 func (r *Reconciler) opened(ctx context.Context, event *v1alpha1.SecurityEvent) (bool, error) {
 	var incident v1alpha1.Incident
-	err := r.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.IncidentName(string(event.UID))}, &incident)
+	// Past the cache: an incident opened a moment ago must not be followed by a verdict that denies it.
+	err := r.Live.Get(ctx, client.ObjectKey{Name: v1alpha1.IncidentName(string(event.UID))}, &incident)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}

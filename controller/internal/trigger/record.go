@@ -58,7 +58,7 @@ func (r *Reconciler) recordOpened(ctx context.Context, event *v1alpha1.SecurityE
 	incident := v1alpha1.IncidentName(string(event.UID))
 	conditions := []metav1.Condition{condition(v1alpha1.ConditionMatched, metav1.ConditionTrue,
 		v1alpha1.ReasonIncidentOpened, fmt.Sprintf("incident %s is open, see kubectl get incident %s", incident, incident))}
-	if _, err := r.record(ctx, event, append(conditions, onTime(event)...)); err != nil {
+	if _, err := r.record(ctx, event, append(conditions, onTime(event, v1alpha1.ReasonSealed, "the seal came")...)); err != nil {
 		return err
 	}
 	r.overdue.remove(event.Name)
@@ -68,7 +68,7 @@ func (r *Reconciler) recordOpened(ctx context.Context, event *v1alpha1.SecurityE
 
 func (r *Reconciler) recordMiss(ctx context.Context, event *v1alpha1.SecurityEvent, verdict match.Reason) error {
 	conditions := []metav1.Condition{condition(v1alpha1.ConditionMatched, metav1.ConditionFalse, Reason(verdict), message(verdict, event))}
-	changed, err := r.record(ctx, event, append(conditions, onTime(event)...))
+	changed, err := r.record(ctx, event, append(conditions, onTime(event, Reason(verdict), "the event opens nothing, sealed or not")...))
 	if err != nil || !changed {
 		return err
 	}
@@ -103,13 +103,13 @@ func (r *Reconciler) recordWaiting(ctx context.Context, event *v1alpha1.Security
 	return nil
 }
 
-// onTime takes the alarm back, if there was one.
-func onTime(event *v1alpha1.SecurityEvent) []metav1.Condition {
+// onTime takes the alarm back, if there was one, and says why.
+func onTime(event *v1alpha1.SecurityEvent, reason, message string) []metav1.Condition {
 	if !meta.IsStatusConditionTrue(event.Status.Conditions, v1alpha1.ConditionAttestationOverdue) {
 		return nil
 	}
 	return []metav1.Condition{condition(v1alpha1.ConditionAttestationOverdue, metav1.ConditionFalse,
-		v1alpha1.ReasonSealed, "the verdict no longer waits for a seal")}
+		reason, message)}
 }
 
 // record merges conditions into the event, with an optimistic lock: the attestor writes other fields of the same status.

@@ -3,7 +3,9 @@ package trigger
 import (
 	"context"
 	"fmt"
+	"time"
 
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,6 +21,10 @@ import (
 // workers judge events at once: a verdict is a few reads and at most three writes.
 const workers = 8
 
+// Bounds of the wait before an event is looked at again after an error: a store that is back must not wait for its turn
+// while a pod waits to be contained.
+const firstRetry, lastRetry = 100 * time.Millisecond, 5 * time.Second
+
 // SetupWithManager watches events, their bundles, and the configuration.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	unsettled := predicate.NewPredicateFuncs(func(object client.Object) bool {
@@ -31,7 +37,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.AttestationBundle{}, handler.EnqueueRequestsFromMapFunc(attested)).
 		Watches(&v1alpha1.ForensicsConfig{}, handler.EnqueueRequestsFromMapFunc(r.unjudged),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up trigger: %w", err)

@@ -148,7 +148,7 @@ func (c cluster) reader(t *testing.T) client.Reader {
 func stamper(t *testing.T, c cluster) *acknowledge.Stamper {
 	t.Helper()
 	now := time.Date(2026, 11, 24, 1, 2, 3, 456789123, time.UTC)
-	return acknowledge.NewStamper(c.reader(t), key(), clocktesting.NewFakePassiveClock(now))
+	return acknowledge.NewStamper(c.reader(t), keys, clocktesting.NewFakePassiveClock(now))
 }
 
 func TestStamperRefuses(t *testing.T) {
@@ -253,7 +253,7 @@ func apply(t *testing.T, c cluster, user string, before, after *v1alpha1.Securit
 	if err := json.Unmarshal(raw, &stored); err != nil {
 		t.Fatal(err)
 	}
-	checked := acknowledge.NewChecker(key(), controller).Handle(t.Context(), request(t, user, before, &stored))
+	checked := acknowledge.NewChecker(keys, controller).Handle(t.Context(), request(t, user, before, &stored))
 	if !checked.Allowed {
 		t.Fatalf("checker refuses what the stamper made: %s", checked.Result.Message)
 	}

@@ -12,7 +12,12 @@ const acknowledged = "true"
 // change is what a request does to the two annotations.
 type change struct {
 	before, after marks
+	// void: the acknowledgement that stands can release nothing, for its stamps do not check any more.
+	void bool
 }
+
+// takesOff says whether the request removes an acknowledgement that is void, so that it can be made anew.
+func (c change) takesOff() bool { return c.void && c.after.acknowledged == nil && !c.touchesStamps() }
 
 // marks are the two annotations of one state of an event; nil is absent.
 type marks struct {
@@ -57,6 +62,12 @@ func validStamps(key []byte, event *v1alpha1.SecurityEvent, stamps *string) []v1
 		}
 	}
 	return valid
+}
+
+// void says whether an acknowledged event carries a stamp that does not check, or none: after a change of the key.
+func void(key []byte, event *v1alpha1.SecurityEvent) bool {
+	m := marksOf(event)
+	return m.acknowledged != nil && len(validStamps(key, event, m.stamps)) < max(1, len(parseStamps(m.stamps)))
 }
 
 // parseStamps returns none for what is no list of acknowledgements.

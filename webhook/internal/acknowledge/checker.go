@@ -15,17 +15,17 @@ import (
 
 // Checker is the validating half: it sees what will be stored, after every mutating webhook has had its turn.
 type Checker struct {
-	key        []byte
+	key        Key
 	controller string
 }
 
 // NewChecker returns a checker. The controller's account alone may report Forensic events.
-func NewChecker(key []byte, controller string) *Checker {
+func NewChecker(key Key, controller string) *Checker {
 	return &Checker{key: key, controller: controller}
 }
 
 // Handle allows or denies; it changes nothing.
-func (c *Checker) Handle(_ context.Context, req admission.Request) admission.Response {
+func (c *Checker) Handle(ctx context.Context, req admission.Request) admission.Response {
 	before, after, err := events(req)
 	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
@@ -33,7 +33,16 @@ func (c *Checker) Handle(_ context.Context, req admission.Request) admission.Res
 	if req.Operation == admissionv1.Create {
 		return answer(c.refuseCreate(after, req.UserInfo.Username))
 	}
-	return answer(c.refuseUpdate(before, after, req.UserInfo.Username))
+	made := change{before: marksOf(before), after: marksOf(after)}
+	if !made.touchesStamps() && !made.touchesAcknowledged() {
+		return admission.Allowed("")
+	}
+	key, err := c.key(ctx)
+	if err != nil {
+		return admission.Errored(http.StatusInternalServerError, err)
+	}
+	made.void = void(key, before)
+	return answer(refuseUpdate(key, made, after, req.UserInfo.Username))
 }
 
 func (c *Checker) refuseCreate(event *v1alpha1.SecurityEvent, user string) string {
@@ -44,10 +53,9 @@ func (c *Checker) refuseCreate(event *v1alpha1.SecurityEvent, user string) strin
 	return refuseCreate(marksOf(event))
 }
 
-func (c *Checker) refuseUpdate(before, after *v1alpha1.SecurityEvent, user string) string {
-	made := change{before: marksOf(before), after: marksOf(after)}
+func refuseUpdate(key []byte, made change, after *v1alpha1.SecurityEvent, user string) string {
 	if !made.touchesStamps() {
-		if made.touchesAcknowledged() {
+		if made.touchesAcknowledged() && !made.takesOff() {
 			return fmt.Sprintf("metadata.annotations[%s]: changed without a stamp in metadata.annotations[%s]",
 				v1alpha1.AnnotationAcknowledged, v1alpha1.AnnotationAcknowledgements)
 		}
@@ -59,19 +67,19 @@ func (c *Checker) refuseUpdate(before, after *v1alpha1.SecurityEvent, user strin
 	}); refusal != "" {
 		return refusal
 	}
-	return c.refuseStamps(made, after, user)
+	return refuseStamps(key, made, after, user)
 }
 
 // refuseStamps demands that every stamp checks, that the valid old ones are still there, and that the one that was
 // added is this user's, and his only one.
-func (c *Checker) refuseStamps(made change, event *v1alpha1.SecurityEvent, user string) string {
+func refuseStamps(key []byte, made change, event *v1alpha1.SecurityEvent, user string) string {
 	stamps := parseStamps(made.after.stamps)
-	kept := validStamps(c.key, event, made.before.stamps)
+	kept := validStamps(key, event, made.before.stamps)
 	sameMAC := func(a, b v1alpha1.Acknowledgement) bool { return a.MAC == b.MAC }
 	byUser := func(ack v1alpha1.Acknowledgement) bool { return ack.Username == user }
 	last := len(stamps) - 1
 	if last >= 0 && slices.EqualFunc(kept, stamps[:last], sameMAC) && !slices.ContainsFunc(kept, byUser) &&
-		belongs(stamps[last], event) && byUser(stamps[last]) && stamp.Valid(c.key, stamps[last]) {
+		belongs(stamps[last], event) && byUser(stamps[last]) && stamp.Valid(key, stamps[last]) {
 		return ""
 	}
 	return fmt.Sprintf("metadata.annotations[%s]: only the admission webhook writes this annotation",

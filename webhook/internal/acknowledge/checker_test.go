@@ -1,7 +1,10 @@
 package acknowledge_test
 
 import (
+	"context"
 	"testing"
+
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/webhook/internal/acknowledge"
@@ -35,7 +38,7 @@ func TestCheckerRefusesWhatTheStamperDidNotMake(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := acknowledge.NewChecker(key(), controller).Handle(t.Context(), request(t, tt.user, tt.before, tt.after))
+			got := acknowledge.NewChecker(keys, controller).Handle(t.Context(), request(t, tt.user, tt.before, tt.after))
 			refused(t, got, tt.want)
 		})
 	}
@@ -51,9 +54,36 @@ func TestCheckerAdmitsTheControllersEventsAndDetections(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := acknowledge.NewChecker(key(), controller).Handle(t.Context(), request(t, tt.user, nil, tt.event))
+			got := acknowledge.NewChecker(keys, controller).Handle(t.Context(), request(t, tt.user, nil, tt.event))
 			if !got.Allowed {
 				t.Fatal(got.Result.Message)
+			}
+		})
+	}
+}
+
+func keys(context.Context) ([]byte, error) { return key(), nil }
+
+// TestVoidAcknowledgementCanBeTakenOffAndMadeAnew plays what follows a change of the key: a stamp that does not check
+// must not stand in the way for ever.
+func TestVoidAcknowledgementCanBeTakenOffAndMadeAnew(t *testing.T) {
+	foreign := byHand(`[{"username":"` + responder + `","eventUID":"event-1","mac":"00"}]`)
+	for name, old := range map[string]change{"another key's stamp": foreign, "no stamp": byHand("[]")} {
+		t.Run(name, func(t *testing.T) {
+			void, off := event(value("true"), old), event(old)
+			handlers := map[string]admission.Handler{
+				"stamper": stamper(t, cluster{}), "checker": acknowledge.NewChecker(keys, controller),
+			}
+			for half, handler := range handlers {
+				if got := handler.Handle(t.Context(), request(t, responder, void, off)); !got.Allowed || len(got.Patches) > 0 {
+					t.Errorf("%s: taking it off gave %+v", half, got)
+				}
+				if got := handler.Handle(t.Context(), request(t, responder, void, event(value("false"), old))); got.Allowed {
+					t.Errorf("%s: a void acknowledgement could be altered", half)
+				}
+			}
+			if got := handlers["stamper"].Handle(t.Context(), request(t, responder, off, event(value("true"), old))); !got.Allowed || len(got.Patches) == 0 {
+				t.Errorf("acknowledging anew gave %+v", got)
 			}
 		})
 	}

@@ -17,6 +17,8 @@ func refuseChange(c change) string {
 			v1alpha1.AnnotationAcknowledgements, v1alpha1.AnnotationAcknowledged)
 	case !c.touchesAcknowledged():
 		return ""
+	case c.takesOff():
+		return ""
 	case c.before.acknowledged != nil:
 		return fmt.Sprintf("metadata.annotations[%s]: an acknowledgement is final, it can be neither changed nor removed",
 			v1alpha1.AnnotationAcknowledged)

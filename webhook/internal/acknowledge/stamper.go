@@ -22,13 +22,17 @@ import (
 // Stamper is the mutating half: it admits acknowledgements and stamps them.
 type Stamper struct {
 	authority authority
-	key       []byte
+	key       Key
 	clock     clock.PassiveClock
 }
 
+// Key reads the key that acknowledgements are stamped with. It is asked for at every acknowledgement: a key that was
+// replaced counts at once, for every replica.
+type Key func(ctx context.Context) ([]byte, error)
+
 // NewStamper returns a stamper. The reader must read the API server itself, so that an account that lost its
 // authority a moment ago has none.
-func NewStamper(reader client.Reader, key []byte, now clock.PassiveClock) *Stamper {
+func NewStamper(reader client.Reader, key Key, now clock.PassiveClock) *Stamper {
 	return &Stamper{authority: authority{reader: reader}, key: key, clock: now}
 }
 
@@ -38,17 +42,21 @@ func (s *Stamper) Handle(ctx context.Context, req admission.Request) admission.R
 	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
 	}
-	c := change{before: marksOf(before), after: marksOf(after)}
 	if req.Operation == admissionv1.Create {
-		return answer(refuseCreate(c.after))
+		return answer(refuseCreate(marksOf(after)))
 	}
-	if refusal := refuseChange(c); refusal != "" || !c.touchesAcknowledged() {
+	key, err := s.key(ctx)
+	if err != nil {
+		return admission.Errored(http.StatusInternalServerError, err)
+	}
+	c := change{before: marksOf(before), after: marksOf(after), void: void(key, before)}
+	if refusal := refuseChange(c); refusal != "" || !c.touchesAcknowledged() || c.takesOff() {
 		return answer(refusal)
 	}
-	return s.acknowledge(ctx, after, req.UserInfo.Username)
+	return s.acknowledge(ctx, key, after, req.UserInfo.Username)
 }
 
-func (s *Stamper) acknowledge(ctx context.Context, event *v1alpha1.SecurityEvent, user string) admission.Response {
+func (s *Stamper) acknowledge(ctx context.Context, key []byte, event *v1alpha1.SecurityEvent, user string) admission.Response {
 	required, refusal, err := s.admit(ctx, event, user)
 	if err != nil {
 		return admission.Errored(http.StatusInternalServerError, err)
@@ -56,11 +64,11 @@ func (s *Stamper) acknowledge(ctx context.Context, event *v1alpha1.SecurityEvent
 	if refusal != "" {
 		return admission.Denied(refusal)
 	}
-	stamps := validStamps(s.key, event, marksOf(event).stamps)
+	stamps := validStamps(key, event, marksOf(event).stamps)
 	if slices.ContainsFunc(stamps, func(ack v1alpha1.Acknowledgement) bool { return ack.Username == user }) {
 		return admission.Denied(fmt.Sprintf("%s has acknowledged this incident already; %d different accounts must", user, required))
 	}
-	signed, err := stamp.Sign(s.key, v1alpha1.Acknowledgement{
+	signed, err := stamp.Sign(key, v1alpha1.Acknowledgement{
 		Username: user, EventUID: string(event.UID), ManifestSHA256: manifestSHA256(event), At: metav1.NewMicroTime(s.clock.Now()),
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -57,6 +58,13 @@ func changes(before, after *pod) []string {
 	if !sameEntries(before.Annotations, after.Annotations) {
 		parts = append(parts, partAnnotations)
 	}
+	// Taking one off is how its controller lets the pod end; one more would keep it from ending.
+	for _, finalizer := range after.Finalizers {
+		if !slices.Contains(before.Finalizers, finalizer) {
+			parts = append(parts, partFinalizers)
+			break
+		}
+	}
 	return parts
 }
 
@@ -64,6 +72,7 @@ const (
 	partSpec        = "spec"
 	partLabels      = "labels"
 	partAnnotations = "annotations"
+	partFinalizers  = "finalizers"
 )
 
 func sameEntries(a, b map[string]string) bool {
