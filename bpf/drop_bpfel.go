@@ -105,8 +105,7 @@ type DropMapSpecs struct {
 // DropVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type DropVariableSpecs struct {
-}
+type DropVariableSpecs struct{}
 
 // DropObjects contains all objects after they have been loaded into the kernel.
 //
@@ -140,8 +139,7 @@ func (m *DropMaps) Close() error {
 // DropVariables contains all global variables after they have been loaded into the kernel.
 //
 // It can be passed to LoadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
-type DropVariables struct {
-}
+type DropVariables struct{}
 
 // DropPrograms contains all programs after they have been loaded into the kernel.
 //
