@@ -121,7 +121,8 @@ func TestEveryDisagreementIsNamed(t *testing.T) {
 		"the stream's digest": {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].SHA256 = evidence.Digest(nil) }, "the segments together have the sha256"},
 		"the stream's size":   {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Size = 7 }, "the segments together have 6 bytes"},
 		"a version not there": {func(r *v1alpha1.EventResponse) { r.Status.Artifacts[0].Segments[0].VersionID = "another" }, "no version another"},
-		"the retention": {func(r *v1alpha1.EventResponse) { r.Status.GapsObject.RetainUntil = metav1.NewTime(time.Now().Add(48 * time.Hour))
+		"the retention": {func(r *v1alpha1.EventResponse) {
+			r.Status.GapsObject.RetainUntil = metav1.NewTime(time.Now().Add(48 * time.Hour))
 		}, "artifacts/gaps: locked until"},
 		"the list of gaps": {func(r *v1alpha1.EventResponse) { r.Status.GapsObject.SHA256 = evidence.Digest(nil) }, "artifacts/gaps: read sha256"},
 		"the ordered date": {func(r *v1alpha1.EventResponse) {
