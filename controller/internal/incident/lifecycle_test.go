@@ -35,6 +35,7 @@ func TestIncident(t *testing.T) {
 		"fails when the agent is gone":                     agentGone,
 		"is released when its capture fails, if told so":   failedAndReleased,
 		"is completed without a read-back, and says so":    withoutReadBack,
+		"says when the store holds something else":         misread,
 		"keeps label and policy in place":                  keptInPlace,
 		"shares a pod with another":                        sharedPod,
 		"does nothing in a dry run":                        dryRun,

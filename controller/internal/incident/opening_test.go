@@ -3,6 +3,7 @@ package incident_test
 import (
 	"encoding/json"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,35 @@ func withoutReadBack(t *testing.T, w *world) {
 	last := manifest.Gaps[len(manifest.Gaps)-1]
 	if last.Reason != "ReadBackMissing" || manifest.Artifacts[0].Observed != nil || manifest.Pod.UID != string(pod.UID) {
 		t.Fatalf("gaps are %v, observed is %v", manifest.Gaps, manifest.Artifacts[0].Observed)
+	}
+}
+
+// misread is a capture that the read-back found to be something else than what the node asserted.
+func misread(t *testing.T, w *world) {
+	_, event := w.victim("misread")
+	name := v1alpha1.ResponseName(v1alpha1.IncidentName(string(event.UID)), v1alpha1.StepSnapshot, 1)
+	w.agent = func(response *v1alpha1.EventResponse) {
+		if response.Name == name {
+			bundle := &v1alpha1.AttestationBundle{
+				ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.BundleName(string(response.UID))},
+				Spec: v1alpha1.AttestationBundleSpec{AttestedFor: v1alpha1.AttestedFor{
+					Kind: v1alpha1.AttestedEventResponse, Ref: v1alpha1.Ref{Name: response.Name, UID: string(response.UID)},
+				}},
+			}
+			w.create(bundle)
+			meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
+				Type: v1alpha1.ConditionReadBack, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonDigestMismatch, Message: "other bytes",
+			})
+			if err := w.base.Status().Update(t.Context(), bundle); err != nil {
+				t.Error(err)
+			}
+		}
+		succeed(response)
+	}
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	uploaded := meta.FindStatusCondition(held.Status.Conditions, v1alpha1.ConditionUploaded)
+	if uploaded.Status != metav1.ConditionTrue || uploaded.Reason != v1alpha1.ReasonDigestMismatch || !strings.Contains(uploaded.Message, "other bytes") {
+		t.Errorf("Uploaded is %+v", uploaded)
 	}
 }
 

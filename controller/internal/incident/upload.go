@@ -58,14 +58,20 @@ func (u *uploadStep) run(ctx context.Context, s *scene) (progress, error) {
 		return progress{}, err
 	}
 	s.incident.Status.Manifest = manifest
-	s.set(v1alpha1.ConditionUploaded, metav1.ConditionTrue, v1alpha1.ReasonSucceeded,
-		fmt.Sprintf("manifest %s is locked and was read back; event %s announces it", reference.URL, s.incident.Status.CompletionEvent.Name))
+	reason, message := v1alpha1.ReasonSucceeded,
+		fmt.Sprintf("manifest %s is locked and was read back; event %s announces it", reference.URL, s.incident.Status.CompletionEvent.Name)
+	if response.Status.Phase == v1alpha1.ResponsePartial {
+		var detail string
+		reason, detail = ending(response)
+		message += "; " + detail
+	}
+	s.set(v1alpha1.ConditionUploaded, metav1.ConditionTrue, reason, message)
 	return finished(), nil
 }
 
 // manifestOf is the stored manifest of a finished upload, or nil when there is none.
 func manifestOf(response *v1alpha1.EventResponse) *v1alpha1.StoredObject {
-	if response.Status.Phase != v1alpha1.ResponseSucceeded {
+	if response.Status.Phase != v1alpha1.ResponseSucceeded && response.Status.Phase != v1alpha1.ResponsePartial {
 		return nil
 	}
 	for i := range response.Status.Artifacts {

@@ -116,6 +116,7 @@ func (r *Reconciler) execute(ctx context.Context, order *v1alpha1.EventResponse)
 	if deadline := order.Spec.Deadline; deadline != nil && !r.Clock.Now().Before(deadline.Time) {
 		return 0, r.expire(ctx, order)
 	}
+	begun := r.Clock.Now()
 	material, err := r.gather(ctx, order)
 	if err != nil {
 		return 0, err
@@ -140,7 +141,7 @@ func (r *Reconciler) execute(ctx context.Context, order *v1alpha1.EventResponse)
 	if err != nil {
 		return storeRetry, r.unreachable(ctx, order, err)
 	}
-	return 0, r.succeed(ctx, order, stored)
+	return 0, r.succeed(ctx, order, stored, ending{begun: begun, observed: material.observed})
 }
 
 // patience is how long to wait on for the read-back; 0 when it is there or no longer waited for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,17 +58,34 @@ func (r *Reconciler) expire(ctx context.Context, order *v1alpha1.EventResponse) 
 	return r.patch(ctx, order, before)
 }
 
-func (r *Reconciler) succeed(ctx context.Context, order *v1alpha1.EventResponse, stored v1alpha1.StoredObject) error {
+// ending is what a stored manifest's order is closed with.
+type ending struct {
+	begun    time.Time
+	observed *observation
+}
+
+// succeed closes the order. A capture that was read back as something else than the node asserted is Partial: whoever
+// looks at the incident sees it.
+func (r *Reconciler) succeed(ctx context.Context, order *v1alpha1.EventResponse, stored v1alpha1.StoredObject, end ending) error {
 	before := order.DeepCopy()
-	if err := r.finish(order, v1alpha1.ResponseSucceeded); err != nil {
+	if order.Status.StartedAt == nil {
+		at := metav1.NewMicroTime(end.begun)
+		order.Status.StartedAt, order.Status.Attempts = &at, order.Status.Attempts+1
+	}
+	phase, reason := v1alpha1.ResponseSucceeded, v1alpha1.ReasonSucceeded
+	message := fmt.Sprintf("stored and read back s3://%s/%s", order.Spec.Action.EvidenceUpload.Destination.Bucket, stored.Key)
+	if end.observed != nil && !end.observed.agrees {
+		phase, reason = v1alpha1.ResponsePartial, v1alpha1.ReasonDigestMismatch
+		message += "; the captured objects are not what the node asserted: " + end.observed.message
+	}
+	if err := r.finish(order, phase); err != nil {
 		return err
 	}
 	order.Status.Artifacts = []v1alpha1.Artifact{{
 		Name: "manifest.json", Kind: v1alpha1.ArtifactManifest, MediaType: evidence.MediaTypeManifest,
 		Segments: []v1alpha1.StoredObject{stored}, Size: stored.Size, SHA256: stored.SHA256,
 	}}
-	r.set(order, v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonSucceeded,
-		fmt.Sprintf("stored and read back s3://%s/%s", order.Spec.Action.EvidenceUpload.Destination.Bucket, stored.Key))
+	r.set(order, v1alpha1.ConditionComplete, metav1.ConditionTrue, reason, message)
 	if err := r.patch(ctx, order, before); err != nil {
 		return err
 	}
