@@ -20,6 +20,7 @@ import (
 	"ugallu.io/forensics/hack/internal/kubernetes"
 	"ugallu.io/forensics/hack/internal/servers"
 	"ugallu.io/forensics/hack/internal/state"
+	"ugallu.io/forensics/hack/internal/tool"
 )
 
 const usage = `usage: cluster VERB
@@ -82,6 +83,9 @@ func kubeconfig(context.Context) error {
 
 // testenv needs neither cluster nor engine.
 func testenv(ctx context.Context) error {
+	if err := tool.Ensure(ctx); err != nil {
+		return err
+	}
 	envtest, err := kubernetes.Envtest(ctx)
 	if err != nil {
 		return err
