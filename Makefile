@@ -31,7 +31,7 @@ test: unit integration ## Every test: unit, envtest, and integration on kind
 .PHONY: unit
 unit: ## Unit, kernel and API-server tests; no cluster needed
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; \
-	 $(GO) test -timeout $(TIMEOUT) ./...
+	 $(GO) test -count=1 -timeout $(TIMEOUT) ./...
 
 .PHONY: integration
 integration: cluster ## Integration tests on the cluster that is up, or brought up; RUN=<regexp> runs some

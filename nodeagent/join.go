@@ -49,7 +49,11 @@ func (l lister) Escaped(ctx context.Context, uid string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return found.Escaped()
+	count, err := found.Escaped()
+	if errors.Is(err, containers.ErrSharedNamespace) {
+		return count, order.ErrSharedNamespace
+	}
+	return count, err
 }
 
 // dropper is drop.Dropper as the orders need it.

@@ -53,9 +53,9 @@ type Result struct {
 
 // Write streams everything below root to out, as tar with one compressed frame after another.
 //
-// Entries come in depth-first order, each folder before its content, names sorted by bytes (in batches of 250,000
-// names where a folder holds more). The root itself is the entry "./". Nothing below root is followed, executed or
-// opened but regular files and folders; their access times stay as they are where the kernel lets us.
+// Entries come in depth-first order, each folder before its content, names sorted by bytes (in batches where a folder's
+// names take more memory than there is for them). The root itself is the entry "./". Nothing below root is followed,
+// executed or opened but regular files and folders; their access times stay as they are where the kernel lets us.
 //
 // Whatever cannot be read is a gap, never an error. Errors are those of out, of Options.Gaps and of ctx; the stream is
 // then incomplete.

@@ -62,6 +62,7 @@ func (w *walker) hardLink(o *object) (bool, error) {
 	}
 	if first.left--; first.left == 0 {
 		delete(w.links, id)
+		w.linkRoom += len(first.path)
 	}
 	h := plainHeader(o, flagHardLink)
 	h.link = first.path
@@ -73,10 +74,11 @@ func (w *walker) remember(o *object) error {
 	if o.stat.Nlink < 2 {
 		return nil
 	}
-	if len(w.links) >= maxLinks {
-		cause := fmt.Errorf("more than %d objects wait for their other names", maxLinks)
+	if len(w.links) >= maxLinks || len(o.path) > w.linkRoom {
+		cause := fmt.Errorf("more than %d objects or %d bytes of names wait for their other names", maxLinks, maxLinkNames)
 		return w.gaps.add(o.path, GapHardLink, cause, nil)
 	}
+	w.linkRoom -= len(o.path)
 	w.links[identity(o)] = &firstName{path: o.path, left: o.stat.Nlink - 1}
 	return nil
 }
@@ -88,7 +90,7 @@ func identity(o *object) inode {
 // header describes an object with its attributes; attributes that cannot be read are a gap.
 func (w *walker) header(o *object, flag byte, source attributeSource) (*header, error) {
 	h := plainHeader(o, flag)
-	attributes, err := source.read(w.attributes)
+	attributes, err := source.read(w.attributes, maxRecords-len(o.path))
 	h.xattrs = attributes
 	if err != nil {
 		return h, w.gaps.add(o.path, GapAttributes, err, nil)

@@ -24,7 +24,8 @@ const (
 	GapAttributes = "AttributesNotArchived"
 	// GapMountPoint: something is mounted here, which is not part of the filesystem.
 	GapMountPoint = "MountPointNotEntered"
-	// GapTooDeep: the folder lies deeper than any path can name in one call.
+	// GapTooDeep: the folder lies deeper than any path can name in one call, or its path is longer than an archive can
+	// hold.
 	GapTooDeep = "FolderTooDeep"
 	// GapHardLink: too many hard links to remember; the content is stored once more under this name.
 	GapHardLink = "HardLinkStoredAsFile"

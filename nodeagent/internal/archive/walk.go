@@ -19,10 +19,19 @@ const (
 	// maxDepth is half of PATH_MAX: a deeper folder cannot be named in one call even with names of one byte. Each
 	// level costs us one descriptor.
 	maxDepth = 2048
-	// batch of names that is sorted at a time: 250,000 names of 30 bytes are 12 MB.
-	batch = 250_000
-	// maxLinks bounds the memory for first names of hard links: 100,000 of 100 bytes are 15 MB.
-	maxLinks = 100_000
+	// maxPath bounds the path of an entry: twice that, a name and the first name of its object, leaves room in the 1 MiB
+	// of an extended header.
+	maxPath = 256 << 10
+	// maxNames bounds the memory for names that were read and wait for their turn, over all levels of the descent. A
+	// folder gets what the folders above it left: 100,000 names of 30 bytes.
+	maxNames = 8 << 20
+	// nameCost is what a name takes beside its bytes.
+	nameCost = 48
+	// chunk of names that every folder gets, however little room is left: 5 MB in the deepest tree of the longest names.
+	chunk = 8
+	// maxLinks bounds the number of first names of hard links, maxLinkNames their bytes.
+	maxLinks     = 100_000
+	maxLinkNames = 16 << 20
 )
 
 // errLimit unwinds the walk when a limit ends the archive.
@@ -64,6 +73,11 @@ type walker struct {
 	tree        evidence.MerkleTree
 	gaps        gapLog
 	links       map[inode]*firstName
+	// linkRoom and nameRoom are what is left of maxLinkNames and maxNames.
+	linkRoom, nameRoom int
+	// here is the path of the folder that is walked, kept once for all levels: each level's own copy would take half of
+	// the square of the longest path.
+	here []byte
 
 	entries, bytesRead int64
 	// skipped is set when a file was left out because of MaxBytes, cut when the stream ends inside a file.
@@ -82,6 +96,8 @@ func newWalker(ctx context.Context, c *compressor, options Options) *walker {
 		tar:         tarWriter{out: stream},
 		gaps:        gapLog{artifact: options.Artifact, lines: options.Gaps, counts: map[string]*evidence.Gap{}},
 		links:       map[inode]*firstName{},
+		linkRoom:    maxLinkNames,
+		nameRoom:    maxNames,
 		content:     make([]byte, readSize),
 		attributes:  make([]byte, attributeBuffer),
 	}
@@ -110,30 +126,52 @@ func (w *walker) root(folder int) error {
 	return w.folder(root, folder, 0)
 }
 
-// folder writes an open folder and everything below it, and closes it.
+// folder writes an open folder and everything below it, and closes it. The path of o is not known any more afterwards.
 func (w *walker) folder(o *object, fd, depth int) error {
-	list := os.NewFile(uintptr(fd), o.path) // #nosec G115 -- descriptors are not negative
+	list := os.NewFile(uintptr(fd), o.name) // #nosec G115 -- descriptors are not negative
 	err := w.folderEntry(o, attributesOf(fd))
+	above := len(w.here)
+	if depth > 0 {
+		w.here = append(w.here[:0], o.path...)
+	}
+	o.path = "" // it stands in here while the levels below are walked
 	for err == nil {
-		var names []string
-		var done error
-		names, done = list.Readdirnames(batch)
-		slices.Sort(names)
+		names, held, done := w.readNames(list)
 		for i := 0; i < len(names) && err == nil; i++ {
-			err = w.name(&object{folder: fd, name: names[i], path: path.Join(o.path, names[i])}, depth)
+			err = w.name(&object{folder: fd, name: names[i], path: w.below(names[i])}, depth)
 		}
+		w.nameRoom += held
 		if done != nil {
 			if err == nil && !errors.Is(done, io.EOF) {
-				err = w.gaps.add(o.path, GapUnreadable, done, nil)
+				err = w.gaps.add(w.below(""), GapUnreadable, done, nil)
 			}
 			break
 		}
 	}
+	w.here = w.here[:above]
 	if closed := list.Close(); err == nil {
 		err = closed
 	}
 	return err
 }
+
+// readNames returns the next names of a folder, sorted, and how much of the room for names they took.
+func (w *walker) readNames(list *os.File) (names []string, held int, err error) {
+	for err == nil && (len(names) == 0 || w.nameRoom > 0) {
+		var more []string
+		more, err = list.Readdirnames(chunk)
+		for _, name := range more {
+			held += len(name) + nameCost
+			w.nameRoom -= len(name) + nameCost
+		}
+		names = append(names, more...)
+	}
+	slices.Sort(names)
+	return names, held, err
+}
+
+// below is the path of a name in the folder that is walked, or without a name that of the folder.
+func (w *walker) below(name string) string { return path.Join(".", string(w.here), name) }
 
 // name archives one name of a folder.
 func (w *walker) name(o *object, depth int) error {
@@ -192,6 +230,10 @@ func (w *walker) stop(path, reason string) error {
 func (w *walker) enter(o *object, depth int) error {
 	if depth > maxDepth {
 		cause := fmt.Errorf("deeper than %d levels", maxDepth)
+		return w.gaps.add(o.path, GapTooDeep, cause, entryOf(o, nil))
+	}
+	if len(o.path)+len("/")+unix.NAME_MAX > maxPath {
+		cause := fmt.Errorf("paths below exceed %d bytes", maxPath)
 		return w.gaps.add(o.path, GapTooDeep, cause, entryOf(o, nil))
 	}
 	fd, err := open(o.folder, o.name, unix.O_DIRECTORY)

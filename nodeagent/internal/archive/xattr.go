@@ -10,14 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxAttributes is how many bytes of attributes an entry keeps: readers, Go's among them, refuse an extended header
-// above 1 MiB, and then the whole archive.
-const maxAttributes = 768 << 10
+const (
+	// maxRecords is how many bytes the path and the attributes of an entry may take: readers, Go's among them, refuse an
+	// extended header above 1 MiB, and then the whole archive. What is left of that is for the target of a symbolic
+	// link, at most 4 KiB, and the times and numbers.
+	maxRecords = 1<<20 - 16<<10
+	// recordCost is what an attribute's record takes beside its name and value.
+	recordCost = len("1048576 SCHILY.xattr.=\n")
+)
 
 // attributeBuffer is the kernel's bound on one list of names and on one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const attributeBuffer = 64 << 10
 
-var errAttributesTooLarge = errors.New("attributes exceed 768 KiB")
+var errAttributesTooLarge = errors.New("does not fit into the extended header")
 
 type xattr struct {
 	name  string
@@ -66,8 +71,9 @@ func attributesAt(folder int, name string) attributeSource {
 	}
 }
 
-// read returns all attributes, sorted by name. With an error it returns those that it could read.
-func (s attributeSource) read(buffer []byte) ([]xattr, error) {
+// read returns all attributes, sorted by name, whose records fit into room. With an error it returns those that it could
+// read; the error names the others.
+func (s attributeSource) read(buffer []byte, room int) ([]xattr, error) {
 	n, err := s.list(buffer)
 	switch {
 	case errors.Is(err, unix.ENOTSUP):
@@ -80,21 +86,24 @@ func (s attributeSource) read(buffer []byte) ([]xattr, error) {
 	names := strings.Split(strings.TrimSuffix(string(buffer[:n]), "\x00"), "\x00")
 	sort.Strings(names)
 	var attributes []xattr
-	var failed error
-	total := 0
+	var failed []error
 	for _, name := range names {
 		n, err := s.get(name, buffer)
 		if errors.Is(err, unix.ENODATA) {
 			continue
 		}
 		if err != nil {
-			failed = fmt.Errorf("read attribute %q: %w", name, err)
+			failed = append(failed, fmt.Errorf("read attribute %q: %w", name, err))
 			continue
 		}
-		if total += len(name) + n; total > maxAttributes {
-			return attributes, errAttributesTooLarge
+		attribute := xattr{name: name, value: append([]byte{}, buffer[:n]...)}
+		cost := recordCost + len(attribute.key()) + n
+		if cost > room {
+			failed = append(failed, fmt.Errorf("attribute %q: %w", name, errAttributesTooLarge))
+			continue
 		}
-		attributes = append(attributes, xattr{name: name, value: append([]byte{}, buffer[:n]...)})
+		room -= cost
+		attributes = append(attributes, attribute)
 	}
-	return attributes, failed
+	return attributes, errors.Join(failed...)
 }

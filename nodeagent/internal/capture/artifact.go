@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -15,6 +16,10 @@ import (
 // GapAbandonedAttempt counts attempts at an artifact that ended before they could report it. Their segments stay locked
 // in their folders, and no artifact names them.
 const GapAbandonedAttempt = "AttemptAbandoned"
+
+// reserve is what is left of the order's time when an archive ends because of it: its last segment and its gaps are still
+// to be stored, and the record to be written.
+const reserve = 30 * time.Second
 
 // maxTakenSegments is how often in a row a store may call a segment of a fresh folder taken, which happens when the
 // answer to a put was lost and the put was sent again.
@@ -75,7 +80,7 @@ func (r *run) stream(ctx context.Context, item item, root string, to streams) (*
 		return nil, err
 	}
 	frozen := r.Frozen(item.ID)
-	archived, err := archive.Write(ctx, to.writer, root, r.options(item, to.lines))
+	archived, err := archive.Write(ctx, to.writer, root, r.options(ctx, item, to.lines))
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +116,7 @@ func (r *run) stream(ctx context.Context, item item, root string, to streams) (*
 	return &stored{artifact, gaps, gapsObject}, nil
 }
 
-func (r *run) options(item item, lines *gapLines) archive.Options {
+func (r *run) options(ctx context.Context, item item, lines *gapLines) archive.Options {
 	action := r.order.Action
 	format := archive.Zstd
 	if action.Compression == v1alpha1.CompressionGzip {
@@ -121,7 +126,7 @@ func (r *run) options(item item, lines *gapLines) archive.Options {
 		Format:      format,
 		MaxBytes:    action.MaxBytes.Value(),
 		MaxEntries:  action.MaxEntries,
-		MaxDuration: action.MaxDuration.Duration,
+		MaxDuration: duration(ctx, action.MaxDuration.Duration),
 		Artifact:    item.artifact,
 		Gaps:        lines,
 		Progress: func(p archive.Progress) {
@@ -136,4 +141,18 @@ func (r *run) options(item item, lines *gapLines) archive.Options {
 			})
 		},
 	}
+}
+
+// duration is how long an archive may take: an artifact that ends before the order does is truncated and says so, one that
+// does not is lost.
+func duration(ctx context.Context, limit time.Duration) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return limit
+	}
+	left := max(time.Until(deadline)-reserve, time.Second)
+	if limit == 0 {
+		return left
+	}
+	return min(limit, left)
 }

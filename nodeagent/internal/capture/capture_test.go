@@ -305,6 +305,18 @@ func TestCaptureReportsTruncation(t *testing.T) {
 	}
 }
 
+func TestCaptureEndsTruncatedBeforeItsOrderDoes(t *testing.T) {
+	f := newFixture(t, "id")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	slow := func(v1alpha1.Progress) { time.Sleep(1100 * time.Millisecond) }
+	result, err := f.capturer().Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), slow)
+	must(t, err)
+	if !result.Artifacts[0].Truncated || len(result.Gaps) != 1 || result.Gaps[0].Reason != archive.GapMaxDuration {
+		t.Errorf("truncated %t, gaps %+v", result.Artifacts[0].Truncated, result.Gaps)
+	}
+}
+
 // failing refuses puts of keys that contain a word.
 type failing struct {
 	worm.Putter

@@ -41,7 +41,8 @@ type Pod struct {
 	Containers []Container
 	// Cgroup is the pod's cgroup2 folder, parent of its containers'; empty when it is not known for certain.
 	Cgroup string
-	// Processes of the pod: every process in its cgroup, or the first of each container when that is not known.
+	// Processes of the pod: every process in its cgroup, or the first of each container when that is not known or cannot
+	// be listed.
 	Processes []int
 }
 
@@ -51,9 +52,12 @@ type Lister struct{ client *containerd.Client }
 // New returns a Lister on a client whose default namespace is the kubelet's. The caller closes the client.
 func New(client *containerd.Client) *Lister { return &Lister{client: client} }
 
+// podFilter is containerd's filter for the containers of a pod. The uid is quoted: it comes from an object of the API.
+func podFilter(uid string) string { return fmt.Sprintf("labels.%q==%q", labelPodUID, uid) }
+
 // Pod returns what of the pod is on this node. A pod that is gone has neither sandboxes nor containers; that is no error.
 func (l *Lister) Pod(ctx context.Context, uid string) (Pod, error) {
-	list, err := l.client.Containers(ctx, fmt.Sprintf("labels.%q==%s", labelPodUID, uid))
+	list, err := l.client.Containers(ctx, podFilter(uid))
 	if err != nil {
 		return Pod{}, fmt.Errorf("list the containers of pod %s: %w", uid, err)
 	}
@@ -189,6 +193,9 @@ func (p *Pod) locate() error {
 	if p.Cgroup == "" {
 		return nil
 	}
-	p.Processes, err = processes(p.Cgroup)
-	return err
+	// What the suspect does to its cgroups must not keep the pod from being found, frozen and let go.
+	if all, err := processes(p.Cgroup); err == nil {
+		p.Processes = all
+	}
+	return nil
 }

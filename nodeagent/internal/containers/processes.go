@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,7 +24,10 @@ func processes(cgroup string) ([]int, error) {
 		if err != nil || !entry.IsDir() {
 			return err
 		}
-		here, err := readProcesses(filepath.Join(folder, "cgroup.procs"))
+		here, err := readNumbers(filepath.Join(folder, "cgroup.procs"))
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			here, err = threadedProcesses(folder), nil
+		}
 		if gone(err) {
 			return nil
 		}
@@ -33,12 +37,46 @@ func processes(cgroup string) ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the processes of %s: %w", cgroup, err)
 	}
-	return found, nil
+	// A process of a threaded cgroup is in the list of the cgroup above, too.
+	slices.Sort(found)
+	return slices.Compact(found), nil
 }
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
-func readProcesses(file string) (found []int, err error) {
+// threadedProcesses returns the processes of a threaded cgroup, which lists threads only. Whatever cannot be read is left
+// out: the nearest cgroup above that is not threaded lists these processes as well.
+func threadedProcesses(folder string) []int {
+	threads, err := readNumbers(filepath.Join(folder, "cgroup.threads"))
+	if err != nil {
+		return nil
+	}
+	var found []int
+	for _, thread := range threads {
+		if process := processOf(thread); process != 0 {
+			found = append(found, process)
+		}
+	}
+	return found
+}
+
+// processOf returns the process that a thread belongs to, 0 when it is gone.
+func processOf(thread int) int {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(thread) + "/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			process, _ := strconv.Atoi(strings.TrimSpace(value))
+			return process
+		}
+	}
+	return 0
+}
+
+// readNumbers reads the ids of processes or threads, one a line.
+func readNumbers(file string) (found []int, err error) {
 	open, err := os.Open(file) // #nosec G304 -- a cgroup file below the folder being walked
 	if err != nil {
 		return nil, err
@@ -46,21 +84,24 @@ func readProcesses(file string) (found []int, err error) {
 	defer func() { err = errors.Join(err, open.Close()) }()
 	lines := bufio.NewScanner(open)
 	for lines.Scan() {
-		process, err := strconv.Atoi(lines.Text())
+		number, err := strconv.Atoi(lines.Text())
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", file, err)
 		}
-		// 0 stands for a process of another pid namespace than ours.
-		if process != 0 {
-			found = append(found, process)
+		// 0 stands for one of another pid namespace than ours.
+		if number != 0 {
+			found = append(found, number)
 		}
 	}
 	return found, lines.Err()
 }
 
+// ErrSharedNamespace says that a container is in the node's own pid namespace.
+var ErrSharedNamespace = errors.New("the pod shares the node's pid namespace")
+
 // Escaped counts the processes that share a pid namespace with one of the pod's containers but sit outside the pod's
-// cgroup: a privileged process can move itself. Containers in the node's own pid namespace cannot be told from it and
-// count for nothing.
+// cgroup: a privileged process can move itself. Processes of containers in the node's own pid namespace cannot be told
+// from the node's and do not count; then the error is ErrSharedNamespace.
 func (p Pod) Escaped() (int, error) {
 	if p.Cgroup == "" {
 		return 0, nil
@@ -74,8 +115,14 @@ func (p Pod) Escaped() (int, error) {
 		inside[process] = true
 	}
 	own := make(map[string]bool)
+	var shared error
 	for _, container := range p.Containers {
-		if name, err := os.Readlink(namespaceFile(container.Process)); err == nil && name != node {
+		name, err := os.Readlink(namespaceFile(container.Process))
+		switch {
+		case err != nil:
+		case name == node:
+			shared = ErrSharedNamespace
+		default:
 			own[name] = true
 		}
 	}
@@ -94,7 +141,7 @@ func (p Pod) Escaped() (int, error) {
 			count++
 		}
 	}
-	return count, nil
+	return count, shared
 }
 
 func namespaceFile(process int) string { return "/proc/" + strconv.Itoa(process) + "/ns/pid" }

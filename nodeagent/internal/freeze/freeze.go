@@ -11,7 +11,7 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// ErrNoCgroup is returned by Freeze and Thaw when the method is CgroupV2 and the container's cgroup is not known.
+// ErrNoCgroup is returned by Freeze when the method is CgroupV2 and the container's cgroup is not known.
 var ErrNoCgroup = errors.New("cgroup is not known")
 
 // Bound of one freeze or thaw. 50 processes freeze within 6 ms and a runtime pauses within 53 ms; a process in an
@@ -80,7 +80,8 @@ func (f *Freezer) freeze(ctx context.Context, container Container) (State, error
 	return setFrozen(ctx, container.Cgroup, true)
 }
 
-// Thaw sets every process of the container going again and returns once that is confirmed.
+// Thaw sets every process of the container going again and returns once that is confirmed. With the method CgroupV2 a
+// container whose cgroup is not known cannot have been frozen: there is nothing to thaw, and the state is Gone.
 func (f *Freezer) Thaw(ctx context.Context, container Container) (State, error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
@@ -94,6 +95,9 @@ func (f *Freezer) Thaw(ctx context.Context, container Container) (State, error) 
 func (f *Freezer) thaw(ctx context.Context, container Container) (State, error) {
 	if f.method == v1alpha1.FreezeRuntimePause {
 		return f.tasks.Resume(ctx, container.ID)
+	}
+	if container.Cgroup == "" {
+		return Gone, nil
 	}
 	return setFrozen(ctx, container.Cgroup, false)
 }

@@ -158,6 +158,13 @@ func TestFreezeOfAnUnknownCgroupIsAnError(t *testing.T) {
 	}
 }
 
+func TestThawOfAnUnknownCgroupHasNothingToThaw(t *testing.T) {
+	state, err := New(v1alpha1.FreezeCgroupV2, nil).Thaw(t.Context(), Container{ID: "c1"})
+	if err != nil || state != Gone {
+		t.Errorf("Thaw = %q, %v, want Gone", state, err)
+	}
+}
+
 func TestMethodFollowsWhatTheRuntimeLooksAt(t *testing.T) {
 	tests := map[string]struct {
 		magic int64

@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,11 +13,12 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// Annotations of the kubelet on pods that do not come from the API server.
-const (
-	annotationMirror = "kubernetes.io/config.mirror"
-	annotationSource = "kubernetes.io/config.source"
-)
+// annotationMirror is the kubelet's on the API server's image of a static pod. It cannot be added to a pod that exists,
+// and the kubelet does not run a pod that was created with it. Its others prove nothing: any owner of a pod may set them.
+const annotationMirror = "kubernetes.io/config.mirror"
+
+// podUIDs are what the API server and the kubelet give to pods. A uid becomes part of paths and filters.
+var podUIDs = regexp.MustCompile(`^[0-9a-f-]{32,36}$`)
 
 // refused is the error of an order that this agent does not carry out, whoever gave it.
 type refused struct{ why string }
@@ -34,6 +36,8 @@ func checkOrder(node string, spec v1alpha1.EventResponseSpec) error {
 	switch {
 	case spec.PodRef.NodeName != node:
 		return refused{fmt.Sprintf("pod %s/%s is on node %s, this is %s", spec.PodRef.Namespace, spec.PodRef.Name, spec.PodRef.NodeName, node)}
+	case !podUIDs.MatchString(spec.PodRef.UID):
+		return refused{fmt.Sprintf("%q is not the uid of a pod", spec.PodRef.UID)}
 	case slices.Contains(protectedNamespaces(), spec.PodRef.Namespace):
 		return refused{fmt.Sprintf("namespace %s is protected: its pods are never contained", spec.PodRef.Namespace)}
 	}
@@ -63,9 +67,6 @@ func livePod(ctx context.Context, live client.Reader, node string, ref v1alpha1.
 }
 
 func isStatic(pod *corev1.Pod) bool {
-	if _, mirror := pod.Annotations[annotationMirror]; mirror {
-		return true
-	}
-	source, named := pod.Annotations[annotationSource]
-	return named && source != "api"
+	_, mirror := pod.Annotations[annotationMirror]
+	return mirror
 }

@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,6 +39,11 @@ type incidentOrders struct {
 
 // intents reads from the cache, which outlives the API server.
 func intents(ctx context.Context, node Node) (map[string]intent, error) {
+	return othersIntents(ctx, node, "")
+}
+
+// othersIntents are the intents without those of one incident.
+func othersIntents(ctx context.Context, node Node, incidentUID string) (map[string]intent, error) {
 	var responses v1alpha1.EventResponseList
 	if err := node.Client.List(ctx, &responses, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list this node's orders: %w", err)
@@ -46,15 +52,20 @@ func intents(ctx context.Context, node Node) (map[string]intent, error) {
 	if err := node.Client.List(ctx, &incidents, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list open incidents: %w", err)
 	}
-	return wanted(responses.Items, incidents.Items, node.Clock.Now()), nil
+	others := slices.DeleteFunc(responses.Items, func(response v1alpha1.EventResponse) bool {
+		return response.Spec.IncidentUID == incidentUID
+	})
+	return wanted(others, incidents.Items, node.Clock.Now()), nil
 }
 
 // wanted is a pure function of what is known, by pod uid. An order counts once it was carried out: until then it may be
-// one that is refused.
+// one that is refused. It counts as long as its incident is open, or when the pod is to die contained.
 func wanted(responses []v1alpha1.EventResponse, incidents []v1alpha1.Incident, now time.Time) map[string]intent {
 	intents := map[string]intent{}
 	unfreezeAt := make(map[string]time.Time, len(incidents))
+	open := make(map[string]bool, len(incidents))
 	for i := range incidents {
+		open[string(incidents[i].UID)] = true
 		if at := incidents[i].Status.UnfreezeAt; at != nil && incidents[i].Spec.Disposition == v1alpha1.DispositionResume {
 			unfreezeAt[string(incidents[i].UID)] = at.Time
 		}
@@ -68,7 +79,7 @@ func wanted(responses []v1alpha1.EventResponse, incidents []v1alpha1.Incident, n
 		known.open = known.open || orders.open()
 		at, limited := unfreezeAt[uid]
 		switch {
-		case !orders.holds():
+		case !orders.holds(), orders.unfreeze == nil && !open[uid]:
 		case limited && orders.unfreeze == nil && now.After(at.Add(patience)):
 			known.overdue = append(known.overdue, orders.name)
 		default:

@@ -3,6 +3,9 @@ package order
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -16,6 +19,8 @@ const keepEvery = 10 * time.Second
 type keeper struct {
 	node Node
 	pods *pods
+	// done names, by the uid of a pod, the incidents for whose end the pod was let go completely.
+	done map[string]string
 }
 
 // Start looks at once and then regularly, until the context ends.
@@ -43,6 +48,7 @@ func (k *keeper) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	maps.DeleteFunc(k.done, func(uid, _ string) bool { return len(known[uid].overdue) == 0 })
 	var errs []error
 	for uid, wanted := range known {
 		switch {
@@ -77,34 +83,42 @@ func (k *keeper) orphan(ctx context.Context, uid string) error {
 	return nil
 }
 
-// letGo does what podunfreeze does, without a record: the order that comes once the API server is back finds it done.
+// letGo does what podunfreeze does, without a record: the order that comes once the API server is back finds it done. What
+// fails of it does not keep the rest, and is tried again at the next look.
 func (k *keeper) letGo(ctx context.Context, uid string) error {
 	defer k.pods.lock(uid)()
 	known, err := intents(ctx, k.node)
 	if err != nil || known[uid].contained || len(known[uid].overdue) == 0 {
 		return err
 	}
-	pinned, err := k.node.Drop.Observe(uid)
-	if err != nil || len(pinned) == 0 {
-		return err
+	overdue := slices.Sorted(slices.Values(known[uid].overdue))
+	incidents := strings.Join(overdue, ", ")
+	if k.done[uid] == incidents {
+		return nil
 	}
 	pod, err := k.node.Containers.Pod(ctx, uid)
 	if err != nil {
 		return err
 	}
-	for _, incident := range known[uid].overdue {
+	var errs []error
+	for _, incident := range overdue {
 		for _, container := range pod.Containers {
 			if err := k.node.Hold.Release(ctx, incident, container.ID); err != nil && !errors.Is(err, ErrStillHeld) {
-				return err
+				errs = append(errs, err)
 			}
 		}
 	}
-	if err := thawAll(ctx, k.node, pod); err != nil {
+	thawErr := thawAll(ctx, k.node, pod)
+	if thawErr != nil && ctx.Err() != nil {
+		return thawErr
+	}
+	if err := errors.Join(errors.Join(errs...), thawErr, k.node.Drop.Detach(uid)); err != nil {
 		return err
 	}
-	if err := k.node.Drop.Detach(uid); err != nil {
-		return err
+	if k.done == nil {
+		k.done = map[string]string{}
 	}
-	log.FromContext(ctx).Info("pod let go at its deadline without an order", "podUID", uid, "incidents", known[uid].overdue)
+	k.done[uid] = incidents
+	log.FromContext(ctx).Info("pod let go at its deadline without an order", "podUID", uid, "incidents", overdue)
 	return nil
 }

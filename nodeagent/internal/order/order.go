@@ -18,6 +18,9 @@ var ErrNothingToHold = errors.New("neither the container nor a held snapshot exi
 // lost by that, and the pod is not kept by it.
 var ErrStillHeld = errors.New("snapshot stays held until its container is gone")
 
+// ErrSharedNamespace is returned by Containers.Escaped for a pod in the node's own pid namespace.
+var ErrSharedNamespace = errors.New("escaped processes cannot be told from the node's: the pod shares its pid namespace")
+
 // Container of a pod, running or not.
 type Container struct {
 	// ID in the runtime.
@@ -55,7 +58,7 @@ type Dropped struct {
 // Containers finds what of a pod is on this node.
 type Containers interface {
 	Pod(ctx context.Context, uid string) (Pod, error)
-	// Escaped counts the pod's processes that left its cgroup.
+	// Escaped counts the pod's processes that left its cgroup. The error is ErrSharedNamespace when it cannot tell.
 	Escaped(ctx context.Context, uid string) (int, error)
 }
 

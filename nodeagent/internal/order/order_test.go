@@ -47,12 +47,13 @@ func TestContainerThatStartsMeanwhileIsFrozenAsWell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side", "freeze", "hold id-new")
+	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side", "hold id-new")
 }
 
 func TestOrderAboutAnotherPodIsRefusedAndTouchesNothing(t *testing.T) {
 	changes := map[string]func(*v1alpha1.EventResponse){
-		"another uid":            func(r *v1alpha1.EventResponse) { r.Spec.PodRef.UID = "another" },
+		"another uid":            func(r *v1alpha1.EventResponse) { r.Spec.PodRef.UID = anotherUID },
+		"no uid of a pod":        func(r *v1alpha1.EventResponse) { r.Spec.PodRef.UID = podUID[:20] + `",id~=".*,.*` },
 		"another node":           func(r *v1alpha1.EventResponse) { r.Spec.PodRef.NodeName = "another" },
 		"no such pod":            func(r *v1alpha1.EventResponse) { r.Spec.PodRef.Name = "another" },
 		"kube-system":            func(r *v1alpha1.EventResponse) { r.Spec.PodRef.Namespace = "kube-system" },
@@ -178,7 +179,7 @@ func TestReleaseLetsSnapshotsGoThenThawsThenDetaches(t *testing.T) {
 		action v1alpha1.Action
 		done   []string
 	}{
-		"resume":       {podUnfreeze(v1alpha1.DispositionResume, false), []string{"release id-web", "release id-side", "thaw", "thaw", "detach"}},
+		"resume":       {podUnfreeze(v1alpha1.DispositionResume, false), []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach"}},
 		"still wanted": {podUnfreeze(v1alpha1.DispositionResume, true), []string{"release id-web", "release id-side"}},
 		"to be gone":   {podUnfreeze(v1alpha1.DispositionDelete, false), []string{"release id-web", "release id-side"}},
 	}
@@ -209,11 +210,9 @@ func TestReleaseWaitsForTheCaptureThatRuns(t *testing.T) {
 
 func TestIntentFollowsTheOrders(t *testing.T) {
 	now := time.Now()
-	closed := func(phase v1alpha1.ResponsePhase) func(*v1alpha1.EventResponse) {
-		at := metav1.NewMicroTime(now)
-		return func(r *v1alpha1.EventResponse) { r.Status.CompletedAt, r.Status.Phase = &at, phase }
-	}
 	due := metav1.NewTime(now.Add(-2 * patience))
+	openIncident := v1alpha1.Incident{}
+	openIncident.UID = incidentUID
 	overdueIncident := v1alpha1.Incident{}
 	overdueIncident.UID, overdueIncident.Status.UnfreezeAt = incidentUID, &due
 	overdueIncident.Spec.Disposition = v1alpha1.DispositionResume
@@ -225,7 +224,10 @@ func TestIntentFollowsTheOrders(t *testing.T) {
 		"ordered and not done": {func(w *world) { w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)) }, nil, intent{open: true}},
 		"held": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
-		}, nil, intent{contained: true, frozen: true}},
+		}, []v1alpha1.Incident{openIncident}, intent{contained: true, frozen: true}},
+		"its incident is over": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+		}, nil, intent{}},
 		"refused": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseFailed))
 		}, nil, intent{}},
@@ -240,7 +242,7 @@ func TestIntentFollowsTheOrders(t *testing.T) {
 		"captured, frozen for that only": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeDuringCapture), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepSnapshot, snapshot(), closed(v1alpha1.ResponseSucceeded))
-		}, nil, intent{contained: true, thawed: true}},
+		}, []v1alpha1.Incident{openIncident}, intent{contained: true, thawed: true}},
 		"time is up and nobody ordered": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 		}, []v1alpha1.Incident{overdueIncident}, intent{overdue: []string{incidentName}}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,10 @@ import (
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
+
+// holdWithin bounds one hold of podfreeze, which takes milliseconds unless the container has very many files. The
+// snapshot step holds again and waits longer.
+const holdWithin = 10 * time.Second
 
 // rounds in which containers that start meanwhile are looked for. One that starts after the last is found by the watch
 // on task events.
@@ -21,7 +26,7 @@ const rounds = 3
 // what it still does inside can be seen, and what it deletes before the hold is the least.
 //
 // Nothing is written until the end: a start that dies is repeated from the beginning, where every effect is found in
-// place and adopted.
+// place and adopted. The record is kept up to date all the same, for the end may be that of the deadline.
 type freezeStep struct {
 	node       Node
 	record     *record
@@ -49,13 +54,16 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 	if spec.Action.PodFreeze.Processes != v1alpha1.FreezeNever {
 		containment.FreezeMethod = f.node.Freeze.Method()
 	}
-	if err := f.containers(ctx, containment, found); err != nil {
+	// From here on the record says what was reached, however this start ends.
+	f.record.status().Containment = containment
+	if err := f.freeze(ctx, containment, found); err != nil {
 		return result{}, err
 	}
 	for i := range containment.Containers {
 		containment.Containers[i].ProbeKillExpectedAt = probeKill(pod, containment.Containers[i])
 	}
-	f.record.status().Containment = containment
+	f.hold(ctx, containment.Containers)
+	f.escaped(ctx, containment)
 	return f.conclude(containment, found), nil
 }
 
@@ -102,8 +110,8 @@ func (f *freezeStep) drop(ctx context.Context, found Pod) Dropped {
 	return dropped
 }
 
-// containers freezes and holds every container, and again those that started meanwhile.
-func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Containment, found Pod) error {
+// freeze freezes every container, and again those that started meanwhile.
+func (f *freezeStep) freeze(ctx context.Context, containment *v1alpha1.Containment, found Pod) error {
 	seen := map[string]bool{}
 	for range rounds {
 		var fresh []Container
@@ -116,7 +124,7 @@ func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Conta
 		if len(fresh) == 0 {
 			break
 		}
-		done := f.freezeAndHold(ctx, fresh, containment.FreezeMethod != v1alpha1.FreezeNone)
+		done := f.freezeAll(ctx, fresh, containment.FreezeMethod != v1alpha1.FreezeNone)
 		containment.Containers = append(containment.Containers, done...)
 		again, err := f.node.Containers.Pod(ctx, found.UID)
 		if err != nil {
@@ -124,20 +132,11 @@ func (f *freezeStep) containers(ctx context.Context, containment *v1alpha1.Conta
 		}
 		found = again
 	}
-	escaped, err := f.node.Containers.Escaped(ctx, found.UID)
-	if err != nil {
-		f.fallShort("look for escaped processes: %v", err)
-	}
-	containment.EscapedProcesses = int32(min(escaped, 1<<30)) // #nosec G115 -- bounded here
-	if escaped > 0 {
-		f.fallShort("%d processes of the pod left its cgroup: they are not frozen", escaped)
-	}
 	return nil
 }
 
-// freezeAndHold freezes all first, side by side, and then holds all. What fails for one container does not keep the
-// others.
-func (f *freezeStep) freezeAndHold(ctx context.Context, list []Container, wanted bool) []v1alpha1.ContainerFreeze {
+// freezeAll freezes side by side. What fails for one container does not keep the others.
+func (f *freezeStep) freezeAll(ctx context.Context, list []Container, wanted bool) []v1alpha1.ContainerFreeze {
 	done := make([]v1alpha1.ContainerFreeze, len(list))
 	errs := make([]error, len(list))
 	var group errgroup.Group
@@ -157,16 +156,37 @@ func (f *freezeStep) freezeAndHold(ctx context.Context, list []Container, wanted
 			f.fallShort("freeze: %v", err)
 		}
 	}
-	for i := range done {
-		heldAt, err := f.node.Hold.Hold(ctx, f.record.response.Spec.IncidentName, done[i].ContainerID)
+	return done
+}
+
+// hold holds every container. What fails for one, or takes too long, does not keep the others.
+func (f *freezeStep) hold(ctx context.Context, list []v1alpha1.ContainerFreeze) {
+	for i := range list {
+		within, cancel := context.WithTimeout(ctx, holdWithin)
+		heldAt, err := f.node.Hold.Hold(within, f.record.response.Spec.IncidentName, list[i].ContainerID)
+		cancel()
 		if err != nil {
-			f.fallShort("hold: container %s: %v", done[i].Name, err)
+			f.fallShort("hold: container %s: %v", list[i].Name, err)
 			continue
 		}
 		at := metav1.NewMicroTime(heldAt)
-		done[i].HeldAt = &at
+		list[i].HeldAt = &at
 	}
-	return done
+}
+
+// escaped counts the processes that the freeze does not reach.
+func (f *freezeStep) escaped(ctx context.Context, containment *v1alpha1.Containment) {
+	escaped, err := f.node.Containers.Escaped(ctx, f.record.response.Spec.PodRef.UID)
+	switch {
+	case errors.Is(err, ErrSharedNamespace):
+		f.fallShort("%v", err)
+	case err != nil:
+		f.fallShort("look for escaped processes: %v", err)
+	}
+	containment.EscapedProcesses = int32(min(escaped, 1<<30)) // #nosec G115 -- bounded here
+	if escaped > 0 {
+		f.fallShort("%d processes of the pod left its cgroup: they are not frozen", escaped)
+	}
 }
 
 func (f *freezeStep) fallShort(format string, args ...any) {

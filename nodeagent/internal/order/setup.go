@@ -22,8 +22,10 @@ import (
 const (
 	// containments run side by side: a storm on one node is bounded by its pods, and none waits for another.
 	containments = 32
-	// captures read and compress: two keep the disk busy without taking the node from its tenants.
-	captures = 2
+	// captures run side by side: as many as the cluster captures by default, since an order's deadline runs from its
+	// placement and none may wait for another. One takes about 40 MiB, and up to 50 MiB more in a tree made to take
+	// memory; the agent's limit is 512 MiB.
+	captures = 5
 	// Bounds of the wait between two starts of an order that did not get through.
 	firstRetry, lastRetry = 100 * time.Millisecond, 5 * time.Second
 )

@@ -166,8 +166,9 @@ func (s *snapshotStep) nameLate(late []v1alpha1.ContainerFreeze) {
 	})
 }
 
-// thaw sets processes going again where the freeze was for the capture only. The drop stays. The keeper thaws as well, so
-// a container that it froze from a cache that did not know of the end yet does not stay frozen.
+// thaw sets processes going again where the freeze was for the capture only, unless another incident wants them stopped.
+// The drop stays. The keeper thaws as well, so a container that it froze from a cache that did not know of the end yet
+// does not stay frozen.
 func (s *snapshotStep) thaw(ctx context.Context, spec v1alpha1.EventResponseSpec) error {
 	incident := new(v1alpha1.Incident)
 	err := s.node.Client.Get(ctx, client.ObjectKey{Name: spec.IncidentName}, incident)
@@ -178,6 +179,11 @@ func (s *snapshotStep) thaw(ctx context.Context, spec v1alpha1.EventResponseSpec
 		return nil
 	}
 	defer s.pods.lock(spec.PodRef.UID)()
+	// This order is not closed yet: what its own incident wants would still be the freeze.
+	others, err := othersIntents(ctx, s.node, spec.IncidentUID)
+	if err != nil || others[spec.PodRef.UID].frozen {
+		return err
+	}
 	pod, err := s.node.Containers.Pod(ctx, spec.PodRef.UID)
 	if err != nil {
 		return err

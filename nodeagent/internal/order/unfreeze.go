@@ -7,12 +7,14 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
 // unfreezeStep lets a pod go: first the snapshots, which become the runtime's own again, then the processes, then their
-// packets. The pod need not exist any more.
+// packets. The pod need not exist any more. What fails of one does not keep the others: the order is repeated for what is
+// missing.
 type unfreezeStep struct {
 	node   Node
 	record *record
@@ -37,21 +39,36 @@ func (u *unfreezeStep) run(ctx context.Context) (result, error) {
 	if err := u.observe(&containment, spec.PodRef.UID); err != nil {
 		return result{}, err
 	}
-	if err := u.release(ctx, spec.IncidentName, containment.Containers); err != nil {
+	err = u.release(ctx, spec.IncidentName, containment.Containers)
+	if err := errors.Join(err, u.letGo(ctx, &containment, pod)); err != nil {
 		return result{}, err
-	}
-	switch {
-	case spec.Action.PodUnfreeze.KeepContained:
-		u.notes = append(u.notes, "another incident holds the pod: it stays contained")
-	case spec.Action.PodUnfreeze.Disposition == v1alpha1.DispositionDelete:
-		u.notes = append(u.notes, "the pod stays frozen and cut off until it is deleted")
-	default:
-		if err := u.resume(ctx, &containment, pod); err != nil {
-			return result{}, err
-		}
 	}
 	u.record.status().Containment = &containment
 	return succeeded(strings.Join(append([]string{"the snapshots are let go"}, u.notes...), "; ")), nil
+}
+
+// letGo does what the order and the other incidents leave to do. The controller knew of those that held the pod when it
+// gave the order; this agent knows of those that do now.
+func (u *unfreezeStep) letGo(ctx context.Context, containment *v1alpha1.Containment, pod Pod) error {
+	action := u.record.response.Spec.Action.PodUnfreeze
+	if action.Disposition == v1alpha1.DispositionDelete {
+		u.notes = append(u.notes, "the pod stays frozen and cut off until it is deleted")
+		return nil
+	}
+	known, err := othersIntents(ctx, u.node, u.record.response.Spec.IncidentUID)
+	if err != nil {
+		return err
+	}
+	others := known[u.record.response.Spec.PodRef.UID]
+	switch {
+	case others.contained && !others.frozen:
+		u.notes = append(u.notes, "another incident holds the pod: it stays cut off")
+		return u.thaw(ctx, containment, pod)
+	case others.contained, action.KeepContained:
+		u.notes = append(u.notes, "another incident holds the pod: it stays contained")
+		return nil
+	}
+	return u.resume(ctx, containment, pod)
 }
 
 // observe brings the hooks' counts up to date. An earlier start that got past the detach left them in the record.
@@ -77,7 +94,9 @@ func (u *unfreezeStep) observe(containment *v1alpha1.Containment, podUID string)
 	return nil
 }
 
+// release lets every snapshot go that it can.
 func (u *unfreezeStep) release(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {
+	var errs []error
 	for _, container := range list {
 		err := u.node.Hold.Release(ctx, incident, container.ContainerID)
 		if errors.Is(err, ErrStillHeld) {
@@ -85,33 +104,53 @@ func (u *unfreezeStep) release(ctx context.Context, incident string, list []v1al
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("let the snapshot of container %s go: %w", container.Name, err)
+			errs = append(errs, fmt.Errorf("let the snapshot of container %s go: %w", container.Name, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// resume thaws, writes the counts down while the kernel still has them, and detaches.
+// resume thaws, writes the counts down while the kernel still has them, and detaches. A container that cannot be thawed
+// does not keep the others cut off; only without the time to try are they left as they are.
 func (u *unfreezeStep) resume(ctx context.Context, containment *v1alpha1.Containment, pod Pod) error {
+	thawErr := u.thaw(ctx, containment, pod)
+	if thawErr != nil && ctx.Err() != nil {
+		return thawErr
+	}
+	u.record.status().Containment = containment.DeepCopy()
+	writeErr := u.record.write(ctx, "thawed; letting packets pass")
+	if writeErr != nil {
+		log.FromContext(ctx).Error(writeErr, "counts of the drop not written", "hooks", containment.Hooks)
+	}
+	detachErr := u.node.Drop.Detach(u.record.response.Spec.PodRef.UID)
+	if detachErr == nil {
+		u.notes = append(u.notes, "packets pass again")
+	}
+	return errors.Join(thawErr, writeErr, detachErr)
+}
+
+// thaw sets every container going that it can, and notes when each went. What an earlier start noted stays.
+func (u *unfreezeStep) thaw(ctx context.Context, containment *v1alpha1.Containment, pod Pod) error {
 	thawed := map[string]*metav1.MicroTime{}
+	if earlier := u.record.status().Containment; earlier != nil {
+		for _, container := range earlier.Containers {
+			thawed[container.ContainerID] = container.ThawedAt
+		}
+	}
+	count := 0
 	err := eachRunning(pod, func(container Container) error {
 		at, err := thawOne(ctx, u.node, container)
-		thawed[container.ID] = at
+		if at != nil {
+			count++
+		}
+		if thawed[container.ID] == nil {
+			thawed[container.ID] = at
+		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
 	for i := range containment.Containers {
 		containment.Containers[i].ThawedAt = thawed[containment.Containers[i].ContainerID]
 	}
-	u.record.status().Containment = containment.DeepCopy()
-	if err := u.record.write(ctx, "thawed; letting packets pass"); err != nil {
-		return err
-	}
-	if err := u.node.Drop.Detach(u.record.response.Spec.PodRef.UID); err != nil {
-		return err
-	}
-	u.notes = append(u.notes, fmt.Sprintf("%d containers thawed", len(thawed)), "packets pass again")
-	return nil
+	u.notes = append(u.notes, fmt.Sprintf("%d containers thawed", count))
+	return err
 }

@@ -25,6 +25,8 @@ const (
 	podUID       = "11111111-2222-3333-4444-555555555555"
 	incidentName = "0123456789abcdef"
 	incidentUID  = "99999999-2222-3333-4444-555555555555"
+	anotherName  = "fedcba9876543210"
+	anotherUID   = "88888888-2222-3333-4444-555555555555"
 )
 
 // world is a node of fakes that note what was done to them, in order.
@@ -35,11 +37,15 @@ type world struct {
 	pod   Pod
 	later []Container
 
-	dropped  Dropped
-	dropErr  error
-	holdErr  error
-	captured Captured
-	capture  func(Capture) error
+	dropped Dropped
+	dropErr error
+	holdErr error
+	hold    func(context.Context) error
+	// failing are the effects that fail, as they are noted.
+	failing    map[string]error
+	escapedErr error
+	captured   Captured
+	capture    func(Capture) error
 
 	client  client.Client
 	agent   *Reconciler
@@ -78,7 +84,10 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) note(what string) { w.done = append(w.done, what) }
+func (w *world) note(what string) error {
+	w.done = append(w.done, what)
+	return w.failing[what]
+}
 
 // Pod implements Containers. What starts later shows at the second look.
 func (w *world) Pod(context.Context, string) (Pod, error) {
@@ -89,11 +98,11 @@ func (w *world) Pod(context.Context, string) (Pod, error) {
 }
 
 // Escaped implements Containers.
-func (w *world) Escaped(context.Context, string) (int, error) { return 0, nil }
+func (w *world) Escaped(context.Context, string) (int, error) { return 0, w.escapedErr }
 
 // Attach implements Dropper.
 func (w *world) Attach(context.Context, Pod) (Dropped, error) {
-	w.note("drop")
+	_ = w.note("drop")
 	return w.dropped, w.dropErr
 }
 
@@ -104,8 +113,7 @@ func (w *world) Observe(string) ([]v1alpha1.Hook, error) {
 
 // Detach implements Dropper.
 func (w *world) Detach(string) error {
-	w.note("detach")
-	return nil
+	return w.note("detach")
 }
 
 // Pods implements Dropper.
@@ -119,32 +127,34 @@ func (w *world) Freeze(_ context.Context, container Container) (bool, error) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	if len(w.done) == 0 || w.done[len(w.done)-1] != "freeze" {
-		w.note("freeze")
+		_ = w.note("freeze")
 	}
 	return container.Process != 0, nil
 }
 
 // Thaw implements Freezer.
-func (w *world) Thaw(context.Context, Container) (bool, error) {
-	w.note("thaw")
-	return true, nil
+func (w *world) Thaw(_ context.Context, container Container) (bool, error) {
+	err := w.note("thaw " + container.ID)
+	return err == nil, err
 }
 
 // Hold implements Holder.
-func (w *world) Hold(_ context.Context, _, container string) (time.Time, error) {
-	w.note("hold " + container)
+func (w *world) Hold(ctx context.Context, _, container string) (time.Time, error) {
+	_ = w.note("hold " + container)
+	if w.hold != nil {
+		return time.Time{}, w.hold(ctx)
+	}
 	return time.Now(), w.holdErr
 }
 
 // Release implements Holder.
 func (w *world) Release(_ context.Context, _, container string) error {
-	w.note("release " + container)
-	return nil
+	return w.note("release " + container)
 }
 
 // Capture implements Capturer.
 func (w *world) Capture(_ context.Context, wanted Capture, _ func(v1alpha1.Progress)) (Captured, error) {
-	w.note("capture")
+	_ = w.note("capture")
 	if w.capture != nil {
 		if err := w.capture(wanted); err != nil {
 			return w.captured, err
@@ -176,6 +186,31 @@ func (w *world) order(step v1alpha1.Step, action v1alpha1.Action, changes ...fun
 	}
 	w.ordered = append(w.ordered, response)
 	return response
+}
+
+// incident makes an incident that is open.
+func (w *world) incident(name, uid string, processes v1alpha1.FreezeProcesses) *v1alpha1.Incident {
+	w.t.Helper()
+	incident := &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(uid)}}
+	incident.Spec.Disposition = v1alpha1.DispositionResume
+	incident.Spec.Freeze.Processes = processes
+	if err := w.client.Create(w.t.Context(), incident); err != nil {
+		w.t.Fatal(err)
+	}
+	return incident
+}
+
+// ofAnother makes an order one of another incident, which was carried out.
+func ofAnother(r *v1alpha1.EventResponse) {
+	r.Name = v1alpha1.ResponseName(anotherName, v1alpha1.StepFreeze, 1)
+	r.Spec.IncidentName, r.Spec.IncidentUID = anotherName, anotherUID
+	closed(v1alpha1.ResponseSucceeded)(r)
+}
+
+// closed makes an order one that ended.
+func closed(phase v1alpha1.ResponsePhase) func(*v1alpha1.EventResponse) {
+	at := metav1.NowMicro()
+	return func(r *v1alpha1.EventResponse) { r.Status.CompletedAt, r.Status.Phase = &at, phase }
 }
 
 // carryOut has the agent carry an order out and returns the record.

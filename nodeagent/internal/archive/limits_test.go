@@ -1,0 +1,190 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/evidence"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newTestWalker returns a walker of root and a function that walks and returns the archive.
+func newTestWalker(t *testing.T, options Options) (w *walker, walk func(root string) []byte) {
+	t.Helper()
+	var out bytes.Buffer
+	compressor, err := newCompressor(&out, Zstd, 1)
+	must(t, err)
+	w = newWalker(t.Context(), compressor, options)
+	return w, func(root string) []byte {
+		t.Helper()
+		folder, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		must(t, err)
+		must(t, errors.Join(w.root(folder), w.tar.close(), compressor.close()))
+		return out.Bytes()
+	}
+}
+
+// entries reads an archive to its end with Go's reader and returns how many entries it has.
+func entries(t *testing.T, compressed []byte) int {
+	t.Helper()
+	decoder, err := zstd.NewReader(bytes.NewReader(compressed))
+	must(t, err)
+	defer decoder.Close()
+	return count(t, decoder)
+}
+
+func count(t *testing.T, stream io.Reader) int {
+	t.Helper()
+	reader, count := tar.NewReader(stream), 0
+	for {
+		_, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return count
+		}
+		must(t, err)
+		count++
+	}
+}
+
+func gapCounts(w *walker) map[string]int64 {
+	counts := map[string]int64{}
+	for _, gap := range w.gaps.sorted() {
+		counts[gap.Reason] = gap.Count
+	}
+	return counts
+}
+
+func TestNamesOfAllLevelsShareOneBoundAndNothingIsLost(t *testing.T) {
+	const levels, files, nameLength = 20, 200, 200
+	root := t.TempDir()
+	folder := root
+	for range levels {
+		for i := range files {
+			must(t, os.WriteFile(filepath.Join(folder, fmt.Sprintf("f%0*d", nameLength-1, i)), nil, 0o600))
+		}
+		folder = filepath.Join(folder, "a") // sorts first: the files wait while it is walked
+		must(t, os.Mkdir(folder, 0o700))
+	}
+	const room = files * nameLength
+	least := room
+	var w *walker
+	w, walk := newTestWalker(t, Options{Progress: func(Progress) { least = min(least, w.nameRoom) }})
+	w.nameRoom = room
+	if got, want := entries(t, walk(root)), levels*(files+1)+1; got != want {
+		t.Errorf("%d entries, want %d", got, want)
+	}
+	if floor := -(levels + 1) * chunk * (nameLength + nameCost); least < floor {
+		t.Errorf("names took %d bytes beyond the room, want at most %d", -least, -floor)
+	}
+	if w.nameRoom != room || len(gapCounts(w)) != 0 {
+		t.Errorf("room %d was not given back, or gaps %v", w.nameRoom, gapCounts(w))
+	}
+}
+
+func TestFirstNamesOfHardLinksAreBoundedByTheirBytes(t *testing.T) {
+	w, _ := newTestWalker(t, Options{})
+	remembered := 0
+	object := &object{path: strings.Repeat("p", maxPath), stat: unix.Statx_t{Nlink: 2, Mode: unix.S_IFREG}}
+	for i := range uint64(100) {
+		object.stat.Ino = i
+		must(t, w.remember(object))
+	}
+	for _, first := range w.links {
+		remembered += len(first.path)
+	}
+	if want := maxLinkNames / maxPath * maxPath; remembered != want {
+		t.Errorf("%d bytes of names are remembered, want %d", remembered, want)
+	}
+	if got := gapCounts(w)[GapHardLink]; got != int64(100-maxLinkNames/maxPath) {
+		t.Errorf("%d gaps", got)
+	}
+	object.stat.Ino = 0
+	if linked, err := w.hardLink(object); !linked || err != nil || w.linkRoom != maxPath {
+		t.Errorf("the last link did not give its room back: %v, %d (%v)", linked, w.linkRoom, err)
+	}
+}
+
+func TestPathLongerThanAnArchiveCanHoldIsAGapAndTheRestIsReadable(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "zz-after"), nil, 0o600))
+	folder, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	must(t, err)
+	name := strings.Repeat("n", unix.NAME_MAX)
+	for range maxPath/len(name) + 10 {
+		must(t, unix.Mkdirat(folder, name, 0o700))
+		below, err := unix.Openat(folder, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		must(t, errors.Join(err, unix.Close(folder)))
+		folder = below
+	}
+	must(t, unix.Close(folder))
+	w, walk := newTestWalker(t, Options{})
+	got := entries(t, walk(root))
+	if want := 1 + maxPath/(len(name)+1) - 1 + 1; got != want {
+		t.Errorf("%d entries, want %d", got, want)
+	}
+	if counts := gapCounts(w); len(counts) != 1 || counts[GapTooDeep] != 1 {
+		t.Errorf("gaps %v", counts)
+	}
+}
+
+func TestAttributesThatDoNotFitBesideThePathAreNamedAndTheArchiveIsReadable(t *testing.T) {
+	large, small := map[string][]byte{}, map[string][]byte{}
+	for i := range 16 {
+		large[fmt.Sprintf("user.large%02d", i)] = make([]byte, 64<<10)
+	}
+	for i := range 7000 {
+		small[fmt.Sprintf("u.%%%d", i)] = make([]byte, 100)
+	}
+	for name, attributes := range map[string]map[string][]byte{"a few large ones": large, "many small ones": small} {
+		t.Run(name, func(t *testing.T) {
+			var gaps, out bytes.Buffer
+			w, _ := newTestWalker(t, Options{Gaps: &gaps})
+			w.tar.out = &out
+			o := &object{path: strings.Repeat("p", maxPath), stat: unix.Statx_t{Mode: unix.S_IFLNK}}
+			h, err := w.header(o, flagSymlink, fakeAttributes(attributes))
+			must(t, err)
+			h.link = strings.Repeat("\xff", unix.PathMax)
+			must(t, w.commit(o, h, &evidence.Entry{}))
+			must(t, w.tar.close())
+			if got := count(t, &out); got != 1 {
+				t.Errorf("%d entries", got)
+			}
+			left := len(attributes) - len(h.xattrs)
+			if left == 0 || len(h.xattrs) == 0 || gapCounts(w)[GapAttributes] != 1 {
+				t.Errorf("%d attributes left out, gaps %v", left, gapCounts(w))
+			}
+			if named := strings.Count(gaps.String(), errAttributesTooLarge.Error()); named != left {
+				t.Errorf("%d attributes are named, %d were left out", named, left)
+			}
+		})
+	}
+}
+
+func fakeAttributes(attributes map[string][]byte) attributeSource {
+	return attributeSource{
+		list: func(buffer []byte) (int, error) {
+			n := 0
+			for name := range attributes {
+				n += copy(buffer[n:], name+"\x00")
+			}
+			return n, nil
+		},
+		get: func(name string, buffer []byte) (int, error) { return copy(buffer, attributes[name]), nil },
+	}
+}

@@ -1,0 +1,219 @@
+package containers
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// need skips a test that this machine cannot run, or fails it where every test must run.
+func need(t *testing.T, ok bool, what string) {
+	t.Helper()
+	switch {
+	case ok:
+	case os.Getenv("REQUIRE_ALL") == "1":
+		t.Fatal(what)
+	default:
+		t.Skip(what)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onOwnNode has the test run once more in a process that is process 1, as the node's first process is: that of this
+// machine may not be looked at. It returns true in there.
+func onOwnNode(t *testing.T) bool {
+	t.Helper()
+	need(t, os.Geteuid() == 0, "a pid namespace needs root")
+	const inside = "CONTAINERS_TEST_INSIDE"
+	if os.Getenv(inside) == "1" {
+		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		must(t, unix.Mount("proc", "/proc", "proc", 0, ""))
+		return true
+	}
+	again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v") // #nosec G204 -- this test
+	again.Env = append(os.Environ(), inside+"=1")
+	again.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
+	if output, err := again.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, output)
+	}
+	return false
+}
+
+// makePod makes the cgroup2 folder of a pod with that of a container in it, and returns both.
+func makePod(t *testing.T) (pod, container string) {
+	t.Helper()
+	need(t, os.Geteuid() == 0, "making a cgroup needs root")
+	root := ""
+	for _, candidate := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		var stat unix.Statfs_t
+		if unix.Statfs(candidate, &stat) == nil && stat.Type == unix.CGROUP2_SUPER_MAGIC {
+			root = candidate
+			break
+		}
+	}
+	need(t, root != "", "no cgroup2 is mounted")
+	above := filepath.Join(root, fmt.Sprintf("containers-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	pod = filepath.Join(above, "pod"+uid)
+	container = filepath.Join(pod, "c1")
+	for _, folder := range []string{above, pod, container} {
+		makeFolder(t, folder)
+	}
+	return pod, container
+}
+
+// makeFolder makes a cgroup that is removed at the end of the test, once the kernel has let its processes go.
+func makeFolder(t *testing.T, folder string) {
+	t.Helper()
+	must(t, os.Mkdir(folder, 0o700))
+	t.Cleanup(func() {
+		err := os.Remove(folder)
+		for deadline := time.Now().Add(2 * time.Second); err != nil && time.Now().Before(deadline); err = os.Remove(folder) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+	})
+}
+
+// start starts a process in a cgroup.
+func start(t *testing.T, folder string) int {
+	t.Helper()
+	process := exec.Command("sleep", "60")
+	must(t, process.Start())
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		_ = process.Wait()
+	})
+	must(t, os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Appendf(nil, "%d", process.Process.Pid), 0))
+	return process.Process.Pid
+}
+
+func threaded(t *testing.T, folder string) {
+	t.Helper()
+	must(t, os.WriteFile(filepath.Join(folder, "cgroup.type"), []byte("threaded"), 0))
+}
+
+func TestProcessesOfThreadedCgroupsAreListedOnce(t *testing.T) {
+	_, container := makePod(t)
+	own := filepath.Join(container, "own")
+	makeFolder(t, own)
+	want := []int{start(t, container)}
+	threaded(t, own)
+	want = append(want, start(t, own))
+	slices.Sort(want)
+	if _, err := os.ReadFile(filepath.Join(own, "cgroup.procs")); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Fatalf("reading cgroup.procs of a threaded cgroup = %v", err)
+	}
+	for name, tt := range map[string]struct {
+		folder string
+		want   []int
+	}{
+		"from above": {container, want}, "the threaded one": {own, want[1:]},
+	} {
+		if got, err := processes(tt.folder); err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: processes = %v, %v, want %v", name, got, err, tt.want)
+		}
+	}
+}
+
+func TestPodWithAThreadedContainerIsLocated(t *testing.T) {
+	if !onOwnNode(t) {
+		return
+	}
+	pod, container := makePod(t)
+	threaded(t, container)
+	process := start(t, container)
+	found := Pod{UID: uid, Containers: []Container{{ID: "c1", Process: process}}}
+	must(t, found.locate())
+	if found.Cgroup != pod || found.Containers[0].Cgroup != container || !slices.Equal(found.Processes, []int{process}) {
+		t.Errorf("found %+v", found)
+	}
+}
+
+func TestPodWhoseProcessesCannotBeListedHasItsFirstOnes(t *testing.T) {
+	if !onOwnNode(t) {
+		return
+	}
+	pod, container := makePod(t)
+	process := start(t, container)
+	// A file in place of the cgroup's list: reading it gives no number.
+	broken := filepath.Join(t.TempDir(), "broken")
+	must(t, os.WriteFile(broken, []byte("no number\n"), 0o600))
+	must(t, unix.Mount(broken, filepath.Join(container, "cgroup.procs"), "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(filepath.Join(container, "cgroup.procs"), 0)) })
+	if _, err := processes(pod); err == nil {
+		t.Fatal("the list was read")
+	}
+	found := Pod{UID: uid, Containers: []Container{{ID: "c1", Process: process}}}
+	must(t, found.locate())
+	if found.Cgroup != pod || !slices.Equal(found.Processes, []int{process}) {
+		t.Errorf("found %+v", found)
+	}
+}
+
+func TestEscapedCountsWhatLeftThePodAndSaysWhenItCannotTell(t *testing.T) {
+	if !onOwnNode(t) {
+		return
+	}
+	pod, container := makePod(t)
+	outside := filepath.Join(filepath.Dir(pod), "outside")
+	makeFolder(t, outside)
+	shared := start(t, container)
+	found := Pod{UID: uid, Cgroup: pod, Containers: []Container{{ID: "c1", Process: shared}}, Processes: []int{shared}}
+	if _, err := found.Escaped(); !errors.Is(err, ErrSharedNamespace) {
+		t.Errorf("Escaped of a pod in the node's pid namespace = %v, want ErrSharedNamespace", err)
+	}
+	first, escaped := startPair(t, container)
+	found.Containers[0].Process, found.Processes = first, []int{first}
+	if count, err := found.Escaped(); count != 0 || err != nil {
+		t.Errorf("Escaped = %d, %v before anything left", count, err)
+	}
+	must(t, os.WriteFile(filepath.Join(outside, "cgroup.procs"), fmt.Appendf(nil, "%d", escaped), 0))
+	if count, err := found.Escaped(); count != 1 || err != nil {
+		t.Errorf("Escaped = %d, %v, want 1", count, err)
+	}
+}
+
+// startPair starts a process that is the first of a pid namespace of its own, and a second one in that namespace.
+func startPair(t *testing.T, folder string) (first, second int) {
+	t.Helper()
+	process := exec.Command("sh", "-c", "sleep 60 & read line; wait")
+	process.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	input, err := process.StdinPipe()
+	must(t, err)
+	must(t, process.Start())
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		_ = process.Wait()
+	})
+	defer func() { _, _ = io.WriteString(input, "\n") }()
+	first = process.Process.Pid
+	children := fmt.Sprintf("/proc/%d/task/%d/children", first, first)
+	for range 400 {
+		content, err := os.ReadFile(children)
+		must(t, err)
+		if n, _ := fmt.Sscan(string(content), &second); n == 1 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, id := range []int{first, second} {
+		must(t, os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Appendf(nil, "%d", id), 0))
+	}
+	return first, second
+}

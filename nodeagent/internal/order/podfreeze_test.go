@@ -1,0 +1,119 @@
+package order
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+func TestHoldThatTakesTooLongIsAShortfall(t *testing.T) {
+	w := newWorld(t)
+	w.hold = func(ctx context.Context) error {
+		if at, ok := ctx.Deadline(); !ok || time.Until(at) > holdWithin {
+			t.Errorf("a hold may take until %v", at)
+		}
+		return context.DeadlineExceeded
+	}
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+}
+
+func TestRecordOfDropAndFreezeOutlivesAHoldThatMeetsTheDeadline(t *testing.T) {
+	w := newWorld(t)
+	w.hold = func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	soon := metav1.NewTime(time.Now().Add(2 * time.Second))
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &soon }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+	got := record.Status.Containment
+	if got == nil || got.ContainedAt == nil || len(got.Containers) != 2 || got.Containers[0].FrozenAt == nil {
+		t.Errorf("containment %+v", got)
+	}
+}
+
+func TestRecordSaysWhatWasReachedWhenAHoldIsStillToCome(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))
+	step := &freezeStep{node: w.agent.node, record: newRecord(w.agent.node, order)}
+	w.hold = func(context.Context) error {
+		if got := step.record.status().Containment; got == nil || len(got.Containers) != 2 || got.Containers[1].FrozenAt == nil {
+			t.Errorf("containment %+v", got)
+		}
+		return nil
+	}
+	if _, err := step.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPodThatSharesTheNodesPIDNamespaceIsAShortfall(t *testing.T) {
+	w := newWorld(t)
+	w.escapedErr = ErrSharedNamespace
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+	if message := record.Status.Conditions[0].Message; !strings.Contains(message, "; escaped processes cannot be told from the node's") {
+		t.Errorf("message %q", message)
+	}
+}
+
+func TestOnlyTheMirrorAnnotationExemptsAPod(t *testing.T) {
+	tests := map[string]struct {
+		annotation, value string
+		phase             v1alpha1.ResponsePhase
+		done              []string
+	}{
+		"mirror of a static pod": {annotationMirror, "hash", v1alpha1.ResponseFailed, nil},
+		"source set by its owner": {
+			"kubernetes.io/config.source", "file", v1alpha1.ResponseSucceeded,
+			[]string{"drop", "freeze", "hold id-web", "hold id-side"},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			var pod corev1.Pod
+			if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: "sandbox", Name: "victim"}, &pod); err != nil {
+				t.Fatal(err)
+			}
+			pod.Annotations = map[string]string{tt.annotation: tt.value}
+			if err := w.client.Update(t.Context(), &pod); err != nil {
+				t.Fatal(err)
+			}
+			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.demand(record, tt.phase, tt.done...)
+		})
+	}
+}
+
+func TestUIDThatIsNoneOfAPodIsRefusedUnasked(t *testing.T) {
+	for uid, ok := range map[string]bool{
+		podUID: true, "0123456789abcdef0123456789abcdef": true,
+		"": false, "..": false, podUID[:31]: false, podUID + "0": false, "../" + podUID[:32]: false, podUID[:35] + "\n": false, podUID[:35] + `"`: false,
+	} {
+		spec := v1alpha1.EventResponseSpec{PodRef: v1alpha1.PodRef{Namespace: "sandbox", Name: "victim", UID: uid, NodeName: nodeName}}
+		if err := checkOrder(nodeName, spec); (err == nil) != ok {
+			t.Errorf("uid %q: %v", uid, err)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+func TestWhatCannotBeReleasedDoesNotKeepTheRestAndIsTriedAgain(t *testing.T) {
+	all := []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach"}
+	for _, failing := range all {
+		t.Run(failing, func(t *testing.T) {
+			w := newWorld(t)
+			w.failing = map[string]error{failing: errors.New("not now")}
+			order := w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false))
+			record, err := w.carryOut(order)
+			if err == nil || record.Status.CompletedAt != nil || !strings.Contains(record.Status.Conditions[0].Message, "not now") {
+				t.Fatalf("error %v, status %+v", err, record.Status)
+			}
+			if diff := cmp.Diff(all, w.done); diff != "" {
+				t.Errorf("effects (-want +got):\n%s", diff)
+			}
+			w.failing, w.done = nil, nil
+			if record, err = w.carryOut(order); err != nil {
+				t.Fatal(err)
+			}
+			w.demand(record, v1alpha1.ResponseSucceeded, all...)
+			for _, container := range record.Status.Containment.Containers {
+				if container.ThawedAt == nil {
+					t.Errorf("container %s has no time of its thaw", container.Name)
+				}
+			}
+		})
+	}
+}
+
+func TestPacketsDoNotPassWhenThereWasNoTimeToThaw(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.failing = map[string]error{"thaw id-web": context.Canceled, "thaw id-side": context.Canceled}
+	order := w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false))
+	step := &unfreezeStep{node: w.agent.node, record: newRecord(w.agent.node, order)}
+	cancel()
+	if err := step.resume(ctx, &v1alpha1.Containment{}, w.pod); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if diff := cmp.Diff([]string{"thaw id-web", "thaw id-side"}, w.done); diff != "" {
+		t.Errorf("effects (-want +got):\n%s", diff)
+	}
+}
+
+func TestReleaseLeavesThePodToAnotherIncident(t *testing.T) {
+	released := []string{"release id-web", "release id-side"}
+	thawed := append(released[:2:2], "thaw id-web", "thaw id-side")
+	tests := map[string]struct {
+		another v1alpha1.FreezeProcesses
+		over    bool
+		action  v1alpha1.Action
+		done    []string
+	}{
+		"that wants it frozen":    {v1alpha1.FreezeUntilReleased, false, podUnfreeze(v1alpha1.DispositionResume, false), released},
+		"that wants it cut off":   {v1alpha1.FreezeNever, false, podUnfreeze(v1alpha1.DispositionResume, false), thawed},
+		"as was ordered":          {v1alpha1.FreezeNever, false, podUnfreeze(v1alpha1.DispositionResume, true), thawed},
+		"unless that one is over": {v1alpha1.FreezeUntilReleased, true, podUnfreeze(v1alpha1.DispositionResume, false), append(thawed[:4:4], "detach")},
+		"unless it is to die":     {v1alpha1.FreezeNever, false, podUnfreeze(v1alpha1.DispositionDelete, true), released},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			if !tt.over {
+				w.incident(anotherName, anotherUID, tt.another)
+			}
+			w.order(v1alpha1.StepFreeze, podFreeze(tt.another), ofAnother)
+			record, err := w.carryOut(w.order(v1alpha1.StepUnfreeze, tt.action))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.demand(record, v1alpha1.ResponseSucceeded, tt.done...)
+		})
+	}
+}
+
+func TestEndOfACaptureThawsUnlessAnotherIncidentWantsThePodFrozen(t *testing.T) {
+	captured := []string{"hold id-web", "hold id-side", "capture"}
+	tests := map[string]struct {
+		another v1alpha1.FreezeProcesses
+		done    []string
+	}{
+		"frozen":  {v1alpha1.FreezeUntilReleased, captured},
+		"cut off": {v1alpha1.FreezeNever, append(captured[:3:3], "thaw id-web", "thaw id-side")},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.incident(incidentName, incidentUID, v1alpha1.FreezeDuringCapture)
+			w.incident(anotherName, anotherUID, tt.another)
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeDuringCapture), closed(v1alpha1.ResponseSucceeded))
+			w.order(v1alpha1.StepFreeze, podFreeze(tt.another), ofAnother)
+			w.captured = Captured{Artifacts: []v1alpha1.Artifact{{Name: "web/rootfs.tar.zst"}, {Name: "side/rootfs.tar.zst"}}}
+			record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.demand(record, v1alpha1.ResponseSucceeded, tt.done...)
+		})
+	}
+}
+
+func TestKeeperLetsAnOverduePodGoOnceAndTriesAgainWhatFailed(t *testing.T) {
+	w := newWorld(t)
+	incident := w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
+	due := metav1.NewTime(time.Now().Add(-2 * patience))
+	incident.Status.UnfreezeAt = &due
+	if err := w.client.Status().Update(t.Context(), incident); err != nil {
+		t.Fatal(err)
+	}
+	w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+	all := []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach"}
+	keeper := &keeper{node: w.agent.node, pods: w.agent.pods}
+	for _, tt := range []struct {
+		failing string
+		done    []string
+	}{{"release id-web", all}, {"thaw id-web", all}, {"", all}, {"", nil}} {
+		w.done, w.failing = nil, map[string]error{tt.failing: errors.New("not now")}
+		w.pod.Sandboxes = 1
+		if err := keeper.look(t.Context()); (err != nil) != (tt.failing != "") {
+			t.Errorf("failing %q: error %v", tt.failing, err)
+		}
+		if diff := cmp.Diff(tt.done, w.done); diff != "" {
+			t.Errorf("failing %q: effects (-want +got):\n%s", tt.failing, diff)
+		}
+	}
+}
