@@ -20,9 +20,10 @@ var thawers = map[string]struct{ frozen, thaw string }{
 }
 
 // thaw sets everything going that is frozen in the node containers: a frozen process does not take the signal that ends
-// it, and the engine gives up waiting for it. A pod that an incident still holds is such a process.
+// it, and the engine gives up waiting for it. A pod that an incident still holds is such a process. Containers that the
+// engine believes gone count as well: where it was killed, their processes may be there, on the address of their node.
 func thaw(ctx context.Context, root string) error {
-	ids, err := engine.Docker(ctx, "ps", "--no-trunc", "--quiet", "--filter", "label=io.x-k8s.kind.cluster="+Name)
+	ids, err := engine.Docker(ctx, "ps", "--all", "--no-trunc", "--quiet", "--filter", "label=io.x-k8s.kind.cluster="+Name)
 	if err != nil {
 		return err
 	}
