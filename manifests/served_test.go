@@ -69,7 +69,7 @@ func printColumns(t *testing.T, s server) {
 		"eventresponses":     {"Name", "Step", "Phase", "Pod", "Node", "Age"},
 		"attestationbundles": {"Name", "Kind", "For", "Phase", "Log-Index", "Age"},
 		"forensicsconfigs":   {"Name", "Ready", "Backend", "In-Flight", "Age"},
-		"wormconfigs":        {"Name", "Endpoint", "Bucket", "Ready"},
+		"wormconfigs":        {"Name", "Endpoint", "Bucket"},
 		"attestorconfigs":    {"Name", "Modes", "Ready"},
 		"ttlconfigs":         {"Name", "Age"},
 	}
