@@ -1,0 +1,332 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// ResponsePhase is computed from a response's conditions.
+// +kubebuilder:validation:Enum=Pending;Running;Succeeded;Partial;Failed
+type ResponsePhase string
+
+// Response phases.
+const (
+	ResponsePending   ResponsePhase = "Pending"
+	ResponseRunning   ResponsePhase = "Running"
+	ResponseSucceeded ResponsePhase = "Succeeded"
+	ResponsePartial   ResponsePhase = "Partial"
+	ResponseFailed    ResponsePhase = "Failed"
+)
+
+// EventResponseStatus is the record of the act, written by the executor alone and final once completedAt is set.
+type EventResponseStatus struct {
+	// conditions: Complete, and while it runs the executor's steps.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// phase computed from the conditions.
+	// +optional
+	Phase ResponsePhase `json:"phase,omitempty"`
+	// reporter asserts what stands here.
+	// +optional
+	Reporter *Reporter `json:"reporter,omitempty"`
+	// attempts counts the starts of the executor on this order.
+	// +optional
+	Attempts int32 `json:"attempts,omitempty"`
+	// startedAt is when the executor first took the order.
+	// +optional
+	StartedAt *metav1.MicroTime `json:"startedAt,omitempty"`
+	// completedAt closes the record.
+	// +optional
+	CompletedAt *metav1.MicroTime `json:"completedAt,omitempty"`
+	// containment reached (podfreeze) or given up (podunfreeze).
+	// +optional
+	Containment *Containment `json:"containment,omitempty"`
+	// progress of a running capture.
+	// +optional
+	Progress *Progress `json:"progress,omitempty"`
+	// artifacts stored.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Artifacts []Artifact `json:"artifacts,omitempty"`
+	// gaps counted by reason.
+	// +optional
+	// +listType=map
+	// +listMapKey=reason
+	// +kubebuilder:validation:MaxItems=32
+	Gaps []GapCount `json:"gaps,omitempty"`
+	// gapsObject names every path that is missing, in the write-once store.
+	// +optional
+	GapsObject *StoredObject `json:"gapsObject,omitempty"`
+}
+
+// Reporter is who asserts, and what its clocks said.
+type Reporter struct {
+	// account of the reporter.
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	Account string `json:"account"`
+	// podUID of the reporter.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	PodUID string `json:"podUID"`
+	// nodeName of the reporter.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	NodeName string `json:"nodeName"`
+	// bootID of the reporter's node.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	BootID string `json:"bootID"`
+	// imageDigest of the reporter, or its version.
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	ImageDigest string `json:"imageDigest"`
+	// realtime is CLOCK_REALTIME when the order was taken.
+	// +required
+	Realtime metav1.MicroTime `json:"realtime"`
+	// boottimeNanos is CLOCK_BOOTTIME at the same moment.
+	// +required
+	BoottimeNanos int64 `json:"boottimeNanos"`
+	// maxErrorMicros is the kernel's bound on the error of realtime.
+	// +required
+	MaxErrorMicros int64 `json:"maxErrorMicros"`
+	// clockSynchronized is whether the kernel says that a time source steers it.
+	// +required
+	ClockSynchronized bool `json:"clockSynchronized"`
+	// apiServerDate is the Date header of the API server nearest to that moment.
+	// +optional
+	APIServerDate *metav1.Time `json:"apiServerDate,omitempty"`
+}
+
+// ContainmentLevel is the worst part of a containment.
+// +kubebuilder:validation:Enum=Full;Partial;PolicyOnly
+type ContainmentLevel string
+
+// Containment levels.
+const (
+	LevelFull       ContainmentLevel = "Full"
+	LevelPartial    ContainmentLevel = "Partial"
+	LevelPolicyOnly ContainmentLevel = "PolicyOnly"
+)
+
+// FreezeMethod is how processes were stopped.
+// +kubebuilder:validation:Enum=CgroupV2;RuntimePause;None
+type FreezeMethod string
+
+// Freeze methods.
+const (
+	FreezeCgroupV2     FreezeMethod = "CgroupV2"
+	FreezeRuntimePause FreezeMethod = "RuntimePause"
+	FreezeNone         FreezeMethod = "None"
+)
+
+// Containment is what holds the pod.
+type Containment struct {
+	// level reached: that of the worst part.
+	// +required
+	Level ContainmentLevel `json:"level"`
+	// containedAt is set only after the drop was verified.
+	// +optional
+	ContainedAt *metav1.MicroTime `json:"containedAt,omitempty"`
+	// hooks that drop packets.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=64
+	Hooks []Hook `json:"hooks,omitempty"`
+	// freezeMethod used.
+	// +required
+	FreezeMethod FreezeMethod `json:"freezeMethod"`
+	// containers frozen and held.
+	// +optional
+	// +listType=map
+	// +listMapKey=containerID
+	// +kubebuilder:validation:MaxItems=128
+	Containers []ContainerFreeze `json:"containers,omitempty"`
+	// escapedProcesses found outside the pod's cgroups.
+	// +optional
+	EscapedProcesses int32 `json:"escapedProcesses,omitempty"`
+	// flowsObject lists dropped flows; addresses stay out of the API server.
+	// +optional
+	FlowsObject *StoredObject `json:"flowsObject,omitempty"`
+}
+
+// HookProgram is the kind of attach point.
+// +kubebuilder:validation:Enum=CgroupSkb;Tcx;Clsact
+type HookProgram string
+
+// Hook programs.
+const (
+	HookCgroupSkb HookProgram = "CgroupSkb"
+	HookTcx       HookProgram = "Tcx"
+	HookClsact    HookProgram = "Clsact"
+)
+
+// HookDirection is the direction as seen by the device or cgroup that the hook sits on.
+// +kubebuilder:validation:Enum=Ingress;Egress
+type HookDirection string
+
+// Hook directions.
+const (
+	HookIngress HookDirection = "Ingress"
+	HookEgress  HookDirection = "Egress"
+)
+
+// Hook is one attached eBPF program.
+type Hook struct {
+	// id of the hook within the containment, such as cgroup-egress or tcx-ingress-veth12.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ID string `json:"id"`
+	// program kind.
+	// +required
+	Program HookProgram `json:"program"`
+	// direction at the attach point.
+	// +required
+	Direction HookDirection `json:"direction"`
+	// device or cgroup path it is attached to.
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	Device string `json:"device"`
+	// netnsInode of the pod's network namespace.
+	// +optional
+	NetnsInode int64 `json:"netnsInode,omitempty"`
+	// packets dropped.
+	// +optional
+	Packets int64 `json:"packets,omitempty"`
+	// bytes dropped.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// verified means that the kernel listed this link with our program on this target after attaching.
+	// +required
+	Verified bool `json:"verified"`
+	// attachedAt is when the attach call returned.
+	// +optional
+	AttachedAt *metav1.MicroTime `json:"attachedAt,omitempty"`
+	// firstDrop is when the first packet was dropped.
+	// +optional
+	FirstDrop *metav1.MicroTime `json:"firstDrop,omitempty"`
+	// lastDrop is when the last packet was dropped.
+	// +optional
+	LastDrop *metav1.MicroTime `json:"lastDrop,omitempty"`
+}
+
+// ContainerFreeze is what was done to one container.
+type ContainerFreeze struct {
+	// containerID in the runtime.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ContainerID string `json:"containerID"`
+	// name in the pod.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// frozenAt is when the freeze was confirmed.
+	// +optional
+	FrozenAt *metav1.MicroTime `json:"frozenAt,omitempty"`
+	// heldAt is when the snapshot was held.
+	// +optional
+	HeldAt *metav1.MicroTime `json:"heldAt,omitempty"`
+	// probeKillExpectedAt is when a probe of this container will have it killed.
+	// +optional
+	ProbeKillExpectedAt *metav1.MicroTime `json:"probeKillExpectedAt,omitempty"`
+	// thawedAt is when the thaw was confirmed.
+	// +optional
+	ThawedAt *metav1.MicroTime `json:"thawedAt,omitempty"`
+}
+
+// Progress of a running capture, written at most every 5 s.
+type Progress struct {
+	// currentArtifact being read.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	CurrentArtifact string `json:"currentArtifact,omitempty"`
+	// files read.
+	// +optional
+	Files int64 `json:"files,omitempty"`
+	// bytesRead of content.
+	// +optional
+	BytesRead int64 `json:"bytesRead,omitempty"`
+	// bytesStored after compression.
+	// +optional
+	BytesStored int64 `json:"bytesStored,omitempty"`
+}
+
+// ArtifactKind is what an artifact holds.
+// +kubebuilder:validation:Enum=RootFilesystem;Manifest
+type ArtifactKind string
+
+// Artifact kinds.
+const (
+	ArtifactRootFilesystem ArtifactKind = "RootFilesystem"
+	ArtifactManifest       ArtifactKind = "Manifest"
+)
+
+// Artifact is one stream of evidence, stored as a sequence of locked objects.
+type Artifact struct {
+	// name within the response, such as web/rootfs.tar.zst.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Name string `json:"name"`
+	// kind of evidence.
+	// +required
+	Kind ArtifactKind `json:"kind"`
+	// container it comes from.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Container string `json:"container,omitempty"`
+	// mediaType of the stream.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	MediaType string `json:"mediaType"`
+	// segments that, concatenated, are the stream; each was locked when it was complete.
+	// +required
+	// +listType=map
+	// +listMapKey=index
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=128
+	Segments []StoredObject `json:"segments"`
+	// size of the stream in bytes.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Size int64 `json:"size"`
+	// sha256 of the stream as the executor asserts it.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	SHA256 string `json:"sha256"`
+	// merkleRoot over the entries of an archive.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	MerkleRoot string `json:"merkleRoot,omitempty"`
+	// entries in an archive.
+	// +optional
+	Entries int64 `json:"entries,omitempty"`
+	// frozenThroughout is whether the container was frozen from the first byte read to the last.
+	// +optional
+	FrozenThroughout bool `json:"frozenThroughout,omitempty"`
+	// truncated is whether a limit cut the stream short.
+	// +optional
+	Truncated bool `json:"truncated,omitempty"`
+}
+
+// GapCount is how often evidence is missing for one reason.
+type GapCount struct {
+	// reason, a CamelCase word.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason"`
+	// message for people, with the first path concerned.
+	// +required
+	// +kubebuilder:validation:MaxLength=2048
+	Message string `json:"message"`
+	// count of gaps.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Count int64 `json:"count"`
+}
