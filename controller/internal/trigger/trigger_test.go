@@ -25,10 +25,15 @@ type checker struct {
 	attested bool
 	err      error
 	asked    int
+	// within is how long the last question may have taken.
+	within time.Duration
 }
 
-func (c *checker) Attested(context.Context, *v1alpha1.SecurityEvent) (bool, error) {
+func (c *checker) Attested(ctx context.Context, _ *v1alpha1.SecurityEvent) (bool, error) {
 	c.asked++
+	if until, bounded := ctx.Deadline(); bounded {
+		c.within = time.Until(until)
+	}
 	return c.attested, c.err
 }
 
@@ -156,6 +161,9 @@ func TestClaimedPhaseAloneOpensNothing(t *testing.T) {
 	w := newWorld(t)
 	w.claim()
 	w.must()
+	if w.checker.within <= 0 || w.checker.within > verifyWithin {
+		t.Errorf("the store may take %s to answer: one that hangs would hold a worker", w.checker.within)
+	}
 	if w.checker.asked != 1 || len(w.incidents()) != 0 || w.reason() != "NotAttested" {
 		t.Errorf("verifier asked %d times, %d incidents, %s", w.checker.asked, len(w.incidents()), w.reason())
 	}

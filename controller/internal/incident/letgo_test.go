@@ -1,0 +1,127 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// removed counts how often the policy was taken away.
+type removed int
+
+func (r *removed) Ensure(
+	context.Context, v1alpha1.PodRef, map[string]string, *v1alpha1.AppliedPolicy,
+) (*v1alpha1.AppliedPolicy, error) {
+	return &v1alpha1.AppliedPolicy{}, nil
+}
+
+func (r *removed) Remove(context.Context, v1alpha1.PodRef, v1alpha1.FreezeBackend) error {
+	*r++
+	return nil
+}
+
+func openIncident(name string, created time.Time) *v1alpha1.Incident {
+	return &v1alpha1.Incident{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, UID: types.UID("uid-" + name), CreationTimestamp: metav1.NewTime(created),
+			Labels: map[string]string{v1alpha1.LabelOpen: "true", v1alpha1.LabelPodUID: "pod-uid"},
+		},
+		Spec: v1alpha1.IncidentSpec{
+			Pod:         v1alpha1.PodRef{Namespace: "sandbox", Name: "victim", UID: "pod-uid", NodeName: "worker"},
+			Disposition: v1alpha1.DispositionResume,
+		},
+	}
+}
+
+func fakeClient(t *testing.T, objects ...client.Object) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+}
+
+// TestTwoIncidentsReleasedAtOnceLeaveNothingOnThePod lets both see the other still open, as two workers may.
+func TestTwoIncidentsReleasedAtOnceLeaveNothingOnThePod(t *testing.T) {
+	for name, bOrdered := range map[string]bool{"both are on their way": true, "one still holds": false} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			a, b := openIncident("aaaaaaaaaaaaaaaa", now), openIncident("bbbbbbbbbbbbbbbb", now.Add(time.Second))
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+				Namespace: "sandbox", Name: "victim", UID: "pod-uid", Labels: map[string]string{v1alpha1.LabelFrozen: string(a.UID)},
+			}}
+			a.Status.Policy = &v1alpha1.AppliedPolicy{Backend: v1alpha1.BackendCoreV1}
+			objects := []client.Object{a, b, pod}
+			if bOrdered {
+				objects = append(objects, &v1alpha1.EventResponse{
+					ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.ResponseName(b.Name, v1alpha1.StepUnfreeze, 1)},
+				})
+			}
+			c, gone := fakeClient(t, objects...), new(removed)
+			release := &releaseStep{
+				orders: &orders{client: c, live: c, clock: clocktesting.NewFakePassiveClock(now)},
+				hold:   &hold{client: c, live: c, policies: gone},
+			}
+			done, err := release.letGo(t.Context(), newScene(a, now))
+			if err != nil || !done {
+				t.Fatalf("let go %t (%v)", done, err)
+			}
+			var left corev1.Pod
+			if err := c.Get(t.Context(), client.ObjectKeyFromObject(pod), &left); err != nil {
+				t.Fatal(err)
+			}
+			label, policies := string(b.UID), removed(0)
+			if bOrdered {
+				label, policies = "", 1
+			}
+			if left.Labels[v1alpha1.LabelFrozen] != label || *gone != policies {
+				t.Errorf("label %q, policy removed %d times, want %q and %d", left.Labels[v1alpha1.LabelFrozen], *gone, label, policies)
+			}
+		})
+	}
+}
+
+// TestAcknowledgementThatCannotBeCheckedDoesNotStopTheDeadline has no key: its Secret is gone.
+func TestAcknowledgementThatCannotBeCheckedDoesNotStopTheDeadline(t *testing.T) {
+	now := time.Now()
+	event := &v1alpha1.SecurityEvent{ObjectMeta: metav1.ObjectMeta{
+		Name: "se-aaaaaaaaaaaaaaaa-completed", UID: "event-uid", Annotations: map[string]string{v1alpha1.AnnotationAcknowledged: "true"},
+	}}
+	incident := openIncident("aaaaaaaaaaaaaaaa", now)
+	incident.Spec.RequiredAcknowledgements = 1
+	incident.Status.CompletionEvent = &v1alpha1.Ref{Name: event.Name, UID: "event-uid"}
+	due := metav1.NewTime(now.Add(time.Hour))
+	incident.Status.UnfreezeAt = &due
+	step := &acknowledgeStep{client: fakeClient(t, event)}
+	for _, tt := range []struct {
+		now    time.Time
+		reason string
+		next   progress
+	}{
+		{now, v1alpha1.ReasonWaiting, waiting(keyRetry)},
+		{due.Add(time.Second), v1alpha1.ReasonDeadlineReached, finished()},
+	} {
+		s := newScene(incident.DeepCopy(), tt.now)
+		next, err := step.run(t.Context(), s)
+		if err != nil || next != tt.next {
+			t.Errorf("at %s: %+v (%v), want %+v", tt.now, next, err, tt.next)
+		}
+		got := meta.FindStatusCondition(s.incident.Status.Conditions, v1alpha1.ConditionAcknowledged)
+		if got == nil || got.Status != metav1.ConditionFalse || got.Reason != tt.reason {
+			t.Errorf("at %s: condition %+v, want %s", tt.now, got, tt.reason)
+		}
+	}
+}
