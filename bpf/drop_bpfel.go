@@ -27,24 +27,68 @@ type DropCounterKey struct {
 	Ifindex uint32
 }
 
+type DropDirection uint32
+
+const (
+	DropDirectionFromPod DropDirection = 0
+	DropDirectionToPod   DropDirection = 1
+)
+
+type DropFlow struct {
+	_               structs.HostLayout
+	Source          [16]uint8
+	Destination     [16]uint8
+	SourcePort      uint16
+	DestinationPort uint16
+	EtherType       uint16
+	Protocol        uint8
+	Reserved        uint8
+	Direction       DropDirection
+}
+
+type DropFlowCount struct {
+	_          structs.HostLayout
+	Packets    uint64
+	Bytes      uint64
+	FirstNanos uint64
+	LastNanos  uint64
+}
+
+type DropFlowTotal uint32
+
+const (
+	DropFlowTotalLaterInserted DropFlowTotal = 0
+	DropFlowTotalNotCounted    DropFlowTotal = 1
+	DropFlowTotalFlowTotalMax  DropFlowTotal = 2
+)
+
 type DropHook uint32
 
 const (
 	DropHookCgroupIngress DropHook = 0
 	DropHookCgroupEgress  DropHook = 1
-	DropHookTcxIngress    DropHook = 2
-	DropHookTcxEgress     DropHook = 3
+	DropHookDeviceIngress DropHook = 2
+	DropHookDeviceEgress  DropHook = 3
 )
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DropMapCounters           = "counters"
-	DropProgDropCgroupEgress  = "drop_cgroup_egress"
-	DropProgDropCgroupIngress = "drop_cgroup_ingress"
-	DropProgDropTcxEgress     = "drop_tcx_egress"
-	DropProgDropTcxIngress    = "drop_tcx_ingress"
+	DropMapCounters              = "counters"
+	DropMapFirstFlows            = "first_flows"
+	DropMapFlowTotals            = "flow_totals"
+	DropMapLaterFlows            = "later_flows"
+	DropMapProbeFlows            = "probe_flows"
+	DropMapProbeSource           = "probe_source"
+	DropProgDropCgroupEgress     = "drop_cgroup_egress"
+	DropProgDropCgroupIngress    = "drop_cgroup_ingress"
+	DropProgDropDeviceEgress     = "drop_device_egress"
+	DropProgDropDeviceIngress    = "drop_device_ingress"
+	DropProgIsolateCgroupEgress  = "isolate_cgroup_egress"
+	DropProgIsolateCgroupIngress = "isolate_cgroup_ingress"
+	DropProgIsolateDeviceEgress  = "isolate_device_egress"
+	DropProgIsolateDeviceIngress = "isolate_device_ingress"
 )
 
 // LoadDrop returns the embedded CollectionSpec for Drop.
@@ -89,17 +133,26 @@ type DropSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DropProgramSpecs struct {
-	DropCgroupEgress  *ebpf.ProgramSpec `ebpf:"drop_cgroup_egress"`
-	DropCgroupIngress *ebpf.ProgramSpec `ebpf:"drop_cgroup_ingress"`
-	DropTcxEgress     *ebpf.ProgramSpec `ebpf:"drop_tcx_egress"`
-	DropTcxIngress    *ebpf.ProgramSpec `ebpf:"drop_tcx_ingress"`
+	DropCgroupEgress     *ebpf.ProgramSpec `ebpf:"drop_cgroup_egress"`
+	DropCgroupIngress    *ebpf.ProgramSpec `ebpf:"drop_cgroup_ingress"`
+	DropDeviceEgress     *ebpf.ProgramSpec `ebpf:"drop_device_egress"`
+	DropDeviceIngress    *ebpf.ProgramSpec `ebpf:"drop_device_ingress"`
+	IsolateCgroupEgress  *ebpf.ProgramSpec `ebpf:"isolate_cgroup_egress"`
+	IsolateCgroupIngress *ebpf.ProgramSpec `ebpf:"isolate_cgroup_ingress"`
+	IsolateDeviceEgress  *ebpf.ProgramSpec `ebpf:"isolate_device_egress"`
+	IsolateDeviceIngress *ebpf.ProgramSpec `ebpf:"isolate_device_ingress"`
 }
 
 // DropMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DropMapSpecs struct {
-	Counters *ebpf.MapSpec `ebpf:"counters"`
+	Counters    *ebpf.MapSpec `ebpf:"counters"`
+	FirstFlows  *ebpf.MapSpec `ebpf:"first_flows"`
+	FlowTotals  *ebpf.MapSpec `ebpf:"flow_totals"`
+	LaterFlows  *ebpf.MapSpec `ebpf:"later_flows"`
+	ProbeFlows  *ebpf.MapSpec `ebpf:"probe_flows"`
+	ProbeSource *ebpf.MapSpec `ebpf:"probe_source"`
 }
 
 // DropVariableSpecs contains global variables before they are loaded into the kernel.
@@ -127,12 +180,22 @@ func (o *DropObjects) Close() error {
 //
 // It can be passed to LoadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DropMaps struct {
-	Counters *ebpf.Map `ebpf:"counters"`
+	Counters    *ebpf.Map `ebpf:"counters"`
+	FirstFlows  *ebpf.Map `ebpf:"first_flows"`
+	FlowTotals  *ebpf.Map `ebpf:"flow_totals"`
+	LaterFlows  *ebpf.Map `ebpf:"later_flows"`
+	ProbeFlows  *ebpf.Map `ebpf:"probe_flows"`
+	ProbeSource *ebpf.Map `ebpf:"probe_source"`
 }
 
 func (m *DropMaps) Close() error {
 	return _DropClose(
 		m.Counters,
+		m.FirstFlows,
+		m.FlowTotals,
+		m.LaterFlows,
+		m.ProbeFlows,
+		m.ProbeSource,
 	)
 }
 
@@ -145,18 +208,26 @@ type DropVariables struct{}
 //
 // It can be passed to LoadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DropPrograms struct {
-	DropCgroupEgress  *ebpf.Program `ebpf:"drop_cgroup_egress"`
-	DropCgroupIngress *ebpf.Program `ebpf:"drop_cgroup_ingress"`
-	DropTcxEgress     *ebpf.Program `ebpf:"drop_tcx_egress"`
-	DropTcxIngress    *ebpf.Program `ebpf:"drop_tcx_ingress"`
+	DropCgroupEgress     *ebpf.Program `ebpf:"drop_cgroup_egress"`
+	DropCgroupIngress    *ebpf.Program `ebpf:"drop_cgroup_ingress"`
+	DropDeviceEgress     *ebpf.Program `ebpf:"drop_device_egress"`
+	DropDeviceIngress    *ebpf.Program `ebpf:"drop_device_ingress"`
+	IsolateCgroupEgress  *ebpf.Program `ebpf:"isolate_cgroup_egress"`
+	IsolateCgroupIngress *ebpf.Program `ebpf:"isolate_cgroup_ingress"`
+	IsolateDeviceEgress  *ebpf.Program `ebpf:"isolate_device_egress"`
+	IsolateDeviceIngress *ebpf.Program `ebpf:"isolate_device_ingress"`
 }
 
 func (p *DropPrograms) Close() error {
 	return _DropClose(
 		p.DropCgroupEgress,
 		p.DropCgroupIngress,
-		p.DropTcxEgress,
-		p.DropTcxIngress,
+		p.DropDeviceEgress,
+		p.DropDeviceIngress,
+		p.IsolateCgroupEgress,
+		p.IsolateCgroupIngress,
+		p.IsolateDeviceEgress,
+		p.IsolateDeviceIngress,
 	)
 }
 

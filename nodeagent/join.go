@@ -10,6 +10,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/destination"
 	"ugallu.io/forensics/internal/worm"
@@ -25,7 +26,10 @@ import (
 const stateWithin = 5 * time.Second
 
 // lister is containers.Lister as the orders need it.
-type lister struct{ *containers.Lister }
+type lister struct {
+	*containers.Lister
+	freezer *freeze.Freezer
+}
 
 // Pod implements order.Containers.
 func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
@@ -38,46 +42,97 @@ func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
 		Containers: make([]order.Container, len(found.Containers)),
 	}
 	for i, c := range found.Containers {
-		pod.Containers[i] = order.Container{ID: c.ID, Name: c.Name, Process: c.Process, Cgroup: c.Cgroup}
+		pod.Containers[i] = order.Container{ID: c.ID, Name: c.Name, Process: c.Process, Cgroup: c.Cgroup, Freezer: c.Freezer}
 	}
 	return pod, nil
 }
 
-// Escaped implements order.Containers.
-func (l lister) Escaped(ctx context.Context, uid string) (int, error) {
+// Strays implements order.Containers.
+func (l lister) Strays(ctx context.Context, uid string) (running []order.Stray, stopped int, err error) {
 	found, err := l.Lister.Pod(ctx, uid)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	count, err := found.Escaped()
+	folder, stopped, err := l.freezer.Stopped(found.Cgroup)
+	if err != nil {
+		return nil, 0, err
+	}
+	list, err := found.Strays(containers.Reach{Pause: l.freezer.Method() == v1alpha1.FreezeRuntimePause, Stopped: folder})
 	if errors.Is(err, containers.ErrSharedNamespace) {
-		return count, order.ErrSharedNamespace
+		err = fmt.Errorf("%w: %w", order.ErrSharedNamespace, err)
 	}
-	return count, err
+	running = make([]order.Stray, len(list))
+	for i, stray := range list {
+		running[i] = order.Stray{Process: stray.PID, Started: stray.StartTime}
+	}
+	return running, stopped, err
 }
 
 // dropper is drop.Dropper as the orders need it.
-type dropper struct{ *drop.Dropper }
+type dropper struct {
+	*drop.Dropper
+	kubelet *containers.Kubelet
+}
 
 // Attach implements order.Dropper.
-func (d dropper) Attach(ctx context.Context, pod order.Pod) (order.Dropped, error) {
-	result, err := d.Dropper.Attach(ctx, drop.Target{PodUID: pod.UID, Cgroup: pod.Cgroup, Processes: pod.Processes})
+func (d dropper) Attach(ctx context.Context, pod order.Pod, cut order.Cut) (order.Dropped, error) {
+	target := drop.Target{PodUID: pod.UID, Cgroup: pod.Cgroup, Processes: pod.Processes, Running: cut.Running, Probe: cut.Probe}
+	var unknown error
+	if cut.Running {
+		target.KubeletCgroup, unknown = d.kubelet.Cgroup()
+	}
+	result, err := d.Dropper.Attach(ctx, target)
+	if cut.Running && target.KubeletCgroup == 0 {
+		result.Shortfalls = append(result.Shortfalls, fmt.Sprintf("the kubelet is not known and its probes are cut off (%v)", unknown))
+	}
 	return order.Dropped(result), err
+}
+
+// Flows implements order.Dropper.
+func (d dropper) Flows(podUID string) (order.Flows, error) {
+	found, err := d.Dropper.Flows(podUID)
+	return order.Flows{
+		Counts: v1alpha1.FlowCounts{Listed: int64(len(found.List)), Evicted: found.Evicted, UncountedPackets: found.Uncounted},
+		List:   found.List,
+	}, err
+}
+
+// Sockets implements order.Dropper.
+func (d dropper) Sockets(pod order.Pod) (*v1alpha1.SocketSample, error) {
+	return d.Dropper.Sockets(pod.Processes)
 }
 
 // freezer is freeze.Freezer as the orders need it.
 type freezer struct{ *freeze.Freezer }
 
+func frozenContainer(container order.Container) freeze.Container {
+	return freeze.Container{ID: container.ID, Cgroup: container.Cgroup, Freezer: container.Freezer}
+}
+
 // Freeze implements order.Freezer.
 func (f freezer) Freeze(ctx context.Context, container order.Container) (bool, error) {
-	state, err := f.Freezer.Freeze(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	state, err := f.Freezer.Freeze(ctx, frozenContainer(container))
 	return state == freeze.Frozen, err
 }
 
 // Thaw implements order.Freezer.
 func (f freezer) Thaw(ctx context.Context, container order.Container) (bool, error) {
-	state, err := f.Freezer.Thaw(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	state, err := f.Freezer.Thaw(ctx, frozenContainer(container))
 	return state == freeze.Thawed, err
+}
+
+// Stop implements order.Freezer.
+func (f freezer) Stop(ctx context.Context, pod order.Pod, strays []order.Stray) (int, error) {
+	list := make([]freeze.Stray, len(strays))
+	for i, stray := range strays {
+		list[i] = freeze.Stray{PID: stray.Process, StartTime: stray.Started}
+	}
+	return f.Freezer.Stop(ctx, pod.Cgroup, list)
+}
+
+// StartStrays implements order.Freezer.
+func (f freezer) StartStrays(ctx context.Context, pod order.Pod) error {
+	return f.Freezer.StartStrays(ctx, pod.Cgroup)
 }
 
 // holder is hold.Holder as the orders need it.
@@ -142,7 +197,7 @@ func (p captureParts) frozen(containerID string) bool {
 	if container.Process == 0 {
 		return true
 	}
-	state, err := p.freezer.State(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup})
+	state, err := p.freezer.State(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup, Freezer: container.Freezer})
 	return err == nil && state != freeze.Thawed
 }
 
@@ -153,9 +208,14 @@ func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress fu
 		list[i] = capture.Container{ID: container.ContainerID, Name: container.Name}
 	}
 	result, err := c.inner.Capture(ctx, capture.Order{
-		Incident: wanted.Incident, Containers: list, Action: wanted.Action,
+		Incident: wanted.Incident, Containers: list, Flows: wanted.Flows, Action: wanted.Action,
 		Previous: capture.Result(wanted.Previous),
 		Stored:   func(stored capture.Result) error { return wanted.Stored(order.Captured(stored)) },
 	}, progress)
 	return order.Captured(result), err
+}
+
+// StoreFlows implements order.Capturer.
+func (c capturer) StoreFlows(ctx context.Context, to order.FlowsTarget, flows []evidence.Flow) (v1alpha1.StoredObject, error) {
+	return c.inner.StoreFlows(ctx, to.Destination, to.Name, flows)
 }

@@ -13,10 +13,12 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -35,6 +37,8 @@ const containerdNamespace = "k8s.io"
 const (
 	// shutdown is how long running captures may take to notice that the process ends; what they stored is on record.
 	shutdown = 5 * time.Second
+	// untilReached is how long the controllers wait for the API server at the start.
+	untilReached = 10 * 365 * 24 * time.Hour
 	// Requests to the API server: a storm on one node is a few writes for each of its pods.
 	requestsPerSecond, requestBurst = 100, 200
 	// memory at which garbage is collected at any price: below the 512 MiB at which the kernel ends the process. Without
@@ -73,6 +77,7 @@ func run(ctx context.Context, o options.Options) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, drops.Close()) }()
 	method, err := freeze.Detect(o.CgroupRoot)
 	if err != nil {
 		return err
@@ -89,40 +94,53 @@ func run(ctx context.Context, o options.Options) (err error) {
 	freezing := freeze.New(method, freeze.NewRuntime(client))
 	holder := newHolder(client)
 	node := order.Node{
-		Name: o.Pod.NodeName, Containers: lister{list}, Drop: dropper{drops}, Freeze: freezer{freezing}, Hold: holder,
+		Name: o.Pod.NodeName, Containers: lister{list, freezing}, Drop: dropper{drops, containers.NewKubelet()},
+		Freeze: freezer{freezing}, Hold: holder,
 		Capture: newCapturer(captureParts{holder: holder, lister: list, freezer: freezing, live: manager.GetAPIReader(), credentials: o.WORMCredentialsDir}),
 		Reporter: order.Reporter{
 			Identity: v1alpha1.Reporter{Account: o.Pod.Account(), PodUID: o.Pod.UID, NodeName: o.Pod.NodeName, BootID: boot},
 			Image:    image.digest, APIServerDate: dates.last,
 		},
 		Clock: clock.RealClock{}, Client: manager.GetClient(), Live: manager.GetAPIReader(),
+		Known: order.NewKnown(manager.GetClient(), o.StateDir),
 	}
-	if err := order.Setup(manager, node, list); err != nil {
+	guard, err := order.Setup(manager, node, list)
+	if err != nil {
 		return err
 	}
 	if err := addChecks(manager, client); err != nil {
 		return err
 	}
-	log.Log.Info("node agent starts", "node", o.Pod.NodeName, "freezeMethod", method)
-	return manager.Start(ctx)
+	log.Log.Info("node agent starts", "node", o.Pod.NodeName, "freezeMethod", method, "deviceHook", drops.DeviceHook())
+	// The guard does not wait for the API server as the manager does. The end of one is the end of the other.
+	group, ctx := errgroup.WithContext(log.IntoContext(ctx, log.Log))
+	group.Go(func() error { return manager.Start(ctx) })
+	group.Go(func() error { return guard.Start(ctx) })
+	group.Go(func() error {
+		drops.Watch(ctx, guard.DeviceChanged)
+		return nil
+	})
+	return group.Wait()
 }
 
 func newManager(o options.Options, dates *serverDate) (ctrl.Manager, error) {
-	config, err := ctrl.GetConfig()
+	access, err := ctrl.GetConfig()
 	if err != nil {
 		return nil, fmt.Errorf("find the API server: %w", err)
 	}
-	config.QPS, config.Burst = requestsPerSecond, requestBurst
-	config.Wrap(dates.wrap)
+	access.QPS, access.Burst = requestsPerSecond, requestBurst
+	access.Wrap(dates.wrap)
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("build the scheme: %w", err)
 	}
 	grace := shutdown
-	manager, err := ctrl.NewManager(config, ctrl.Options{
+	manager, err := ctrl.NewManager(access, ctrl.Options{
 		Scheme: scheme, Cache: order.CacheOptions(o.Pod.NodeName), GracefulShutdownTimeout: &grace,
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress: o.ProbeAddress,
+		// With the API server away the guard has work to do: this process does not end for want of orders.
+		Controller: config.Controller{CacheSyncTimeout: untilReached},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create the manager: %w", err)

@@ -147,9 +147,59 @@ type Containment struct {
 	// escapedProcesses found outside the pod's cgroups.
 	// +optional
 	EscapedProcesses int32 `json:"escapedProcesses,omitempty"`
+	// stoppedProcesses of those that escaped.
+	// +optional
+	StoppedProcesses int32 `json:"stoppedProcesses,omitempty"`
+	// socketsBefore are the pod's sockets as the order was taken; absent for a pod in the node's network.
+	// +optional
+	SocketsBefore *SocketSample `json:"socketsBefore,omitempty"`
+	// socketsAfter are the pod's sockets after the drop was verified and the pod was frozen.
+	// +optional
+	SocketsAfter *SocketSample `json:"socketsAfter,omitempty"`
+	// flows of which packets were dropped.
+	// +optional
+	Flows *FlowCounts `json:"flows,omitempty"`
 	// flowsObject lists dropped flows; addresses stay out of the API server.
 	// +optional
 	FlowsObject *StoredObject `json:"flowsObject,omitempty"`
+}
+
+// SocketSample is what the kernel says of a pod's sockets at one moment.
+type SocketSample struct {
+	// at is when the sample was begun.
+	// +required
+	At metav1.MicroTime `json:"at"`
+	// tcpEstablished connections.
+	// +optional
+	TCPEstablished int32 `json:"tcpEstablished,omitempty"`
+	// tcpListening sockets.
+	// +optional
+	TCPListening int32 `json:"tcpListening,omitempty"`
+	// tcpOther sockets: opening, closing or closed.
+	// +optional
+	TCPOther int32 `json:"tcpOther,omitempty"`
+	// udp sockets.
+	// +optional
+	UDP int32 `json:"udp,omitempty"`
+	// bytesAcknowledged by the peers of the TCP connections that are there.
+	// +optional
+	BytesAcknowledged int64 `json:"bytesAcknowledged,omitempty"`
+	// bytesReceived on them.
+	// +optional
+	BytesReceived int64 `json:"bytesReceived,omitempty"`
+}
+
+// FlowCounts says how many flows packets were dropped of.
+type FlowCounts struct {
+	// listed flows: the first 1,024 and of the later ones those that are still known.
+	// +required
+	Listed int64 `json:"listed"`
+	// evicted flows: they came later and gave way to others.
+	// +optional
+	Evicted int64 `json:"evicted,omitempty"`
+	// uncountedPackets whose flow could not be counted.
+	// +optional
+	UncountedPackets int64 `json:"uncountedPackets,omitempty"`
 }
 
 // HookProgram is the kind of attach point.
@@ -202,6 +252,9 @@ type Hook struct {
 	// verified means that the kernel listed this link with our program on this target after attaching.
 	// +required
 	Verified bool `json:"verified"`
+	// probedAt is when a packet that the reporter sent to the pod was seen counted here.
+	// +optional
+	ProbedAt *metav1.MicroTime `json:"probedAt,omitempty"`
 	// attachedAt is when the attach call returned.
 	// +optional
 	AttachedAt *metav1.MicroTime `json:"attachedAt,omitempty"`
@@ -233,6 +286,10 @@ type ContainerFreeze struct {
 	// probeKillExpectedAt is when a probe of this container will have it killed.
 	// +optional
 	ProbeKillExpectedAt *metav1.MicroTime `json:"probeKillExpectedAt,omitempty"`
+	// probeKill says which probe has it killed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	ProbeKill string `json:"probeKill,omitempty"`
 	// thawedAt is when the thaw was confirmed.
 	// +optional
 	ThawedAt *metav1.MicroTime `json:"thawedAt,omitempty"`
@@ -256,12 +313,13 @@ type Progress struct {
 }
 
 // ArtifactKind is what an artifact holds.
-// +kubebuilder:validation:Enum=RootFilesystem;Manifest
+// +kubebuilder:validation:Enum=RootFilesystem;DroppedFlows;Manifest
 type ArtifactKind string
 
 // Artifact kinds.
 const (
 	ArtifactRootFilesystem ArtifactKind = "RootFilesystem"
+	ArtifactDroppedFlows   ArtifactKind = "DroppedFlows"
 	ArtifactManifest       ArtifactKind = "Manifest"
 )
 

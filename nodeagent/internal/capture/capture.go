@@ -46,7 +46,9 @@ type Order struct {
 	// Incident by name.
 	Incident   string
 	Containers []Container
-	Action     *v1alpha1.FilesystemSnapshotAction
+	// Flows returns the flows that were dropped so far. May be nil.
+	Flows  func() ([]evidence.Flow, error)
+	Action *v1alpha1.FilesystemSnapshotAction
 	// Previous is the last result that Stored was given: its artifacts are not captured again.
 	Previous Result
 	// Stored is called after each artifact with everything so far. The caller persists it before it returns, so that a
@@ -77,7 +79,7 @@ type run struct {
 	past v1alpha1.Progress
 }
 
-// Capture stores the root filesystem of every container, in the order of their names. What cannot be read is a gap. An
+// Capture stores the dropped flows and then the root filesystem of every container, in the order of their names. What cannot be read is a gap. An
 // error means that something is not captured yet and another call may do better; the result holds what is stored all
 // the same. Nothing is ever put twice under one key.
 func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (Result, error) {
@@ -89,6 +91,9 @@ func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alp
 	r.result.Artifacts = slices.Clone(r.result.Artifacts)
 	r.result.Gaps = slices.Clone(r.result.Gaps)
 	var failed []error
+	if err := r.flows(ctx); err != nil {
+		failed = append(failed, err)
+	}
 	var missing []missingContainer
 	for _, item := range plan(order) {
 		if r.has(item.artifact) {
@@ -147,7 +152,10 @@ func (r *run) has(artifact string) bool {
 }
 
 func (r *run) target(name string) upload.Target {
-	destination := r.order.Action.Destination
+	return targetIn(r.order.Action.Destination, name)
+}
+
+func targetIn(destination v1alpha1.Destination, name string) upload.Target {
 	return upload.Target{
 		Prefix: destination.Prefix,
 		Name:   name,

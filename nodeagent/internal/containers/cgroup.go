@@ -5,39 +5,47 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoCgroup says that a process is in no cgroup that the mounted cgroup2 file system shows.
-var ErrNoCgroup = errors.New("no cgroup2 folder")
-
-// mount is one cgroup2 mount: the cgroup at root is visible at point.
+// mount is one mount of a cgroup tree: the cgroup at root is visible at point.
 type mount struct{ root, point string }
 
-// cgroupMounts returns the cgroup2 mounts of a mountinfo file, in its order.
-func cgroupMounts(mountinfo io.Reader) ([]mount, error) {
-	var mounts []mount
+// trees are the mounts of the two cgroup trees that processes are frozen in.
+type trees struct{ unified, freezer []mount }
+
+// readTrees returns the mounts of cgroup2 and of the v1 freezer in a mountinfo file, in its order.
+func readTrees(mountinfo io.Reader) (trees, error) {
+	var found trees
 	lines := bufio.NewScanner(mountinfo)
 	lines.Buffer(nil, 1<<20) // overlay mounts list every lower layer on one line
 	for lines.Scan() {
 		// 36 35 98:0 /root /point rw,noatime master:1 - cgroup2 source options
-		before, after, found := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(before)
-		if !found || len(fields) < 5 || !strings.HasPrefix(after, "cgroup2 ") {
+		before, after, cut := strings.Cut(lines.Text(), " - ")
+		fields, kind := strings.Fields(before), strings.Fields(after)
+		if !cut || len(fields) < 5 || len(kind) < 3 {
 			continue
 		}
-		mounts = append(mounts, mount{root: unescape(fields[3]), point: unescape(fields[4])})
+		here := mount{root: unescape(fields[3]), point: unescape(fields[4])}
+		switch {
+		case kind[0] == "cgroup2":
+			found.unified = append(found.unified, here)
+		case kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "freezer"):
+			found.freezer = append(found.freezer, here)
+		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read mountinfo: %w", err)
+		return trees{}, fmt.Errorf("read mountinfo: %w", err)
 	}
-	return mounts, nil
+	return found, nil
 }
 
 // unescape undoes the kernel's octal escapes of space, tab, newline and backslash.
@@ -56,101 +64,77 @@ func unescape(field string) string {
 	return out.String()
 }
 
-// unifiedPath returns the path of the `0::` line of a /proc/PID/cgroup file.
-func unifiedPath(cgroup string) (string, error) {
-	for line := range strings.Lines(cgroup) {
-		if name, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "0::"); ok {
-			return strings.TrimSuffix(name, " (deleted)"), nil
-		}
-	}
-	return "", ErrNoCgroup
+// place is where a process or a thread is.
+type place struct {
+	// unified is its cgroup2 folder, empty when no mount shows it.
+	unified string
+	// freezer is its path in the v1 freezer's tree, empty on a node without that tree.
+	freezer string
 }
 
-// resolve joins a cgroup's path to the first mount that shows it.
-func resolve(mounts []mount, cgroup string) (string, error) {
+// place reads a /proc/PID/cgroup file.
+func (t trees) place(cgroup string) place {
+	var found place
+	for line := range strings.Lines(cgroup) {
+		// 0::/path of cgroup2, or 6:freezer:/path
+		_, rest, _ := strings.Cut(strings.TrimRight(line, "\n"), ":")
+		controllers, name, _ := strings.Cut(rest, ":")
+		name = strings.TrimSuffix(name, " (deleted)")
+		switch {
+		case strings.HasPrefix(line, "0::"):
+			found.unified, _ = resolve(t.unified, name)
+		case slices.Contains(strings.Split(controllers, ","), "freezer"):
+			found.freezer = name
+		}
+	}
+	return found
+}
+
+// resolve joins a cgroup's path to the first mount that shows it, and says whether one does.
+func resolve(mounts []mount, cgroup string) (folder string, shown bool) {
 	for _, m := range mounts {
 		below, ok := strings.CutPrefix(cgroup, strings.TrimSuffix(m.root, "/"))
-		if !ok || (below != "" && below[0] != '/') {
-			continue
+		if ok && (below == "" || below[0] == '/') {
+			return path.Join(m.point, below), true
 		}
-		return path.Join(m.point, below), nil
 	}
-	return "", fmt.Errorf("find a mount of cgroup %s: %w", cgroup, ErrNoCgroup)
+	return "", false
 }
 
-// split cuts a container's folder into the pod's cgroup and the container's own, which is the pod's direct child. The
-// folders are the ones that the process is in; the uid only tells where the pod's begins, since a process may have made
-// cgroups of its own below its container's. Without the uid in it the folder is not known to be the pod's, and nothing
-// is returned: the folder above an unknown one may be the whole node's.
-func split(folder, podUID string) (pod, container string) {
-	above := "/"
-	for part := range strings.SplitSeq(strings.Trim(folder, "/"), "/") {
-		here := path.Join(above, part)
-		if pod != "" {
-			return pod, here
-		}
-		// The systemd driver writes dashes as underscores: a dash there stands for a slash.
-		if strings.Contains(strings.ReplaceAll(part, "_", "-"), "pod"+podUID) {
-			pod = here
-		}
-		above = here
-	}
-	return pod, ""
+// within says whether a cgroup is the other or below it.
+func within(cgroup, other string) bool {
+	return cgroup == other || strings.HasPrefix(cgroup, other+"/")
 }
 
-// folders returns the cgroup2 folder of each process that still exists.
+// onNode reads the cgroup trees and runs do on a thread that has joined the node's cgroup namespace, that of process 1.
 //
-// Both files that it joins show paths relative to the cgroup namespace of the thread that reads them. On a pure cgroup v2
-// host the runtime gives this container a namespace of its own, where every other pod is `/../..`; so they are read on a
-// thread that has joined the node's, that of process 1. The mount is the node's cgroup2, mounted into this container at
-// its own path. The thread is not handed back: it ends with its goroutine.
-func folders(processes []int) (map[int]string, error) {
-	type answer struct {
-		folders map[int]string
-		err     error
-	}
-	answers := make(chan answer)
+// Both mountinfo and /proc/PID/cgroup show paths relative to the cgroup namespace of the thread that reads them. On a pure
+// cgroup v2 host the runtime gives this container a namespace of its own, where every other pod is `/../..`. The mounts
+// are the node's, mounted into this container at their own paths. The thread is not handed back: it ends with its
+// goroutine.
+func onNode(do func(trees) error) error {
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		found, err := readFolders(processes)
-		answers <- answer{found, err}
+		found, err := joinNode()
+		if err == nil {
+			err = do(found)
+		}
+		done <- err
 	}()
-	got := <-answers
-	return got.folders, got.err
+	return <-done
 }
 
-func readFolders(processes []int) (map[int]string, error) {
+func joinNode() (trees, error) {
 	if err := joinCgroupNamespace("/proc/1/ns/cgroup"); err != nil {
-		return nil, err
+		return trees{}, err
 	}
 	file, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
-		return nil, fmt.Errorf("open mountinfo: %w", err)
+		return trees{}, fmt.Errorf("open mountinfo: %w", err)
 	}
-	mounts, err := cgroupMounts(file)
-	if err := errors.Join(err, file.Close()); err != nil {
-		return nil, err
-	}
-	found := make(map[int]string, len(processes))
-	for _, process := range processes {
-		content, err := os.ReadFile("/proc/" + strconv.Itoa(process) + "/cgroup")
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the cgroup of process %d: %w", process, err)
-		}
-		cgroup, err := unifiedPath(string(content))
-		if err != nil {
-			return nil, fmt.Errorf("read the cgroup of process %d: %w", process, err)
-		}
-		folder, err := resolve(mounts, cgroup)
-		if err != nil {
-			return nil, err
-		}
-		found[process] = folder
-	}
-	return found, nil
+	found, err := readTrees(file)
+	return found, errors.Join(err, file.Close())
 }
 
 func joinCgroupNamespace(file string) error {
@@ -164,3 +148,15 @@ func joinCgroupNamespace(file string) error {
 	}
 	return nil
 }
+
+// placeOf returns where a process, or the thread of one, is: its id may be `PID` or `PID/task/TID`.
+func (t trees) placeOf(id string) (place, error) {
+	content, err := os.ReadFile("/proc/" + id + "/cgroup")
+	if err != nil {
+		return place{}, fmt.Errorf("read the cgroup of process %s: %w", id, err)
+	}
+	return t.place(string(content)), nil
+}
+
+// over says that a process or a thread is gone.
+func over(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }

@@ -1,7 +1,6 @@
 package containers
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -10,49 +9,62 @@ import (
 
 const uid = "11111111-2222-3333-4444-555555555555"
 
-func TestCgroupMountsAreTheCgroup2OnesWithTheirNamesUnescaped(t *testing.T) {
+func TestTreesAreFoundWithTheirNamesUnescaped(t *testing.T) {
 	tests := map[string]struct {
 		mountinfo string
-		want      []mount
+		want      trees
 	}{
-		"pure": {"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n", []mount{{"/", "/sys/fs/cgroup"}}},
-		"hybrid, v1 beside it": {
-			"31 30 0:27 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n",
-			[]mount{{"/", "/sys/fs/cgroup/unified"}},
+		"pure": {
+			"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n",
+			trees{unified: []mount{{"/", "/sys/fs/cgroup"}}},
 		},
-		"part of the tree, escaped": {`33 30 0:28 /kube\040pods /mnt/a\134b rw - cgroup2 none rw`, []mount{{"/kube pods", `/mnt/a\b`}}},
-		"cut off":                   {"33 30 0:28\n\n34 30 0:28 / /x rw", nil},
+		"hybrid": {
+			"31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n" +
+				"31 30 0:27 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n" +
+				"32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n",
+			trees{unified: []mount{{"/", "/sys/fs/cgroup/unified"}}, freezer: []mount{{"/", "/sys/fs/cgroup/freezer"}}},
+		},
+		"part of the tree, escaped": {
+			`33 30 0:28 /kube\040pods /mnt/a\134b rw - cgroup2 none rw`, trees{unified: []mount{{"/kube pods", `/mnt/a\b`}}},
+		},
+		"cut off": {"33 30 0:28\n\n34 30 0:28 / /x rw", trees{}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := cgroupMounts(strings.NewReader(tt.mountinfo))
+			got, err := readTrees(strings.NewReader(tt.mountinfo))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(mount{})); diff != "" {
-				t.Errorf("mounts (-want +got):\n%s", diff)
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(trees{}, mount{})); diff != "" {
+				t.Errorf("trees (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestUnifiedPathIsThatOfTheZeroHierarchy(t *testing.T) {
-	tests := map[string]struct{ file, want string }{
-		"pure":            {"0::/kubepods/pod1/c1\n", "/kubepods/pod1/c1"},
-		"hybrid":          {"3:freezer:/a\n1:name=systemd:/b\n0::/c\n", "/c"},
-		"removed":         {"0::/c (deleted)\n", "/c"},
-		"colon in it":     {"0::/cri-containerd:x:0::y\n", "/cri-containerd:x:0::y"},
-		"outside of ours": {"0::/../../pod1/c1\n", "/../../pod1/c1"},
+func TestPlaceIsThatInBothTrees(t *testing.T) {
+	tests := map[string]struct {
+		file string
+		want place
+	}{
+		"pure":                {"0::/kubepods/pod1/c1\n", place{unified: "/u/kubepods/pod1/c1"}},
+		"hybrid":              {"3:freezer:/a\n1:name=systemd:/b\n0::/c\n", place{"/u/c", "/a"}},
+		"mounted together":    {"3:cpu,freezer:/a\n0::/c\n", place{"/u/c", "/a"}},
+		"removed":             {"3:freezer:/a (deleted)\n0::/c (deleted)\n", place{"/u/c", "/a"}},
+		"colon in it":         {"3:freezer:/a:0::b\n0::/x:0::y\n", place{"/u/x:0::y", "/a:0::b"}},
+		"named like it":       {"3:name=freezer:/a\n0::/c\n", place{unified: "/u/c"}},
+		"v1 only":             {"3:freezer:/a\n", place{freezer: "/a"}},
+		"nothing of a cgroup": {"", place{}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got, err := unifiedPath(tt.file); err != nil || got != tt.want {
-				t.Errorf("unifiedPath = %q, %v, want %q", got, err, tt.want)
+			if got := (trees{unified: []mount{{"/", "/u"}}}).place(tt.file); got != tt.want {
+				t.Errorf("place = %+v, want %+v", got, tt.want)
 			}
 		})
 	}
-	if _, err := unifiedPath("3:freezer:/a\n"); !errors.Is(err, ErrNoCgroup) {
-		t.Errorf("unifiedPath without cgroup2 = %v, want ErrNoCgroup", err)
+	if got := (trees{}).place("0::/c\n"); got != (place{}) {
+		t.Errorf("place in a tree that is not mounted = %+v", got)
 	}
 }
 
@@ -68,35 +80,12 @@ func TestResolveTakesTheFirstMountThatShowsTheCgroup(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got, err := resolve(tt.mounts, tt.cgroup); err != nil || got != tt.want {
-				t.Errorf("resolve = %q, %v, want %q", got, err, tt.want)
+			if got, shown := resolve(tt.mounts, tt.cgroup); !shown || got != tt.want {
+				t.Errorf("resolve = %q, %v, want %q", got, shown, tt.want)
 			}
 		})
 	}
-	if _, err := resolve([]mount{{"/other", "/mnt"}}, "/kubepods"); !errors.Is(err, ErrNoCgroup) {
-		t.Errorf("resolve of what no mount shows = %v, want ErrNoCgroup", err)
-	}
-}
-
-func TestSplitFindsThePodAndItsDirectChild(t *testing.T) {
-	underscored := strings.ReplaceAll(uid, "-", "_")
-	systemd := "/sys/fs/cgroup/kubepods.slice/kubepods-pod" + underscored + ".slice"
-	cgroupfs := "/sys/fs/cgroup/kubepods/burstable/pod" + uid
-	tests := map[string]struct{ folder, pod, container string }{
-		"cgroupfs driver":             {cgroupfs + "/c1", cgroupfs, cgroupfs + "/c1"},
-		"systemd driver":              {systemd + "/cri-containerd-c1.scope", systemd, systemd + "/cri-containerd-c1.scope"},
-		"below the container's":       {cgroupfs + "/c1/own/deep", cgroupfs, cgroupfs + "/c1"},
-		"the pod's itself":            {cgroupfs, cgroupfs, ""},
-		"the uid again further below": {cgroupfs + "/c1/pod" + uid + "/x", cgroupfs, cgroupfs + "/c1"},
-		"another pod's":               {"/sys/fs/cgroup/kubepods/podother/c1", "", ""},
-		"the node's":                  {"/sys/fs/cgroup", "", ""},
-		"unknown":                     {"", "", ""},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			if pod, container := split(tt.folder, uid); pod != tt.pod || container != tt.container {
-				t.Errorf("split = %q, %q, want %q, %q", pod, container, tt.pod, tt.container)
-			}
-		})
+	if got, shown := resolve([]mount{{"/other", "/mnt"}}, "/kubepods"); shown {
+		t.Errorf("resolve of what no mount shows = %q", got)
 	}
 }

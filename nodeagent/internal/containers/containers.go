@@ -2,7 +2,6 @@ package containers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sort"
 	"time"
@@ -28,8 +27,16 @@ type Container struct {
 	CreatedAt time.Time
 	// Process is the container's first process, 0 when it does not run.
 	Process int
+	// StartTime of Process: field 22 of its stat file, clock ticks since the boot. Another process that gets the same id
+	// later has another one.
+	StartTime uint64
 	// Cgroup is the container's cgroup2 folder, empty when it does not run or its folder is not known to be the pod's.
 	Cgroup string
+	// Freezer is the container's folder in the v1 freezer's tree: empty when it does not run, its first process is
+	// elsewhere, or no such tree is visible here.
+	Freezer string
+	// freezer is the same as /proc/PID/cgroup shows it.
+	freezer string
 }
 
 // Pod is what of a pod is on this node.
@@ -147,48 +154,46 @@ func describe(ctx context.Context, container containerd.Container) (described, e
 	if err != nil {
 		return described{}, fmt.Errorf("load the task of container %s: %w", info.ID, err)
 	}
+	process := int(task.Pid())
+	// Read before the runtime is asked whether the process still runs: what does was no other when this was read.
+	started, startErr := startTime(process)
+	if startErr != nil && !over(startErr) {
+		return described{}, startErr
+	}
 	status, err := task.Status(ctx)
 	if err != nil && !errdefs.IsNotFound(err) {
 		return described{}, fmt.Errorf("read the status of container %s: %w", info.ID, err)
 	}
 	if err == nil && status.Status != containerd.Stopped {
-		out.container.Process = int(task.Pid())
+		out.container.Process, out.container.StartTime = process, started
 	}
 	return out, nil
 }
 
+// running returns the sandboxes and containers that have a process.
+func (p *Pod) running() []*Container {
+	found := make([]*Container, 0, len(p.Sandboxes)+len(p.Containers))
+	for _, list := range [][]Container{p.Sandboxes, p.Containers} {
+		for i := range list {
+			if list[i].Process != 0 {
+				found = append(found, &list[i])
+			}
+		}
+	}
+	return found
+}
+
 // locate fills in the cgroups and processes.
 func (p *Pod) locate() error {
-	all := make([]*Container, 0, len(p.Sandboxes)+len(p.Containers))
-	for i := range p.Sandboxes {
-		all = append(all, &p.Sandboxes[i])
+	p.Processes = nil
+	for _, container := range p.running() {
+		p.Processes = append(p.Processes, container.Process)
 	}
-	for i := range p.Containers {
-		all = append(all, &p.Containers[i])
-	}
-	first := make([]int, 0, len(all))
-	for _, container := range all {
-		if container.Process != 0 {
-			first = append(first, container.Process)
-		}
-	}
-	if len(first) == 0 {
+	if len(p.Processes) == 0 {
 		return nil
 	}
-	p.Processes = first
-	found, err := folders(first)
-	if errors.Is(err, ErrNoCgroup) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("find the cgroups of pod %s: %w", p.UID, err)
-	}
-	for _, container := range all {
-		pod, own := split(found[container.Process], p.UID)
-		container.Cgroup = own
-		if pod != "" {
-			p.Cgroup = pod
-		}
+	if err := onNode(p.settle); err != nil {
+		return err
 	}
 	if p.Cgroup == "" {
 		return nil

@@ -3,7 +3,6 @@ package containers
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,14 +92,27 @@ func makeFolder(t *testing.T, folder string) {
 // start starts a process in a cgroup.
 func start(t *testing.T, folder string) int {
 	t.Helper()
-	process := exec.Command("sleep", "60")
+	process := run(t, 0, "sleep", "60")
+	move(t, process, folder)
+	return process
+}
+
+// run starts a process in namespaces of its own and ends it with the test, before the folders made so far are removed.
+func run(t *testing.T, namespaces uintptr, command ...string) int {
+	t.Helper()
+	process := exec.Command(command[0], command[1:]...) // #nosec G204 -- a command of a test
+	process.SysProcAttr = &unix.SysProcAttr{Cloneflags: namespaces, Setpgid: true}
 	must(t, process.Start())
 	t.Cleanup(func() {
-		_ = process.Process.Kill()
+		_ = unix.Kill(-process.Process.Pid, unix.SIGKILL) // and its children
 		_ = process.Wait()
 	})
-	must(t, os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Appendf(nil, "%d", process.Process.Pid), 0))
 	return process.Process.Pid
+}
+
+func move(t *testing.T, process int, folder string) {
+	t.Helper()
+	must(t, os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Appendf(nil, "%d", process), 0))
 }
 
 func threaded(t *testing.T, folder string) {
@@ -164,56 +176,4 @@ func TestPodWhoseProcessesCannotBeListedHasItsFirstOnes(t *testing.T) {
 	if found.Cgroup != pod || !slices.Equal(found.Processes, []int{process}) {
 		t.Errorf("found %+v", found)
 	}
-}
-
-func TestEscapedCountsWhatLeftThePodAndSaysWhenItCannotTell(t *testing.T) {
-	if !onOwnNode(t) {
-		return
-	}
-	pod, container := makePod(t)
-	outside := filepath.Join(filepath.Dir(pod), "outside")
-	makeFolder(t, outside)
-	shared := start(t, container)
-	found := Pod{UID: uid, Cgroup: pod, Containers: []Container{{ID: "c1", Process: shared}}, Processes: []int{shared}}
-	if _, err := found.Escaped(); !errors.Is(err, ErrSharedNamespace) {
-		t.Errorf("Escaped of a pod in the node's pid namespace = %v, want ErrSharedNamespace", err)
-	}
-	first, escaped := startPair(t, container)
-	found.Containers[0].Process, found.Processes = first, []int{first}
-	if count, err := found.Escaped(); count != 0 || err != nil {
-		t.Errorf("Escaped = %d, %v before anything left", count, err)
-	}
-	must(t, os.WriteFile(filepath.Join(outside, "cgroup.procs"), fmt.Appendf(nil, "%d", escaped), 0))
-	if count, err := found.Escaped(); count != 1 || err != nil {
-		t.Errorf("Escaped = %d, %v, want 1", count, err)
-	}
-}
-
-// startPair starts a process that is the first of a pid namespace of its own, and a second one in that namespace.
-func startPair(t *testing.T, folder string) (first, second int) {
-	t.Helper()
-	process := exec.Command("sh", "-c", "sleep 60 & read line; wait")
-	process.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
-	input, err := process.StdinPipe()
-	must(t, err)
-	must(t, process.Start())
-	t.Cleanup(func() {
-		_ = process.Process.Kill()
-		_ = process.Wait()
-	})
-	defer func() { _, _ = io.WriteString(input, "\n") }()
-	first = process.Process.Pid
-	children := fmt.Sprintf("/proc/%d/task/%d/children", first, first)
-	for range 400 {
-		content, err := os.ReadFile(children)
-		must(t, err)
-		if n, _ := fmt.Sscan(string(content), &second); n == 1 {
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	for _, id := range []int{first, second} {
-		must(t, os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Appendf(nil, "%d", id), 0))
-	}
-	return first, second
 }

@@ -3,10 +3,14 @@ package drop
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -14,25 +18,111 @@ import (
 // errNotInPlace says that the kernel does not list our program where it is wanted.
 var errNotInPlace = errors.New("the kernel does not list the program there")
 
-// attach puts the program in place. On a device it goes to the head of the chain: no program of a CNI sees a packet first.
-func attach(at point) (link.Link, error) {
+// errAnotherProgram says that a hook of ours is in place and runs another program, or ours with other maps.
+var errAnotherProgram = errors.New("the hook runs another program")
+
+func isFull(err error) bool { return errors.Is(err, unix.E2BIG) }
+
+// confirm asks the kernel whether the pinned hook runs the program that is wanted, and whether the target lists it.
+func (p *pins) confirm(at point) error {
+	if at.kind == v1alpha1.HookClsact {
+		return p.confirmFilter(at)
+	}
+	return p.withLink(at, func(pinned link.Link) error { return p.verify(pinned, at) })
+}
+
+// update gives a hook that is in place our program. The kernel exchanges them in one step: no packet passes between.
+func (p *pins) update(at point) (v1alpha1.Hook, error) {
+	if at.kind == v1alpha1.HookClsact {
+		if err := p.insertCounter(at); err != nil {
+			return v1alpha1.Hook{}, err
+		}
+		return p.attach(at)
+	}
+	info, err := os.Stat(p.path(at.id()))
+	if err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	if err := p.insertCounter(at); err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	err = p.withLink(at, func(pinned link.Link) error {
+		if err := pinned.Update(p.program(at)); err != nil {
+			return err
+		}
+		return p.verify(pinned, at)
+	})
+	return at.record(info.ModTime()), err
+}
+
+func (p *pins) withLink(at point, use func(link.Link) error) error {
+	pinned, err := link.LoadPinnedLink(p.path(at.id()), nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(pinned), pinned.Close())
+}
+
+// attach puts the program in place and pins it. On a device it goes to the head of the chain: no program of a CNI sees a
+// packet first. A pin in the way is that of a hook that the kernel no longer has in place.
+func (p *pins) attach(at point) (v1alpha1.Hook, error) {
+	if at.kind == v1alpha1.HookClsact {
+		return p.attachFilter(at)
+	}
+	made, err := makeLink(at, p.program(at))
+	if errors.Is(err, fs.ErrExist) {
+		made, err = p.attachCopy(at)
+	}
+	if err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	record := at.record(time.Now())
+	if err := p.clear(at); err != nil {
+		return v1alpha1.Hook{}, errors.Join(err, made.Close())
+	}
+	if err := made.Pin(p.path(at.id())); err != nil {
+		return v1alpha1.Hook{}, errors.Join(err, made.Close())
+	}
+	if err := p.verify(made, at); err != nil {
+		record.Verified = false
+		return record, errors.Join(err, made.Close())
+	}
+	return record, made.Close()
+}
+
+func (p *pins) clear(at point) error {
+	if err := os.Remove(p.path(at.id())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// attachCopy attaches another copy of the program: the kernel takes one program once on a device, and the first may still
+// be there, behind another's or without its pin.
+func (p *pins) attachCopy(at point) (link.Link, error) {
+	again, err := p.load(forRunning(at.program))
+	if err != nil {
+		return nil, err
+	}
+	defer again.Close()
+	return makeLink(at, again.Programs[at.program])
+}
+
+func makeLink(at point, program *ebpf.Program) (link.Link, error) {
 	if at.kind == v1alpha1.HookTcx {
 		return link.AttachTCX(link.TCXOptions{
-			Interface: at.ifindex, Program: at.program, Attach: at.attach, Anchor: link.Head(),
+			Interface: at.ifindex, Program: program, Attach: at.attach, Anchor: link.Head(),
 		})
 	}
-	return link.AttachCgroup(link.CgroupOptions{Path: at.device, Program: at.program, Attach: at.attach})
+	return link.AttachCgroup(link.CgroupOptions{Path: at.device, Program: program, Attach: at.attach})
 }
 
 // verify asks the kernel whether the link runs the program that is wanted, and whether the target lists that program: on a
 // device as the first one, since a program before it could let packets pass.
-func verify(made link.Link, at point) error {
+func (p *pins) verify(made link.Link, at point) error {
 	info, err := made.Info()
 	if err != nil {
 		return fmt.Errorf("ask for the link: %w", err)
-	}
-	if err := sameProgram(info.Program, at.program); err != nil {
-		return err
 	}
 	listed, err := programsAt(at)
 	if err != nil {
@@ -41,17 +131,22 @@ func verify(made link.Link, at point) error {
 	if at.kind == v1alpha1.HookTcx && len(listed) > 0 {
 		listed = listed[:1]
 	}
-	for _, program := range listed {
-		if program.ID == info.Program {
-			return nil
-		}
+	if !slices.ContainsFunc(listed, func(program link.AttachedProgram) bool { return program.ID == info.Program }) {
+		return errNotInPlace
 	}
-	return errNotInPlace
+	return sameProgram(info.Program, p.program(at))
 }
 
-// sameProgram compares tags, which the kernel computes over the instructions: a link adopted from an earlier start runs
-// another copy of the program, and one from another version is to be replaced.
+// sameProgram compares tags, which the kernel computes over the instructions, and maps: a hook adopted from an earlier
+// start runs another copy of the program, and one from another version is to be replaced.
 func sameProgram(id ebpf.ProgramID, want *ebpf.Program) error {
+	wantInfo, err := want.Info()
+	if err != nil {
+		return fmt.Errorf("ask for the loaded program: %w", err)
+	}
+	if wantID, known := wantInfo.ID(); known && wantID == id {
+		return nil
+	}
 	running, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return fmt.Errorf("open program %d: %w", id, err)
@@ -60,14 +155,18 @@ func sameProgram(id ebpf.ProgramID, want *ebpf.Program) error {
 	if err := errors.Join(err, running.Close()); err != nil {
 		return fmt.Errorf("ask for program %d: %w", id, err)
 	}
-	wantInfo, err := want.Info()
-	if err != nil {
-		return fmt.Errorf("ask for the loaded program: %w", err)
-	}
-	if runningInfo.Tag != wantInfo.Tag {
-		return errNotInPlace
+	if runningInfo.Tag != wantInfo.Tag || !sameMaps(runningInfo, wantInfo) {
+		return errAnotherProgram
 	}
 	return nil
+}
+
+func sameMaps(a, b *ebpf.ProgramInfo) bool {
+	mapsOfA, _ := a.MapIDs()
+	mapsOfB, _ := b.MapIDs()
+	slices.Sort(mapsOfA)
+	slices.Sort(mapsOfB)
+	return slices.Equal(mapsOfA, mapsOfB)
 }
 
 func programsAt(at point) ([]link.AttachedProgram, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -32,6 +33,12 @@ type Target struct {
 	Cgroup string
 	// Processes of the pod: the network namespaces that they are in are the pod's.
 	Processes []int
+	// Running is whether the pod's processes go on: then loopback inside the pod passes, and the kubelet's probes.
+	Running bool
+	// KubeletCgroup is the id of the cgroup that the kubelet runs in; with 0 no probe passes.
+	KubeletCgroup uint64
+	// Probe is whether to send a packet to the pod over each device and to see it counted.
+	Probe bool
 }
 
 // Result is what a containment reached.
@@ -51,9 +58,16 @@ type Dropper struct {
 	root      string
 	nodeNetns string
 	spec      *ebpf.CollectionSpec
+	// device is the kind of hook that this kernel has for devices.
+	device v1alpha1.HookProgram
+	links  *links
+	mutex  sync.Mutex
+	// open are the pins of pods that this process cut off, by uid.
+	open map[string]*pins
 }
 
 // New returns a Dropper, after it has made sure that a bpf file system is mounted and that the kernel takes the programs.
+// The caller closes it, which detaches nothing.
 func New(config Config) (*Dropper, error) {
 	if err := ensureMounted(config.BPFFS, config.NodeMountns); err != nil {
 		return nil, err
@@ -66,34 +80,90 @@ func New(config Config) (*Dropper, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of pins: %w", err)
 	}
-	d := &Dropper{root: root, nodeNetns: config.NodeNetns, spec: spec}
 	trial := new(bpf.DropObjects)
 	if err := spec.Copy().LoadAndAssign(trial, nil); err != nil {
 		return nil, fmt.Errorf("load the drop programs: %w", err)
 	}
-	return d, trial.Close()
+	d := &Dropper{
+		root: root, nodeNetns: config.NodeNetns, spec: spec, device: v1alpha1.HookTcx, links: newLinks(), open: map[string]*pins{},
+	}
+	tcx, err := hasTCX()
+	if !tcx {
+		d.device = v1alpha1.HookClsact
+	}
+	return d, errors.Join(err, trial.Close())
 }
 
+// Close ends the watch on links and closes what is open of the pins. Every pod that is cut off stays so.
+func (d *Dropper) Close() error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	for uid, pins := range d.open {
+		pins.close()
+		delete(d.open, uid)
+	}
+	return d.links.close()
+}
+
+// DeviceHook is the kind of hook that this kernel has for devices.
+func (d *Dropper) DeviceHook() v1alpha1.HookProgram { return d.device }
+
 // Attach cuts the pod off. Hooks that are in place already are adopted, missing ones are added, so it may be called again
-// at any time. It returns an error only when it could not act at all; what it could not cover is in Shortfalls.
+// at any time. It returns an error only when it could not act at all; what it could not cover is in Shortfalls. From then
+// on, until Detach, Watch tells when a device of the pod comes or changes.
 //
 // The cgroup hooks and the devices' hooks are attached side by side: a device takes 15 to 30 ms, most of it waiting for
 // the kernel's grace period, a cgroup under 1 ms.
 func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
-	pins, err := openPins(d.folder(target.PodUID), d.spec)
+	pins, err := d.pinsOf(target)
 	if err != nil {
 		return Result{}, err
 	}
 	found := new(findings)
+	if pins.mapsLost {
+		found.fallShort("what an earlier version counted is lost: its maps differ")
+	}
+	if err := pins.pinned(bpf.DropMapProbeSource).Put(uint32(0), target.KubeletCgroup); err != nil {
+		found.fallShort("name the kubelet's cgroup: %w", err)
+	}
+	w := work{found: found, pins: pins, target: target, device: d.device, nodeNetns: d.nodeNetns}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		found.attachCgroup(pins, target.Cgroup)
+		w.attachCgroup()
 		return nil
 	})
-	group.Go(func() error { return found.attachDevices(ctx, pins, target.Processes, d.nodeNetns) })
+	group.Go(func() error { return w.attachDevices(ctx) })
 	err = group.Wait()
 	result := found.result(time.Now())
-	return result, errors.Join(err, pins.close())
+	if followed := d.links.follow(target.PodUID, target.Processes, d.nodeNetns); followed != nil {
+		result.Shortfalls = append(result.Shortfalls, fmt.Sprintf("devices that come later are found late: %v", followed))
+	}
+	return result, err
+}
+
+func (d *Dropper) pinsOf(target Target) (*pins, error) {
+	podUID := target.PodUID
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if known := d.open[podUID]; known != nil {
+		if _, err := os.Stat(known.path(bpf.DropMapCounters)); err == nil {
+			return known, known.want(target.Running)
+		}
+		// Somebody removed the pins: start over with maps that outlive this process.
+		delete(d.open, podUID)
+		known.close()
+	}
+	opened, err := openPins(d.folder(podUID), d.spec, target.Running)
+	if err != nil {
+		return nil, err
+	}
+	d.open[podUID] = opened
+	return opened, nil
+}
+
+// Watch calls changed with a pod's uid when a device of it came or changed, until the context ends.
+func (d *Dropper) Watch(ctx context.Context, changed func(ctx context.Context, podUID string)) {
+	d.links.watch(ctx, changed)
 }
 
 // Observe returns the pod's hooks with what they dropped so far. A pod that is not cut off has none.
@@ -103,7 +173,14 @@ func (d *Dropper) Observe(podUID string) ([]v1alpha1.Hook, error) {
 
 // Detach lets the pod's packets pass again. What is detached already is no error.
 func (d *Dropper) Detach(podUID string) error {
-	if err := unpin(d.folder(podUID)); err != nil {
+	d.mutex.Lock()
+	known := d.open[podUID]
+	delete(d.open, podUID)
+	d.mutex.Unlock()
+	if known != nil {
+		known.close()
+	}
+	if err := errors.Join(d.links.unfollow(podUID), unpin(d.folder(podUID), d.nodeNetns)); err != nil {
 		return fmt.Errorf("detach the drop of pod %s: %w", podUID, err)
 	}
 	return nil

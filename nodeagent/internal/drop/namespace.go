@@ -76,25 +76,48 @@ func isBPF(folder string) (bool, error) {
 // namespaces are the distinct network namespaces of some processes, by inode, held open.
 type namespaces map[uint64]*os.File
 
+// openNamespaces looks at every thread: one of a process can be in another namespace than the others.
 func openNamespaces(processes []int) (namespaces, error) {
 	open := namespaces{}
 	for _, process := range processes {
-		file, inode, err := openNamespace(fmt.Sprintf("/proc/%d/ns/net", process))
-		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
-			continue
-		case err != nil:
-			return nil, errors.Join(err, open.close())
-		}
-		if open[inode] == nil {
-			open[inode] = file
+		folder := fmt.Sprintf("/proc/%d/task", process)
+		threads, err := os.ReadDir(folder)
+		if gone(err) {
 			continue
 		}
-		if err := file.Close(); err != nil {
+		if err != nil {
 			return nil, errors.Join(err, open.close())
+		}
+		for _, thread := range threads {
+			if err := open.add(filepath.Join(folder, thread.Name(), "ns/net")); err != nil {
+				return nil, errors.Join(err, open.close())
+			}
 		}
 	}
 	return open, nil
+}
+
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
+// add opens a namespace unless it is open. One that is gone is left out.
+func (n namespaces) add(path string) error {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); gone(err) || (err == nil && n[stat.Ino] != nil) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	file, inode, err := openNamespace(path)
+	switch {
+	case gone(err):
+		return nil
+	case err != nil:
+		return err
+	case n[inode] != nil: // the thread changed it between the two looks
+		return file.Close()
+	}
+	n[inode] = file
+	return nil
 }
 
 func openNamespace(path string) (*os.File, uint64, error) {

@@ -27,7 +27,7 @@ func observe(folder string) ([]v1alpha1.Hook, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the pins: %w", err)
 	}
-	counters, err := ebpf.LoadPinnedMap(filepath.Join(folder, countersPin), &ebpf.LoadPinOptions{ReadOnly: true})
+	counters, err := ebpf.LoadPinnedMap(filepath.Join(folder, bpf.DropMapCounters), &ebpf.LoadPinOptions{ReadOnly: true})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -64,10 +64,13 @@ func parsePin(name string) (v1alpha1.Hook, bpf.DropCounterKey, bool) {
 	case parts[0] == "cgroup" && len(parts) == 2:
 		record.Program = v1alpha1.HookCgroupSkb
 		return record, bpf.DropCounterKey{Hook: either(egress, bpf.DropHookCgroupEgress, bpf.DropHookCgroupIngress)}, true
-	case parts[0] == "tcx" && len(parts) == 3:
-		ifindex, err := strconv.ParseUint(parts[2], 10, 32)
+	case (parts[0] == "tcx" || parts[0] == "clsact") && len(parts) == 3:
+		ifindex, err := strconv.ParseUint(parts[2], 10, 31)
 		record.Program, record.Device = v1alpha1.HookTcx, "ifindex "+parts[2]
-		key := bpf.DropCounterKey{Hook: either(egress, bpf.DropHookTcxEgress, bpf.DropHookTcxIngress), Ifindex: uint32(ifindex)}
+		if parts[0] == "clsact" {
+			record.Program = v1alpha1.HookClsact
+		}
+		key := bpf.DropCounterKey{Hook: either(egress, bpf.DropHookDeviceEgress, bpf.DropHookDeviceIngress), Ifindex: uint32(ifindex)}
 		return record, key, err == nil
 	}
 	return v1alpha1.Hook{}, bpf.DropCounterKey{}, false
@@ -116,8 +119,8 @@ func after(booted time.Time, nanos uint64) *metav1.MicroTime {
 	return &at
 }
 
-// unpin removes the links first and the counters last, so that an interrupted call can be repeated.
-func unpin(folder string) error {
+// unpin removes the hooks first and the maps last, so that an interrupted call can be repeated.
+func unpin(folder, nodeNetns string) error {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -125,16 +128,44 @@ func unpin(folder string) error {
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		if entry.Name() == countersPin {
-			continue
-		}
-		if err := os.Remove(filepath.Join(folder, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := os.Remove(filepath.Join(folder, countersPin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeFilters(folder, nodeNetns, entries); err != nil {
 		return err
 	}
+	for _, maps := range []bool{false, true} {
+		for _, entry := range entries {
+			if isMap(entry.Name()) != maps {
+				continue
+			}
+			if err := os.Remove(filepath.Join(folder, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
 	return os.Remove(folder)
+}
+
+// removeFilters takes the filters off the devices. A link ends with its pin, a filter does not.
+func removeFilters(folder, nodeNetns string, entries []os.DirEntry) error {
+	var filters []point
+	for _, entry := range entries {
+		record, key, ok := parsePin(entry.Name())
+		if ok && record.Program == v1alpha1.HookClsact {
+			filters = append(filters, point{kind: record.Program, direction: record.Direction, ifindex: int(key.Ifindex)})
+		}
+	}
+	if len(filters) == 0 {
+		return nil
+	}
+	node, err := os.Open(nodeNetns) // #nosec G304 -- the configured namespace file of process 1
+	if err != nil {
+		return fmt.Errorf("open the node's network namespace: %w", err)
+	}
+	err = inside(int(node.Fd()), unix.CLONE_NEWNET, func() error {
+		var errs []error
+		for _, filter := range filters {
+			errs = append(errs, removeFilter(folder, filter.id(), filter.ifindex, filter.direction))
+		}
+		return errors.Join(errs...)
+	})
+	return errors.Join(err, node.Close())
 }

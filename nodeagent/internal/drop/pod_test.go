@@ -24,6 +24,8 @@ const (
 	nodeAddress    = "10.123.1.1"
 	outsideAddress = "10.123.2.2"
 	senderVariable = "DROP_TEST_SENDER"
+	servedPort     = "9003"
+	served         = "healthy"
 )
 
 // TestMain turns the test binary into a pod's process when it is started as one.
@@ -227,6 +229,19 @@ func (p *pod) quiet(t *testing.T) {
 	}
 }
 
+// loud fails the test when no raw frame arrives outside.
+func (p *pod) loud(t *testing.T) {
+	t.Helper()
+	raw := p.raw.Load()
+	for range 400 {
+		if p.raw.Load() > raw {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Error("no raw frame arrives")
+}
+
 // send is the pod's process: it writes on one TCP connection and sends raw frames past the socket layer, until it is killed.
 func send(nodeMAC string) error {
 	connection, err := net.Dial("tcp4", outsideAddress+":9001")
@@ -241,6 +256,9 @@ func send(nodeMAC string) error {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}()
+	if err := serve(); err != nil {
+		return err
+	}
 	device, err := net.InterfaceByName("eth0")
 	if err != nil {
 		return err
@@ -260,6 +278,25 @@ func send(nodeMAC string) error {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// serve answers whoever connects to the pod, as to a probe.
+func serve() error {
+	listener, err := net.Listen("tcp4", ":"+servedPort)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(connection, served)
+			_ = connection.Close()
+		}
+	}()
+	return nil
 }
 
 // rawFrame is an Ethernet frame with an IPv4 UDP datagram to the outside address, port 9002.

@@ -15,6 +15,7 @@ type device struct {
 	name    string
 	ifindex int
 	netns   uint64 // inode of the pod's side
+	address net.IP // of the pod's side, nil when it has none
 }
 
 // Kinds of device that lead nowhere by themselves: they are software in the same namespace, and what they send leaves
@@ -104,10 +105,26 @@ func (s search) devices() (devices []device, shortfalls []string, err error) {
 				shortfalls = append(shortfalls, err.Error())
 				continue
 			}
+			if found.address, err = addressOf(handle, link); err != nil {
+				return nil, nil, err
+			}
 			devices = append(devices, found)
 		}
 	}
 	return devices, shortfalls, nil
+}
+
+// addressOf returns an address of a device of the pod.
+func addressOf(handle *netlink.Handle, link netlink.Link) (net.IP, error) {
+	list, err := handle.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of device %s: %w", link.Attrs().Name, err)
+	}
+	addresses := make([]net.IP, 0, len(list))
+	for _, address := range list {
+		addresses = append(addresses, address.IP)
+	}
+	return firstAddress(addresses), nil
 }
 
 // staysInPod tells a veth pair between two network namespaces of the same pod, or within one.

@@ -32,6 +32,11 @@ func setFrozen(ctx context.Context, folder string, frozen bool) (State, error) {
 	if err != nil {
 		return "", err
 	}
+	return reach(ctx, folder, want)
+}
+
+// reach waits until cgroup.events says that the state is reached, or that no process is left.
+func reach(ctx context.Context, folder string, want State) (State, error) {
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for {

@@ -11,7 +11,8 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// ErrNoCgroup is returned by Freeze when the method is CgroupV2 and the container's cgroup is not known.
+// ErrNoCgroup is returned by Freeze when the method is CgroupV2 and the container's cgroup is not known, and by Stop when
+// the pod's is not.
 var ErrNoCgroup = errors.New("cgroup is not known")
 
 // Bound of one freeze or thaw. 50 processes freeze within 6 ms and a runtime pauses within 53 ms; a process in an
@@ -24,6 +25,9 @@ type Container struct {
 	ID string
 	// Cgroup is the container's own cgroup2 folder. Only CgroupV2 needs it.
 	Cgroup string
+	// Freezer is the container's own folder in the v1 freezer's tree, empty when it is not known. With RuntimePause it
+	// confirms what the runtime says.
+	Freezer string
 }
 
 // State of a container as confirmed after Freeze or Thaw.
@@ -75,9 +79,25 @@ func (f *Freezer) Freeze(ctx context.Context, container Container) (State, error
 
 func (f *Freezer) freeze(ctx context.Context, container Container) (State, error) {
 	if f.method == v1alpha1.FreezeRuntimePause {
-		return f.tasks.Pause(ctx, container.ID)
+		state, err := f.pause(ctx, container)
+		if !errors.Is(err, errThawed) {
+			return state, err
+		}
+		// The runtime does not pause what it takes for paused.
+		if _, err := f.tasks.Resume(ctx, container.ID); err != nil {
+			return "", err
+		}
+		return f.pause(ctx, container)
 	}
 	return setFrozen(ctx, container.Cgroup, true)
+}
+
+func (f *Freezer) pause(ctx context.Context, container Container) (State, error) {
+	state, err := f.tasks.Pause(ctx, container.ID)
+	if err != nil || state != Frozen || container.Freezer == "" {
+		return state, err
+	}
+	return confirmPaused(ctx, container.Freezer)
 }
 
 // Thaw sets every process of the container going again and returns once that is confirmed. With the method CgroupV2 a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strings"
 	"time"
 
@@ -151,6 +152,23 @@ func (h *Holder) describe(ctx context.Context, containerID, snapshotter, name st
 	return Held{
 		ContainerID: containerID, Snapshotter: snapshotter, Snapshot: name, Parent: info.Parent, HeldAt: info.Created,
 	}, nil
+}
+
+// Held returns the ids of the containers that an incident holds, in no order. The leases alone say it, so that containers
+// that are gone are among them.
+func (h *Holder) Held(ctx context.Context, incident string) ([]string, error) {
+	prefix := leaseName(incident, "")
+	list, err := h.client.LeasesService().List(ctx, fmt.Sprintf("id~=%q", "^"+regexp.QuoteMeta(prefix)))
+	if err != nil {
+		return nil, fmt.Errorf("list the leases of incident %s: %w", incident, err)
+	}
+	var held []string
+	for _, lease := range list {
+		if id, ok := strings.CutPrefix(lease.ID, prefix); ok {
+			held = append(held, id)
+		}
+	}
+	return held, nil
 }
 
 // held returns the snapshotter and the name of the snapshot that an incident's lease holds. The lease alone says it, so

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -225,5 +226,29 @@ func TestAReleasedContainerCanBeHeldAgain(t *testing.T) {
 			t.Errorf("file holds %q", got)
 		}
 		must(t, view.Close())
+	})
+}
+
+func TestHeldNamesEveryContainerOfTheIncidentAndNoOther(t *testing.T) {
+	everywhere(t, func(t *testing.T, r *runtime, h *hold.Holder) {
+		image := r.image(t)
+		for _, name := range []string{"web", "side"} {
+			r.container(t, name, image)
+			_, err := h.Hold(t.Context(), incident, name)
+			must(t, err)
+		}
+		_, err := h.Hold(t.Context(), "fedcba9876543210", "web")
+		must(t, err)
+		r.remove(t, "web")
+		held, err := h.Held(t.Context(), incident)
+		must(t, err)
+		slices.Sort(held)
+		if diff := cmp.Diff([]string{"side", "web"}, held); diff != "" {
+			t.Error(diff)
+		}
+		must(t, h.Release(t.Context(), incident, "web"))
+		if held, err = h.Held(t.Context(), incident); err != nil || len(held) != 1 {
+			t.Errorf("held after a release: %v, %v", held, err)
+		}
 	})
 }

@@ -18,6 +18,8 @@ type Options struct {
 	CgroupRoot string
 	// BPFFS is where the node has its bpf file system, at the same path as on the node.
 	BPFFS string
+	// StateDir is on the node's own disk: what was last known outlives the pod there, and a restart of the node.
+	StateDir string
 	// MetricsAddress to serve /metrics on; "0" serves none.
 	MetricsAddress string
 	// ProbeAddress to serve /healthz and /readyz on; "0" serves none.
@@ -50,6 +52,7 @@ func Parse(args []string, getenv func(string) string, output io.Writer) (Options
 	flags.StringVar(&o.WORMCredentialsDir, "worm-credentials-dir", "/var/run/ugallu/worm", "folder with the files access-key and secret-key")
 	flags.StringVar(&o.CgroupRoot, "cgroup-root", "/sys/fs/cgroup", "the node's cgroup file systems, at the same path as on the node")
 	flags.StringVar(&o.BPFFS, "bpffs", "/sys/fs/bpf", "the node's bpf file system, at the same path as on the node")
+	flags.StringVar(&o.StateDir, "state-dir", "/var/lib/ugallu-forensics", "folder on the node's disk for what was last known of its orders")
 	flags.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "address to serve /metrics on, 0 for none")
 	flags.StringVar(&o.ProbeAddress, "probe-address", ":8081", "address to serve /healthz and /readyz on, 0 for none")
 	if err := flags.Parse(args); err != nil {
@@ -72,6 +75,7 @@ func (o Options) validate() error {
 		{"worm-credentials-dir", o.WORMCredentialsDir},
 		{"cgroup-root", o.CgroupRoot},
 		{"bpffs", o.BPFFS},
+		{"state-dir", o.StateDir},
 	} {
 		if !filepath.IsAbs(path.value) {
 			errs = append(errs, fmt.Errorf("--%s: %q is not an absolute path", path.flag, path.value))

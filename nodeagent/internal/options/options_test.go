@@ -23,7 +23,7 @@ func TestParseFillsInDefaultsAndTheOwnPod(t *testing.T) {
 	}
 	want := options.Options{
 		ContainerdSocket: "/run/containerd/containerd.sock", WORMCredentialsDir: "/var/run/ugallu/worm",
-		CgroupRoot: "/sys/fs/cgroup", BPFFS: "/bpf", MetricsAddress: ":8080", ProbeAddress: ":8081",
+		CgroupRoot: "/sys/fs/cgroup", BPFFS: "/bpf", StateDir: "/var/lib/ugallu-forensics", MetricsAddress: ":8080", ProbeAddress: ":8081",
 		Pod: options.Pod{Namespace: "ns", ServiceAccount: "sa", Name: "agent-x", UID: "u1", NodeName: "worker"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -2,12 +2,16 @@ package order
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -25,10 +29,16 @@ type refused struct{ why string }
 
 func (r refused) Error() string { return r.why }
 
-// protectedNamespaces hold what the node, the cluster and this project live on. A way to configure exceptions would be a
-// way to stop the cluster with one object.
-func protectedNamespaces() []string {
-	return []string{"kube-system", v1alpha1.NamespaceSystem, v1alpha1.NamespacePrivileged}
+// protected is the refusal of a pod that is never contained. Its first word is the reason that the controller counts.
+func protected(format string, args ...any) refused {
+	return refused{"protected_pod: " + fmt.Sprintf(format, args...)}
+}
+
+// ours are the namespaces that the cluster and this project live on. A way to configure exceptions would be a way to
+// stop the cluster with one object.
+func ours(namespace string) bool {
+	return namespace == metav1.NamespaceSystem || namespace == v1alpha1.NamespaceSystem ||
+		strings.HasPrefix(namespace, v1alpha1.NamespaceSystem+"-")
 }
 
 // checkOrder refuses what can be refused without asking anybody.
@@ -38,22 +48,40 @@ func checkOrder(node string, spec v1alpha1.EventResponseSpec) error {
 		return refused{fmt.Sprintf("pod %s/%s is on node %s, this is %s", spec.PodRef.Namespace, spec.PodRef.Name, spec.PodRef.NodeName, node)}
 	case !podUIDs.MatchString(spec.PodRef.UID):
 		return refused{fmt.Sprintf("%q is not the uid of a pod", spec.PodRef.UID)}
-	case slices.Contains(protectedNamespaces(), spec.PodRef.Namespace):
-		return refused{fmt.Sprintf("namespace %s is protected: its pods are never contained", spec.PodRef.Namespace)}
+	case ours(spec.PodRef.Namespace):
+		return protected("pods of namespace %s are never contained", spec.PodRef.Namespace)
 	}
 	return nil
 }
 
 // livePod reads the pod that an order names from the API server and refuses it when it is another, elsewhere, or
-// protected. The agent does not rely on whoever gave the order to have looked.
+// protected. The agent does not rely on whoever gave the order to have looked. An error that is no refusal says that it
+// cannot tell, and the order is repeated.
 func livePod(ctx context.Context, live client.Reader, node string, ref v1alpha1.PodRef) (*corev1.Pod, error) {
 	pod := new(corev1.Pod)
-	err := live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, pod)
-	if apierrors.IsNotFound(err) {
+	var namespaces []string
+	var podErr, configErr error
+	// Side by side: while the API server answers, the pod sends.
+	var group errgroup.Group
+	group.Go(func() error {
+		podErr = live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, pod)
+		return nil
+	})
+	group.Go(func() error {
+		namespaces, configErr = configured(ctx, live)
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if apierrors.IsNotFound(podErr) {
 		return nil, refused{fmt.Sprintf("pod %s/%s does not exist", ref.Namespace, ref.Name)}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read pod %s/%s: %w", ref.Namespace, ref.Name, err)
+	if podErr != nil {
+		podErr = fmt.Errorf("read pod %s/%s: %w", ref.Namespace, ref.Name, podErr)
+	}
+	if err := errors.Join(podErr, configErr); err != nil {
+		return nil, err
 	}
 	switch {
 	case string(pod.UID) != ref.UID:
@@ -61,9 +89,24 @@ func livePod(ctx context.Context, live client.Reader, node string, ref v1alpha1.
 	case pod.Spec.NodeName != node:
 		return nil, refused{fmt.Sprintf("pod %s/%s is on node %q, this is %s", ref.Namespace, ref.Name, pod.Spec.NodeName, node)}
 	case isStatic(pod):
-		return nil, refused{fmt.Sprintf("pod %s/%s is a static pod: the node may depend on it", ref.Namespace, ref.Name)}
+		return nil, protected("pod %s/%s is static: the node may depend on it", ref.Namespace, ref.Name)
+	case slices.Contains(namespaces, ref.Namespace):
+		return nil, protected("namespace %s is in ForensicsConfig spec.trigger.protectedNamespaces", ref.Namespace)
 	}
 	return pod, nil
+}
+
+// configured are the namespaces that the ForensicsConfig protects. Without one nothing is protected beyond what always is.
+func configured(ctx context.Context, live client.Reader) ([]string, error) {
+	var config v1alpha1.ForensicsConfig
+	err := live.Get(ctx, client.ObjectKey{Name: v1alpha1.SingletonName}, &config)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read ForensicsConfig %s for its protected namespaces: %w", v1alpha1.SingletonName, err)
+	}
+	return config.Spec.Trigger.ProtectedNamespaces, nil
 }
 
 func isStatic(pod *corev1.Pod) bool {

@@ -2,11 +2,8 @@ package order
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
-
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -25,6 +22,10 @@ type intent struct {
 	thawed bool
 	// open: an order for it is not closed yet.
 	open bool
+	// begun: an order to contain it is not closed yet.
+	begun bool
+	// incidents that want it contained, by name.
+	incidents []string
 	// overdue are the incidents whose time is up and whose release nobody ordered.
 	overdue []string
 }
@@ -37,25 +38,21 @@ type incidentOrders struct {
 	unfreeze *v1alpha1.EventResponse
 }
 
-// intents reads from the cache, which outlives the API server.
+// intents of what is known.
 func intents(ctx context.Context, node Node) (map[string]intent, error) {
 	return othersIntents(ctx, node, "")
 }
 
 // othersIntents are the intents without those of one incident.
 func othersIntents(ctx context.Context, node Node, incidentUID string) (map[string]intent, error) {
-	var responses v1alpha1.EventResponseList
-	if err := node.Client.List(ctx, &responses, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("list this node's orders: %w", err)
+	known, err := node.Known.read(ctx)
+	if err != nil {
+		return nil, err
 	}
-	var incidents v1alpha1.IncidentList
-	if err := node.Client.List(ctx, &incidents, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("list open incidents: %w", err)
-	}
-	others := slices.DeleteFunc(responses.Items, func(response v1alpha1.EventResponse) bool {
+	others := slices.DeleteFunc(known.Responses, func(response v1alpha1.EventResponse) bool {
 		return response.Spec.IncidentUID == incidentUID
 	})
-	return wanted(others, incidents.Items, node.Clock.Now()), nil
+	return wanted(others, known.Incidents, node.Clock.Now()), nil
 }
 
 // wanted is a pure function of what is known, by pod uid. An order counts once it was carried out: until then it may be
@@ -77,6 +74,7 @@ func wanted(responses []v1alpha1.EventResponse, incidents []v1alpha1.Incident, n
 		pod := orders.freeze.Spec.PodRef.UID
 		known := intents[pod]
 		known.open = known.open || orders.open()
+		known.begun = known.begun || orders.freeze.Status.CompletedAt == nil
 		at, limited := unfreezeAt[uid]
 		switch {
 		case !orders.holds(), orders.unfreeze == nil && !open[uid]:
@@ -84,6 +82,7 @@ func wanted(responses []v1alpha1.EventResponse, incidents []v1alpha1.Incident, n
 			known.overdue = append(known.overdue, orders.name)
 		default:
 			known.contained = true
+			known.incidents = append(known.incidents, orders.name)
 			known.frozen = known.frozen || orders.freezes()
 			known.thawed = known.thawed || (!orders.freezes() && orders.freeze.Spec.Action.PodFreeze.Processes == v1alpha1.FreezeDuringCapture)
 		}

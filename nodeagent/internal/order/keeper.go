@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"ugallu.io/forensics/api/v1alpha1"
 )
 
 // keepEvery is how often contained pods are looked at.
@@ -21,6 +23,8 @@ type keeper struct {
 	pods *pods
 	// done names, by the uid of a pod, the incidents for whose end the pod was let go completely.
 	done map[string]string
+	// tidied are the releases, by name, that left nothing held.
+	tidied map[string]bool
 }
 
 // Start looks at once and then regularly, until the context ends.
@@ -40,6 +44,9 @@ func (k *keeper) Start(ctx context.Context) error {
 }
 
 func (k *keeper) look(ctx context.Context) error {
+	if err := k.node.Known.save(ctx); err != nil {
+		log.FromContext(ctx).Error(err, "orders not remembered on the node's disk")
+	}
 	known, err := intents(ctx, k.node)
 	if err != nil {
 		return err
@@ -48,8 +55,8 @@ func (k *keeper) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	errs := []error{k.leftovers(ctx)}
 	maps.DeleteFunc(k.done, func(uid, _ string) bool { return len(known[uid].overdue) == 0 })
-	var errs []error
 	for uid, wanted := range known {
 		switch {
 		case wanted.contained:
@@ -60,6 +67,30 @@ func (k *keeper) look(ctx context.Context) error {
 	}
 	for _, uid := range pinned {
 		errs = append(errs, k.orphan(ctx, uid))
+	}
+	return errors.Join(errs...)
+}
+
+// leftovers lets go what a release had to keep: containerd before 2.2 needs the lease for as long as the container runs.
+func (k *keeper) leftovers(ctx context.Context) error {
+	known, err := k.node.Known.read(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range known.Responses {
+		response := &known.Responses[i]
+		if response.Spec.Action.Type == v1alpha1.ActionPodUnfreeze && response.Status.CompletedAt != nil && !k.tidied[response.Name] {
+			held, err := k.node.Hold.Held(ctx, response.Spec.IncidentName)
+			if err == nil && len(held) == 0 {
+				if k.tidied == nil {
+					k.tidied = map[string]bool{}
+				}
+				k.tidied[response.Name] = true
+				continue
+			}
+			errs = append(errs, err, k.release(ctx, response.Spec.IncidentName))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -83,6 +114,20 @@ func (k *keeper) orphan(ctx context.Context, uid string) error {
 	return nil
 }
 
+// release lets every snapshot go that the incident holds.
+func (k *keeper) release(ctx context.Context, incident string) error {
+	ctx, cancel := context.WithTimeout(ctx, releasesWithin)
+	defer cancel()
+	held, err := k.node.Hold.Held(ctx, incident)
+	errs := []error{err}
+	for _, container := range held {
+		if err := k.node.Hold.Release(ctx, incident, container); err != nil && !errors.Is(err, ErrStillHeld) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // letGo does what podunfreeze does, without a record: the order that comes once the API server is back finds it done. What
 // fails of it does not keep the rest, and is tried again at the next look.
 func (k *keeper) letGo(ctx context.Context, uid string) error {
@@ -102,13 +147,9 @@ func (k *keeper) letGo(ctx context.Context, uid string) error {
 	}
 	var errs []error
 	for _, incident := range overdue {
-		for _, container := range pod.Containers {
-			if err := k.node.Hold.Release(ctx, incident, container.ID); err != nil && !errors.Is(err, ErrStillHeld) {
-				errs = append(errs, err)
-			}
-		}
+		errs = append(errs, k.release(ctx, incident))
 	}
-	thawErr := thawAll(ctx, k.node, pod)
+	thawErr := errors.Join(thawAll(ctx, k.node, pod), k.node.Freeze.StartStrays(ctx, pod))
 	if thawErr != nil && ctx.Err() != nil {
 		return thawErr
 	}

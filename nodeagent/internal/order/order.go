@@ -8,6 +8,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
@@ -31,6 +32,8 @@ type Container struct {
 	Process int
 	// Cgroup is the container's cgroup2 folder, empty when it is not known.
 	Cgroup string
+	// Freezer is the container's folder in the v1 freezer's tree, empty when it is not known.
+	Freezer string
 }
 
 // Pod is what of a pod is on this node.
@@ -55,17 +58,43 @@ type Dropped struct {
 	Shortfalls []string
 }
 
+// Cut says how a pod is cut off.
+type Cut struct {
+	// Running is whether its processes go on: then loopback inside the pod passes, and the kubelet's probes.
+	Running bool
+	// Probe is whether to send a packet to the pod and to see it counted.
+	Probe bool
+}
+
+// Flows are the flows of which packets were dropped.
+type Flows struct {
+	Counts v1alpha1.FlowCounts
+	List   []evidence.Flow
+}
+
+// Stray is a process of a pod that the freeze of its containers does not reach.
+type Stray struct {
+	Process int
+	// Started is in ticks since the boot: with the process it names this one and no later one.
+	Started uint64
+}
+
 // Containers finds what of a pod is on this node.
 type Containers interface {
 	Pod(ctx context.Context, uid string) (Pod, error)
-	// Escaped counts the pod's processes that left its cgroup. The error is ErrSharedNamespace when it cannot tell.
-	Escaped(ctx context.Context, uid string) (int, error)
+	// Strays are the pod's processes outside the reach of its freeze, and how many stand still already because they were
+	// stopped before. What was found is returned beside an error, which is ErrSharedNamespace when there may be more.
+	Strays(ctx context.Context, uid string) (running []Stray, stopped int, err error)
 }
 
 // Dropper cuts pods off.
 type Dropper interface {
-	Attach(ctx context.Context, pod Pod) (Dropped, error)
+	Attach(ctx context.Context, pod Pod, cut Cut) (Dropped, error)
 	Observe(podUID string) ([]v1alpha1.Hook, error)
+	// Flows of a pod that is cut off.
+	Flows(podUID string) (Flows, error)
+	// Sockets in the pod's network, nil for a pod in the node's.
+	Sockets(pod Pod) (*v1alpha1.SocketSample, error)
 	Detach(podUID string) error
 	Pods() ([]string, error)
 }
@@ -77,10 +106,16 @@ type Freezer interface {
 	Freeze(ctx context.Context, container Container) (frozen bool, err error)
 	// Thaw says whether the container goes on; one without processes does not.
 	Thaw(ctx context.Context, container Container) (thawed bool, err error)
+	// Stop stops processes that left their containers' reach, and says how many stand still. The error names the others.
+	Stop(ctx context.Context, pod Pod, strays []Stray) (stopped int, err error)
+	// StartStrays sets all of them going again.
+	StartStrays(ctx context.Context, pod Pod) error
 }
 
-// Holder keeps containers' files from being deleted. Both methods are idempotent.
+// Holder keeps containers' files from being deleted. Its methods are idempotent.
 type Holder interface {
+	// Held are the ids of the containers that an incident holds.
+	Held(ctx context.Context, incident string) ([]string, error)
 	// Hold returns when the snapshot was held, which may be long ago.
 	Hold(ctx context.Context, incident, containerID string) (time.Time, error)
 	Release(ctx context.Context, incident, containerID string) error
@@ -90,6 +125,14 @@ type Holder interface {
 type Capturer interface {
 	// Capture returns an error when another call may do better; what is stored is in the result all the same.
 	Capture(ctx context.Context, capture Capture, progress func(v1alpha1.Progress)) (Captured, error)
+	// StoreFlows stores a list of flows as one object, under a name within the incident.
+	StoreFlows(ctx context.Context, to FlowsTarget, flows []evidence.Flow) (v1alpha1.StoredObject, error)
+}
+
+// FlowsTarget is where a list of flows is stored.
+type FlowsTarget struct {
+	Destination v1alpha1.Destination
+	Name        string
 }
 
 // Capture is what to store.
@@ -98,7 +141,9 @@ type Capture struct {
 	Incident string
 	// Containers are the same at every start of one order.
 	Containers []v1alpha1.ContainerFreeze
-	Action     *v1alpha1.FilesystemSnapshotAction
+	// Flows dropped so far, which go first.
+	Flows  func() ([]evidence.Flow, error)
+	Action *v1alpha1.FilesystemSnapshotAction
 	// Previous is what an earlier start stored.
 	Previous Captured
 	// Stored persists everything so far, after each artifact.
@@ -127,6 +172,8 @@ type Node struct {
 	Client client.Client
 	// Live reads from the API server.
 	Live client.Reader
+	// Known are the orders and incidents that this process knows of.
+	Known *Known
 }
 
 // result is how a step ended.

@@ -132,7 +132,7 @@ func TestRecordThatWasClosedMeanwhileIsFinal(t *testing.T) {
 
 func TestCaptureGoesOnFromWhatIsStored(t *testing.T) {
 	w := newWorld(t)
-	stored := []v1alpha1.Artifact{{Name: "web/rootfs.tar.zst", Size: 1}}
+	stored := []v1alpha1.Artifact{{Name: "web/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem, Size: 1}}
 	order := w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Status.Artifacts = stored })
 	w.capture = func(wanted Capture) error {
 		if diff := cmp.Diff(stored, wanted.Previous.Artifacts); diff != "" {
@@ -143,7 +143,7 @@ func TestCaptureGoesOnFromWhatIsStored(t *testing.T) {
 		}
 		return nil
 	}
-	w.captured = Captured{Artifacts: append(slices.Clone(stored), v1alpha1.Artifact{Name: "side/rootfs.tar.zst", Size: 1})}
+	w.captured = Captured{Artifacts: append(slices.Clone(stored), v1alpha1.Artifact{Name: "side/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem, Size: 1})}
 	record, err := w.carryOut(order)
 	if err != nil {
 		t.Fatal(err)
@@ -221,10 +221,10 @@ func TestIntentFollowsTheOrders(t *testing.T) {
 		incidents []v1alpha1.Incident
 		want      intent
 	}{
-		"ordered and not done": {func(w *world) { w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)) }, nil, intent{open: true}},
+		"ordered and not done": {func(w *world) { w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)) }, nil, intent{open: true, begun: true}},
 		"held": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
-		}, []v1alpha1.Incident{openIncident}, intent{contained: true, frozen: true}},
+		}, []v1alpha1.Incident{openIncident}, intent{contained: true, frozen: true, incidents: []string{incidentName}}},
 		"its incident is over": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 		}, nil, intent{}},
@@ -238,11 +238,11 @@ func TestIntentFollowsTheOrders(t *testing.T) {
 		"to die frozen": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionDelete, false), closed(v1alpha1.ResponseSucceeded))
-		}, nil, intent{contained: true, frozen: true}},
+		}, nil, intent{contained: true, frozen: true, incidents: []string{incidentName}}},
 		"captured, frozen for that only": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeDuringCapture), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepSnapshot, snapshot(), closed(v1alpha1.ResponseSucceeded))
-		}, []v1alpha1.Incident{openIncident}, intent{contained: true, thawed: true}},
+		}, []v1alpha1.Incident{openIncident}, intent{contained: true, thawed: true, incidents: []string{incidentName}}},
 		"time is up and nobody ordered": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 		}, []v1alpha1.Incident{overdueIncident}, intent{overdue: []string{incidentName}}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,7 @@ const rounds = 3
 type freezeStep struct {
 	node       Node
 	record     *record
+	mutex      sync.Mutex
 	shortfalls []string
 }
 
@@ -43,28 +45,68 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	dropped := f.drop(ctx, found)
-	containment := &v1alpha1.Containment{
-		Level: dropped.Level, Hooks: dropped.Hooks, FreezeMethod: v1alpha1.FreezeNone,
+	// From here on the record says what was reached, however this start ends.
+	containment := &v1alpha1.Containment{Level: v1alpha1.LevelPolicyOnly, FreezeMethod: v1alpha1.FreezeNone}
+	f.record.status().Containment = containment
+	if err := f.contain(ctx, containment, pod, found); err != nil {
+		return result{}, err
 	}
+	for i := range containment.Containers {
+		explainProbes(pod, &containment.Containers[i])
+	}
+	f.hold(ctx, containment.Containers)
+	f.stray(ctx, containment, found)
+	containment.SocketsAfter = f.sockets(found)
+	f.flows(containment)
+	return f.conclude(containment, found), nil
+}
+
+// contain cuts the pod off and then freezes it. A pod in the node's network is frozen at once, beside that: raw frames of
+// it pass until it stands still.
+func (f *freezeStep) contain(ctx context.Context, containment *v1alpha1.Containment, pod *corev1.Pod, found Pod) error {
+	wanted := f.record.response.Spec.Action.PodFreeze.Processes
+	if wanted == v1alpha1.FreezeNever {
+		f.fallShort("the processes run: open exec, attach and port-forward streams bypass the network")
+	} else {
+		containment.FreezeMethod = f.node.Freeze.Method()
+	}
+	var sampling errgroup.Group
+	sampling.Go(func() error {
+		containment.SocketsBefore = f.sockets(found)
+		return nil
+	})
+	if pod.Spec.HostNetwork && wanted != v1alpha1.FreezeNever {
+		sampling.Go(func() error {
+			// Whatever comes of it, the freeze below finds it done or does it again.
+			f.freezeAll(ctx, found.Containers, true)
+			return nil
+		})
+	}
+	dropped := f.drop(ctx, found, Cut{Running: wanted == v1alpha1.FreezeNever, Probe: true})
+	containment.Level, containment.Hooks = dropped.Level, dropped.Hooks
 	if !dropped.ContainedAt.IsZero() {
 		at := metav1.NewMicroTime(dropped.ContainedAt)
 		containment.ContainedAt = &at
 	}
-	if spec.Action.PodFreeze.Processes != v1alpha1.FreezeNever {
-		containment.FreezeMethod = f.node.Freeze.Method()
+	return errors.Join(sampling.Wait(), f.freeze(ctx, containment, found))
+}
+
+// sockets is evidence beside the drop, and none when it cannot be had.
+func (f *freezeStep) sockets(found Pod) *v1alpha1.SocketSample {
+	sample, err := f.node.Drop.Sockets(found)
+	if err != nil {
+		f.fallShort("sockets: %v", err)
 	}
-	// From here on the record says what was reached, however this start ends.
-	f.record.status().Containment = containment
-	if err := f.freeze(ctx, containment, found); err != nil {
-		return result{}, err
+	return sample
+}
+
+func (f *freezeStep) flows(containment *v1alpha1.Containment) {
+	flows, err := f.node.Drop.Flows(f.record.response.Spec.PodRef.UID)
+	if err != nil {
+		f.fallShort("flows: %v", err)
+		return
 	}
-	for i := range containment.Containers {
-		containment.Containers[i].ProbeKillExpectedAt = probeKill(pod, containment.Containers[i])
-	}
-	f.hold(ctx, containment.Containers)
-	f.escaped(ctx, containment)
-	return f.conclude(containment, found), nil
+	containment.Flows = &flows.Counts
 }
 
 // look asks the API server and the runtime side by side.
@@ -92,10 +134,10 @@ func (f *freezeStep) look(ctx context.Context, spec v1alpha1.EventResponseSpec) 
 
 // drop tries twice: an error is either of the moment, such as a device that vanished while it was looked at, or here to
 // stay, and then the freeze must not wait for it.
-func (f *freezeStep) drop(ctx context.Context, found Pod) Dropped {
-	dropped, err := f.node.Drop.Attach(ctx, found)
+func (f *freezeStep) drop(ctx context.Context, found Pod, cut Cut) Dropped {
+	dropped, err := f.node.Drop.Attach(ctx, found, cut)
 	if err != nil {
-		dropped, err = f.node.Drop.Attach(ctx, found)
+		dropped, err = f.node.Drop.Attach(ctx, found, cut)
 	}
 	if err != nil {
 		f.fallShort("drop: %v", err)
@@ -174,22 +216,60 @@ func (f *freezeStep) hold(ctx context.Context, list []v1alpha1.ContainerFreeze) 
 	}
 }
 
-// escaped counts the processes that the freeze does not reach.
-func (f *freezeStep) escaped(ctx context.Context, containment *v1alpha1.Containment) {
-	escaped, err := f.node.Containers.Escaped(ctx, f.record.response.Spec.PodRef.UID)
-	switch {
-	case errors.Is(err, ErrSharedNamespace):
-		f.fallShort("%v", err)
-	case err != nil:
-		f.fallShort("look for escaped processes: %v", err)
+// strayRounds are the looks for processes that left their containers' reach: one may have started another before it was
+// stopped.
+const strayRounds = 3
+
+// stray stops the processes that the freeze of the containers does not reach, or counts them when nothing is to be frozen.
+func (f *freezeStep) stray(ctx context.Context, containment *v1alpha1.Containment, found Pod) {
+	stopping := containment.FreezeMethod != v1alpha1.FreezeNone
+	counts, err := stopStrays(ctx, f.node, found, stopping)
+	if err != nil {
+		f.fallShort("processes outside their containers' cgroups: %v", err)
 	}
-	containment.EscapedProcesses = int32(min(escaped, 1<<30)) // #nosec G115 -- bounded here
-	if escaped > 0 {
-		f.fallShort("%d processes of the pod left its cgroup: they are not frozen", escaped)
+	containment.EscapedProcesses, containment.StoppedProcesses = counts.found, counts.stopped
+	if left := counts.found - counts.stopped; left > 0 {
+		f.fallShort("%d processes of the pod left its cgroups and run", left)
 	}
 }
 
+// strayCounts are bounded by what a status can say.
+type strayCounts struct{ found, stopped int32 }
+
+// stopStrays looks again after it has stopped some, until a look finds no more.
+func stopStrays(ctx context.Context, node Node, pod Pod, stopping bool) (counts strayCounts, err error) {
+	for round := range strayRounds {
+		strays, already, lookErr := node.Containers.Strays(ctx, pod.UID)
+		if lookErr != nil && !errors.Is(lookErr, ErrSharedNamespace) {
+			return counts, lookErr
+		}
+		err = lookErr
+		if round == 0 {
+			counts.add(already, already)
+		}
+		if len(strays) == 0 || !stopping {
+			counts.add(len(strays), 0)
+			return counts, err
+		}
+		stopped, stopErr := node.Freeze.Stop(ctx, pod, strays)
+		counts.add(len(strays), stopped)
+		if stopErr != nil {
+			return counts, errors.Join(err, stopErr)
+		}
+	}
+	return counts, err
+}
+
+func (c *strayCounts) add(found, stopped int) {
+	c.found = int32(min(int(c.found)+found, maxStrays))       // #nosec G115 -- bounded here
+	c.stopped = int32(min(int(c.stopped)+stopped, maxStrays)) // #nosec G115 -- bounded here
+}
+
+const maxStrays = 1 << 30
+
 func (f *freezeStep) fallShort(format string, args ...any) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
 	f.shortfalls = append(f.shortfalls, fmt.Sprintf(format, args...))
 }
 
@@ -207,6 +287,9 @@ func (f *freezeStep) conclude(containment *v1alpha1.Containment, found Pod) resu
 	message := fmt.Sprintf("%d hooks, %d of %d containers frozen, %d held", len(containment.Hooks), frozen, len(containment.Containers), held)
 	if len(f.shortfalls) > 0 {
 		message += "; " + strings.Join(f.shortfalls, "; ")
+	}
+	if containment.Level == v1alpha1.LevelFull && len(f.shortfalls) > 0 && containment.FreezeMethod == v1alpha1.FreezeNone {
+		containment.Level = v1alpha1.LevelPartial
 	}
 	switch {
 	case len(f.shortfalls) == 0 && containment.Level == v1alpha1.LevelFull:

@@ -63,13 +63,13 @@ func TestRecordSaysWhatWasReachedWhenAHoldIsStillToCome(t *testing.T) {
 
 func TestPodThatSharesTheNodesPIDNamespaceIsAShortfall(t *testing.T) {
 	w := newWorld(t)
-	w.escapedErr = ErrSharedNamespace
+	w.strayErr = ErrSharedNamespace
 	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
-	if message := record.Status.Conditions[0].Message; !strings.Contains(message, "; escaped processes cannot be told from the node's") {
+	if message := record.Status.Conditions[0].Message; !strings.Contains(message, "; processes outside their containers' cgroups: escaped processes cannot be told") {
 		t.Errorf("message %q", message)
 	}
 }

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,24 +10,58 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// probeKill is the earliest time at which the kubelet kills a frozen container because a probe of it fails, or nil when
-// none will. A probe by network fails from the freeze on; an exec probe cannot run in a frozen container, and the kubelet
-// does not count that as a failure. The first failure may come at once and the last of failureThreshold counts.
-func probeKill(pod *corev1.Pod, container v1alpha1.ContainerFreeze) *metav1.MicroTime {
+// explainProbes says when and by which probe the kubelet kills a frozen container, if one will. A probe by network fails
+// from the freeze on; an exec probe cannot run in a frozen container, and the kubelet does not count that as a failure. The
+// time is the earliest: the first failure may come at once, and the last of failureThreshold counts. Sidecars, which are
+// init containers that stay, are probed like the others; a startup probe that has not succeeded yet kills as well.
+func explainProbes(pod *corev1.Pod, container *v1alpha1.ContainerFreeze) {
 	if container.FrozenAt == nil {
-		return nil
+		return
 	}
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name != container.Name {
-			continue
+	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range list {
+			if list[i].Name == container.Name {
+				explainProbe(&list[i], started(pod, container.Name), container)
+				return
+			}
 		}
-		probe := pod.Spec.Containers[i].LivenessProbe
-		if probe == nil || probe.Exec != nil {
-			return nil
-		}
-		failures, period := max(probe.FailureThreshold, 1), max(probe.PeriodSeconds, 1)
-		at := metav1.NewMicroTime(container.FrozenAt.Add(time.Duration(failures-1) * time.Duration(period) * time.Second))
-		return &at
 	}
-	return nil
+}
+
+func explainProbe(spec *corev1.Container, started bool, container *v1alpha1.ContainerFreeze) {
+	kind, probe := "livenessProbe", spec.LivenessProbe
+	if !started && spec.StartupProbe != nil {
+		kind, probe = "startupProbe", spec.StartupProbe
+	}
+	if probe == nil || probe.Exec != nil {
+		return
+	}
+	failures, period := max(probe.FailureThreshold, 1), max(probe.PeriodSeconds, 1)
+	at := metav1.NewMicroTime(container.FrozenAt.Add(time.Duration(failures-1) * time.Duration(period) * time.Second))
+	container.ProbeKillExpectedAt = &at
+	container.ProbeKill = fmt.Sprintf("%s by %s, %d failures %d s apart", kind, handler(probe), failures, period)
+}
+
+func handler(probe *corev1.Probe) string {
+	switch {
+	case probe.HTTPGet != nil:
+		return "httpGet of port " + probe.HTTPGet.Port.String()
+	case probe.TCPSocket != nil:
+		return "tcpSocket to port " + probe.TCPSocket.Port.String()
+	case probe.GRPC != nil:
+		return fmt.Sprintf("grpc to port %d", probe.GRPC.Port)
+	}
+	return "an unknown handler"
+}
+
+// started is what the kubelet last said of the container's startup probe.
+func started(pod *corev1.Pod, name string) bool {
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
+		for i := range list {
+			if list[i].Name == name {
+				return list[i].Started != nil && *list[i].Started
+			}
+		}
+	}
+	return false
 }

@@ -51,6 +51,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, err
 	}
+	r.node.Known.note(record.response)
+	if err := r.node.Known.save(ctx); err != nil {
+		log.FromContext(ctx).Error(err, "orders not remembered on the node's disk")
+	}
 	r.metrics.observe(record.response)
 	log.FromContext(ctx).Info("order carried out", "action", response.Spec.Action.Type, "phase", record.response.Status.Phase,
 		"pod", response.Spec.PodRef.Name, "podUID", response.Spec.PodRef.UID)
@@ -89,7 +93,12 @@ func (r *Reconciler) act(ctx context.Context, record *record) (result, error) {
 	switch action.Type {
 	case v1alpha1.ActionPodFreeze:
 		defer r.pods.lock(record.response.Spec.PodRef.UID)()
-		return (&freezeStep{node: r.node, record: record}).run(ctx)
+		ended, err := (&freezeStep{node: r.node, record: record}).run(ctx)
+		if err == nil {
+			// Who waits for the pod's lock is to find it contained: a container that started meanwhile is caught by that.
+			r.node.Known.note(record.closed(ended))
+		}
+		return ended, err
 	case v1alpha1.ActionFilesystemSnapshot:
 		defer r.running.begin(record.response.Spec.IncidentUID)()
 		return (&snapshotStep{node: r.node, record: record, pods: r.pods}).run(ctx)

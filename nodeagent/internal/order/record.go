@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -84,6 +85,18 @@ func (r *record) lastNote() string {
 // close ends the record.
 func (r *record) close(ctx context.Context, ended result) error {
 	r.begin()
+	r.end(ended)
+	return r.patch(ctx)
+}
+
+// closed is the response as close would leave it.
+func (r *record) closed(ended result) *v1alpha1.EventResponse {
+	copied := &record{node: r.node, response: r.response.DeepCopy(), begun: r.begun}
+	copied.end(ended)
+	return copied.response
+}
+
+func (r *record) end(ended result) {
 	done := metav1.ConditionTrue
 	if ended.reason != v1alpha1.ReasonSucceeded && ended.reason != v1alpha1.ReasonPartial {
 		done = metav1.ConditionFalse
@@ -91,7 +104,6 @@ func (r *record) close(ctx context.Context, ended result) error {
 	now := metav1.NewMicroTime(r.node.Clock.Now())
 	r.status().CompletedAt = &now
 	r.set(done, ended)
-	return r.patch(ctx)
 }
 
 func (r *record) set(done metav1.ConditionStatus, ended result) {
@@ -124,10 +136,16 @@ func phase(status v1alpha1.EventResponseStatus) v1alpha1.ResponsePhase {
 		return v1alpha1.ResponseRunning
 	case complete.Status == metav1.ConditionTrue && complete.Reason == v1alpha1.ReasonSucceeded:
 		return v1alpha1.ResponseSucceeded
-	case complete.Status == metav1.ConditionTrue, len(status.Artifacts) > 0, status.Containment != nil && status.Containment.ContainedAt != nil:
+	case complete.Status == metav1.ConditionTrue, len(status.Artifacts) > 0, reached(status.Containment):
 		return v1alpha1.ResponsePartial
 	}
 	return v1alpha1.ResponseFailed
+}
+
+// reached says whether anything of a containment is in place.
+func reached(containment *v1alpha1.Containment) bool {
+	return containment != nil && (containment.ContainedAt != nil || slices.ContainsFunc(containment.Containers,
+		func(container v1alpha1.ContainerFreeze) bool { return container.FrozenAt != nil }))
 }
 
 // patch writes the status under an optimistic lock. Another writer of the object, such as one of its labels, is no

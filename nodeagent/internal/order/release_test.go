@@ -58,7 +58,7 @@ func TestPacketsDoNotPassWhenThereWasNoTimeToThaw(t *testing.T) {
 
 func TestReleaseLeavesThePodToAnotherIncident(t *testing.T) {
 	released := []string{"release id-web", "release id-side"}
-	thawed := append(released[:2:2], "thaw id-web", "thaw id-side")
+	thawed := append(released[:2:2], "drop", "thaw id-web", "thaw id-side")
 	tests := map[string]struct {
 		another v1alpha1.FreezeProcesses
 		over    bool
@@ -68,7 +68,7 @@ func TestReleaseLeavesThePodToAnotherIncident(t *testing.T) {
 		"that wants it frozen":    {v1alpha1.FreezeUntilReleased, false, podUnfreeze(v1alpha1.DispositionResume, false), released},
 		"that wants it cut off":   {v1alpha1.FreezeNever, false, podUnfreeze(v1alpha1.DispositionResume, false), thawed},
 		"as was ordered":          {v1alpha1.FreezeNever, false, podUnfreeze(v1alpha1.DispositionResume, true), thawed},
-		"unless that one is over": {v1alpha1.FreezeUntilReleased, true, podUnfreeze(v1alpha1.DispositionResume, false), append(thawed[:4:4], "detach")},
+		"unless that one is over": {v1alpha1.FreezeUntilReleased, true, podUnfreeze(v1alpha1.DispositionResume, false), append(released[:2:2], "thaw id-web", "thaw id-side", "detach")},
 		"unless it is to die":     {v1alpha1.FreezeNever, false, podUnfreeze(v1alpha1.DispositionDelete, true), released},
 	}
 	for name, tt := range tests {
@@ -94,7 +94,7 @@ func TestEndOfACaptureThawsUnlessAnotherIncidentWantsThePodFrozen(t *testing.T) 
 		done    []string
 	}{
 		"frozen":  {v1alpha1.FreezeUntilReleased, captured},
-		"cut off": {v1alpha1.FreezeNever, append(captured[:3:3], "thaw id-web", "thaw id-side")},
+		"cut off": {v1alpha1.FreezeNever, append(captured[:3:3], "drop", "thaw id-web", "thaw id-side")},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +103,9 @@ func TestEndOfACaptureThawsUnlessAnotherIncidentWantsThePodFrozen(t *testing.T) 
 			w.incident(anotherName, anotherUID, tt.another)
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeDuringCapture), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepFreeze, podFreeze(tt.another), ofAnother)
-			w.captured = Captured{Artifacts: []v1alpha1.Artifact{{Name: "web/rootfs.tar.zst"}, {Name: "side/rootfs.tar.zst"}}}
+			w.captured = Captured{Artifacts: []v1alpha1.Artifact{
+				{Name: "web/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem}, {Name: "side/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem},
+			}}
 			record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot()))
 			if err != nil {
 				t.Fatal(err)
@@ -124,6 +126,7 @@ func TestKeeperLetsAnOverduePodGoOnceAndTriesAgainWhatFailed(t *testing.T) {
 	w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 	all := []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach"}
 	keeper := &keeper{node: w.agent.node, pods: w.agent.pods}
+	w.held = []string{"id-web", "id-side"}
 	for _, tt := range []struct {
 		failing string
 		done    []string

@@ -1,9 +1,11 @@
 package order
 
 import (
+	"context"
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/util/workqueue"
@@ -12,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -38,12 +41,33 @@ func CacheOptions(node string) cache.Options {
 	}}
 }
 
-// Setup adds the controllers and the watches to the manager. Containment and release have workers of their own: neither
-// waits for a capture.
-func Setup(manager ctrl.Manager, node Node, tasks Tasks) error {
+// Guard keeps contained pods contained. It needs the API server for nothing but to learn of new orders.
+type Guard struct {
+	keeper  *keeper
+	watcher *watcher
+}
+
+// Start runs until the context ends.
+func (g *Guard) Start(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() error { return g.keeper.Start(ctx) })
+	group.Go(func() error { return g.watcher.Start(ctx) })
+	return group.Wait()
+}
+
+// DeviceChanged brings a pod to what is wanted of it after one of its network devices came or changed.
+func (g *Guard) DeviceChanged(ctx context.Context, podUID string) {
+	if err := restore(ctx, g.watcher.node, g.watcher.pods, podUID); err != nil {
+		log.FromContext(ctx).Error(err, "pod with a changed device not contained", "podUID", podUID)
+	}
+}
+
+// Setup adds the controllers to the manager and returns the guard, which the caller starts beside it: the manager waits for
+// the API server, the guard does not. Containment and release have workers of their own: neither waits for a capture.
+func Setup(manager ctrl.Manager, node Node, tasks Tasks) (*Guard, error) {
 	counted, err := newMetrics(metricsserver.Registry)
 	if err != nil {
-		return fmt.Errorf("register metrics: %w", err)
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	pods := newPods()
 	r := &Reconciler{node: node, pods: pods, running: newRunning(), metrics: counted}
@@ -63,15 +87,44 @@ func Setup(manager ctrl.Manager, node Node, tasks Tasks) error {
 				RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 			}).Complete(r)
 		if err != nil {
-			return fmt.Errorf("set controller %s up: %w", queue.name, err)
+			return nil, fmt.Errorf("set controller %s up: %w", queue.name, err)
 		}
 	}
-	if err := manager.Add(&watcher{node: node, pods: pods, tasks: tasks}); err != nil {
-		return fmt.Errorf("add the watch on starting containers: %w", err)
+	if err := manager.Add(&learner{cache: manager.GetCache(), known: node.Known}); err != nil {
+		return nil, fmt.Errorf("add the wait for the API server: %w", err)
 	}
-	if err := manager.Add(&keeper{node: node, pods: pods}); err != nil {
-		return fmt.Errorf("add the keeper of contained pods: %w", err)
+	return &Guard{keeper: &keeper{node: node, pods: pods}, watcher: &watcher{node: node, pods: pods, tasks: tasks}}, nil
+}
+
+// learner waits until the cache knows every order and every open incident.
+type learner struct {
+	cache cache.Cache
+	known *Known
+}
+
+// learnEvery spaces the attempts to reach the API server.
+const learnEvery = time.Second
+
+// Start returns once both are known.
+func (l *learner) Start(ctx context.Context) error {
+	for _, object := range []client.Object{&v1alpha1.EventResponse{}, &v1alpha1.Incident{}} {
+		for {
+			_, err := l.cache.GetInformer(ctx, object)
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // the process ends
+			}
+			log.FromContext(ctx).Error(err, "API server not reached; pods are kept as last known")
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(learnEvery):
+			}
+		}
 	}
+	l.known.Synced()
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
@@ -111,6 +112,10 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 	status := s.record.status()
 	order := Capture{
 		Incident: spec.IncidentName, Containers: list, Action: spec.Action.FilesystemSnapshot,
+		Flows: func() ([]evidence.Flow, error) {
+			flows, err := s.node.Drop.Flows(spec.PodRef.UID)
+			return flows.List, err
+		},
 		Previous: Captured{Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject},
 		Stored: func(captured Captured) error {
 			s.take(captured)
@@ -188,7 +193,9 @@ func (s *snapshotStep) thaw(ctx context.Context, spec v1alpha1.EventResponseSpec
 	if err != nil {
 		return err
 	}
-	return thawAll(ctx, s.node, pod)
+	// First the programs that know running processes, so that the kubelet's first probe after the thaw gets through.
+	_, dropErr := s.node.Drop.Attach(ctx, pod, Cut{Running: true})
+	return errors.Join(dropErr, thawAll(ctx, s.node, pod), s.node.Freeze.StartStrays(ctx, pod))
 }
 
 func thawAll(ctx context.Context, node Node, pod Pod) error {
@@ -210,18 +217,22 @@ func eachRunning(pod Pod, act func(Container) error) error {
 
 func (s *snapshotStep) conclude(wanted int) result {
 	status := s.record.status()
-	bytes, gaps, lacking := int64(0), int64(0), len(status.Artifacts) < wanted
+	bytes, gaps, roots, lacking := int64(0), int64(0), 0, false
 	for _, artifact := range status.Artifacts {
 		bytes += artifact.Size
 		lacking = lacking || artifact.Truncated
+		if artifact.Kind == v1alpha1.ArtifactRootFilesystem {
+			roots++
+		}
 	}
+	lacking = lacking || roots < wanted
 	for _, gap := range status.Gaps {
 		gaps += gap.Count
 		lacking = lacking || !complete(gap.Reason)
 	}
 	message := fmt.Sprintf("%d artifacts of %d containers, %d bytes stored, %d gaps", len(status.Artifacts), wanted, bytes, gaps)
 	switch {
-	case len(status.Artifacts) == 0:
+	case roots == 0:
 		return failed(message)
 	case lacking:
 		return partial(message)

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -36,9 +39,7 @@ func (u *unfreezeStep) run(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	containment.Containers = append(containment.Containers, unrecorded(pod, containment.Containers)...)
-	if err := u.observe(&containment, spec.PodRef.UID); err != nil {
-		return result{}, err
-	}
+	u.observe(ctx, &containment)
 	err = u.release(ctx, spec.IncidentName, containment.Containers)
 	if err := errors.Join(err, u.letGo(ctx, &containment, pod)); err != nil {
 		return result{}, err
@@ -63,7 +64,8 @@ func (u *unfreezeStep) letGo(ctx context.Context, containment *v1alpha1.Containm
 	switch {
 	case others.contained && !others.frozen:
 		u.notes = append(u.notes, "another incident holds the pod: it stays cut off")
-		return u.thaw(ctx, containment, pod)
+		_, dropErr := u.node.Drop.Attach(ctx, pod, Cut{Running: true})
+		return errors.Join(dropErr, u.thaw(ctx, containment, pod))
 	case others.contained, action.KeepContained:
 		u.notes = append(u.notes, "another incident holds the pod: it stays contained")
 		return nil
@@ -71,15 +73,17 @@ func (u *unfreezeStep) letGo(ctx context.Context, containment *v1alpha1.Containm
 	return u.resume(ctx, containment, pod)
 }
 
-// observe brings the hooks' counts up to date. An earlier start that got past the detach left them in the record.
-func (u *unfreezeStep) observe(containment *v1alpha1.Containment, podUID string) error {
+// observe brings the hooks' and flows' counts up to date. An earlier start that got past the detach left them in the record.
+// What cannot be observed does not keep the pod: it is noted.
+func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Containment) {
+	podUID := u.record.response.Spec.PodRef.UID
 	hooks, err := u.node.Drop.Observe(podUID)
 	if err != nil {
-		return err
+		u.notes = append(u.notes, fmt.Sprintf("the last counts of the drop are lost: %v", err))
 	}
 	if earlier := u.record.status().Containment; len(hooks) == 0 && earlier != nil {
-		containment.Hooks = earlier.Hooks
-		return nil
+		containment.Hooks, containment.Flows, containment.FlowsObject = earlier.Hooks, earlier.Flows, earlier.FlowsObject
+		return
 	}
 	byID := make(map[string]v1alpha1.Hook, len(hooks))
 	for _, hook := range hooks {
@@ -89,22 +93,75 @@ func (u *unfreezeStep) observe(containment *v1alpha1.Containment, podUID string)
 		known := &containment.Hooks[i]
 		if now, ok := byID[known.ID]; ok {
 			known.Packets, known.Bytes, known.FirstDrop, known.LastDrop = now.Packets, now.Bytes, now.FirstDrop, now.LastDrop
+			delete(byID, known.ID)
 		}
 	}
-	return nil
+	// Hooks of devices that came later.
+	for _, hook := range hooks {
+		if _, later := byID[hook.ID]; later && len(containment.Hooks) < maxHooks {
+			containment.Hooks = append(containment.Hooks, hook)
+		}
+	}
+	u.keepFlows(ctx, containment)
 }
 
-// release lets every snapshot go that it can.
+const (
+	// maxHooks is what a status can name.
+	maxHooks = 64
+	// flowsWithin bounds what a store that is away can cost of the time to the release.
+	flowsWithin = 5 * time.Second
+	// releasesWithin bounds what the runtime can cost of it.
+	releasesWithin = 15 * time.Second
+)
+
+// keepFlows stores the list of flows as it stands at the end.
+func (u *unfreezeStep) keepFlows(ctx context.Context, containment *v1alpha1.Containment) {
+	spec := u.record.response.Spec
+	flows, err := u.node.Drop.Flows(spec.PodRef.UID)
+	if err != nil {
+		u.notes = append(u.notes, fmt.Sprintf("the list of dropped flows is lost: %v", err))
+		return
+	}
+	containment.Flows = &flows.Counts
+	snapshot := new(v1alpha1.EventResponse)
+	err = u.node.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(spec.IncidentName, v1alpha1.StepSnapshot, 1)}, snapshot)
+	if err != nil || snapshot.Spec.Action.FilesystemSnapshot == nil || len(flows.List) == 0 {
+		u.notes = append(u.notes, fmt.Sprintf("%d dropped flows", len(flows.List)))
+		return
+	}
+	within, cancel := context.WithTimeout(ctx, flowsWithin)
+	defer cancel()
+	stored, err := u.node.Capture.StoreFlows(within, FlowsTarget{
+		Destination: snapshot.Spec.Action.FilesystemSnapshot.Destination, Name: "flows-at-release.ndjson.zst",
+	}, flows.List)
+	if err != nil {
+		u.notes = append(u.notes, fmt.Sprintf("the list of %d dropped flows is not stored: %v", len(flows.List), err))
+		return
+	}
+	containment.FlowsObject = &stored
+}
+
+// release lets every snapshot of the incident go that it can, those of containers that are gone and on no record as well.
 func (u *unfreezeStep) release(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {
-	var errs []error
+	ctx, cancel := context.WithTimeout(ctx, releasesWithin)
+	defer cancel()
+	held, err := u.node.Hold.Held(ctx, incident)
+	errs := []error{err}
+	names := make(map[string]string, len(list))
 	for _, container := range list {
-		err := u.node.Hold.Release(ctx, incident, container.ContainerID)
+		names[container.ContainerID] = container.Name
+		if !slices.Contains(held, container.ContainerID) {
+			held = append(held, container.ContainerID)
+		}
+	}
+	for _, id := range held {
+		err := u.node.Hold.Release(ctx, incident, id)
 		if errors.Is(err, ErrStillHeld) {
-			u.notes = append(u.notes, fmt.Sprintf("the snapshot of container %s stays held until the container is gone", container.Name))
+			u.notes = append(u.notes, fmt.Sprintf("the snapshot of container %s stays held until the container is gone", names[id]))
 			continue
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("let the snapshot of container %s go: %w", container.Name, err))
+			errs = append(errs, fmt.Errorf("let the snapshot of container %s %s go: %w", names[id], id, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -148,6 +205,7 @@ func (u *unfreezeStep) thaw(ctx context.Context, containment *v1alpha1.Containme
 		}
 		return err
 	})
+	err = errors.Join(err, u.node.Freeze.StartStrays(ctx, pod))
 	for i := range containment.Containers {
 		containment.Containers[i].ThawedAt = thawed[containment.Containers[i].ContainerID]
 	}

@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -51,14 +52,15 @@ func (w *watcher) newcomer(ctx context.Context, containerID string) error {
 		return err
 	}
 	pod, err := w.tasks.PodOf(ctx, containerID)
-	if err != nil || !known[pod].contained {
+	if err != nil || (!known[pod].contained && !known[pod].begun) {
 		return err
 	}
 	return restore(ctx, w.node, w.pods, pod)
 }
 
 // restore brings a pod to what is wanted of it: every effect that is in place is adopted, every one that is missing is
-// repeated. What is wanted is read under the pod's lock: a release that began is seen.
+// repeated. What is wanted is read under the pod's lock: a containment that is under way has ended, a release that began is
+// seen. Containers that started since are held as well, for every incident.
 func restore(ctx context.Context, node Node, pods *pods, podUID string) error {
 	defer pods.lock(podUID)()
 	known, err := intents(ctx, node)
@@ -69,15 +71,54 @@ func restore(ctx context.Context, node Node, pods *pods, podUID string) error {
 	if err != nil || len(pod.Processes) == 0 {
 		return err
 	}
-	_, dropErr := node.Drop.Attach(ctx, pod)
-	switch {
-	case known[podUID].frozen:
-		return errors.Join(dropErr, eachRunning(pod, func(container Container) error {
-			_, err := freezeOne(ctx, node, container)
-			return err
-		}))
-	case known[podUID].thawed:
-		return errors.Join(dropErr, thawAll(ctx, node, pod))
+	wanted := known[podUID]
+	dropped, dropErr := node.Drop.Attach(ctx, pod, Cut{Running: !wanted.frozen})
+	if len(dropped.Shortfalls) > 0 {
+		log.FromContext(ctx).Info("pod is cut off in part", "podUID", podUID, "level", dropped.Level, "shortfalls", dropped.Shortfalls)
 	}
-	return dropErr
+	var processErr error
+	switch {
+	case wanted.frozen:
+		processErr = freezeAgain(ctx, node, pod)
+	case wanted.thawed:
+		processErr = errors.Join(thawAll(ctx, node, pod), node.Freeze.StartStrays(ctx, pod))
+	}
+	return errors.Join(dropErr, processErr, holdAll(ctx, node, pod, wanted.incidents))
+}
+
+// freezeAgain freezes whatever of the pod runs. Another incident may have been told that the pod shares a namespace with
+// the node: that is on its record.
+func freezeAgain(ctx context.Context, node Node, pod Pod) error {
+	err := eachRunning(pod, func(container Container) error {
+		_, err := freezeOne(ctx, node, container)
+		return err
+	})
+	_, strayErr := stopStrays(ctx, node, pod, true)
+	if errors.Is(strayErr, ErrSharedNamespace) {
+		strayErr = nil
+	}
+	return errors.Join(err, strayErr)
+}
+
+// holdAll holds every container of the pod for every incident that contains it.
+func holdAll(ctx context.Context, node Node, pod Pod, incidents []string) error {
+	var errs []error
+	for _, incident := range incidents {
+		held, err := node.Hold.Held(ctx, incident)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, container := range pod.Containers {
+			if slices.Contains(held, container.ID) {
+				continue
+			}
+			within, cancel := context.WithTimeout(ctx, holdWithin)
+			if _, err := node.Hold.Hold(within, incident, container.ID); err != nil && !errors.Is(err, ErrNothingToHold) {
+				errs = append(errs, err)
+			}
+			cancel()
+		}
+	}
+	return errors.Join(errs...)
 }

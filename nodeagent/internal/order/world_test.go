@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
@@ -41,11 +42,24 @@ type world struct {
 	dropErr error
 	holdErr error
 	hold    func(context.Context) error
+	// cuts are what each drop was asked for.
+	cuts []Cut
+	// strays are what each look finds, the first first; stopped is how many were stopped before.
+	strays    [][]Stray
+	stopped   int
+	strayErr  error
+	held      []string
+	flows     Flows
+	flowsErr  error
+	storedAs  []FlowsTarget
+	storeErr  error
+	socketErr error
+	// onDrop and onFreeze are called in the middle of each.
+	onDrop, onFreeze func()
 	// failing are the effects that fail, as they are noted.
-	failing    map[string]error
-	escapedErr error
-	captured   Captured
-	capture    func(Capture) error
+	failing  map[string]error
+	captured Captured
+	capture  func(Capture) error
 
 	client  client.Client
 	agent   *Reconciler
@@ -75,7 +89,9 @@ func newWorld(t *testing.T) *world {
 	node := Node{
 		Name: nodeName, Containers: w, Drop: w, Freeze: w, Hold: w, Capture: w, Clock: clock.RealClock{},
 		Reporter: Reporter{Identity: v1alpha1.Reporter{Account: "agent", NodeName: nodeName}}, Client: w.client, Live: w.client,
+		Known: NewKnown(w.client, t.TempDir()),
 	}
+	node.Known.Synced()
 	counted, err := newMetrics(prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -97,13 +113,34 @@ func (w *world) Pod(context.Context, string) (Pod, error) {
 	return found, nil
 }
 
-// Escaped implements Containers.
-func (w *world) Escaped(context.Context, string) (int, error) { return 0, w.escapedErr }
+// Strays implements Containers.
+func (w *world) Strays(context.Context, string) (running []Stray, stopped int, err error) {
+	if len(w.strays) == 0 {
+		return nil, w.stopped, w.strayErr
+	}
+	found := w.strays[0]
+	w.strays = w.strays[1:]
+	return found, w.stopped, w.strayErr
+}
 
 // Attach implements Dropper.
-func (w *world) Attach(context.Context, Pod) (Dropped, error) {
+func (w *world) Attach(_ context.Context, _ Pod, cut Cut) (Dropped, error) {
+	if w.onDrop != nil {
+		w.onDrop()
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
 	_ = w.note("drop")
+	w.cuts = append(w.cuts, cut)
 	return w.dropped, w.dropErr
+}
+
+// Flows implements Dropper.
+func (w *world) Flows(string) (Flows, error) { return w.flows, w.flowsErr }
+
+// Sockets implements Dropper.
+func (w *world) Sockets(Pod) (*v1alpha1.SocketSample, error) {
+	return &v1alpha1.SocketSample{At: metav1.NowMicro(), TCPEstablished: 1}, w.socketErr
 }
 
 // Observe implements Dropper.
@@ -124,6 +161,9 @@ func (w *world) Method() v1alpha1.FreezeMethod { return v1alpha1.FreezeCgroupV2 
 
 // Freeze implements Freezer. Containers are frozen side by side, in no order: one note stands for all of a round.
 func (w *world) Freeze(_ context.Context, container Container) (bool, error) {
+	if w.onFreeze != nil {
+		w.onFreeze()
+	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	if len(w.done) == 0 || w.done[len(w.done)-1] != "freeze" {
@@ -136,6 +176,26 @@ func (w *world) Freeze(_ context.Context, container Container) (bool, error) {
 func (w *world) Thaw(_ context.Context, container Container) (bool, error) {
 	err := w.note("thaw " + container.ID)
 	return err == nil, err
+}
+
+// Stop implements Freezer.
+func (w *world) Stop(_ context.Context, _ Pod, strays []Stray) (int, error) {
+	if err := w.note("stop strays"); err != nil {
+		return 0, err
+	}
+	return len(strays), nil
+}
+
+// StartStrays implements Freezer.
+func (w *world) StartStrays(context.Context, Pod) error { return w.failing["start strays"] }
+
+// Held implements Holder.
+func (w *world) Held(context.Context, string) ([]string, error) { return w.held, w.failing["held"] }
+
+// StoreFlows implements Capturer.
+func (w *world) StoreFlows(_ context.Context, to FlowsTarget, _ []evidence.Flow) (v1alpha1.StoredObject, error) {
+	w.storedAs = append(w.storedAs, to)
+	return v1alpha1.StoredObject{Key: to.Name}, w.storeErr
 }
 
 // Hold implements Holder.

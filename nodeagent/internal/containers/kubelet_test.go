@@ -1,0 +1,105 @@
+package containers
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ownKubelet looks among the processes of this test's own pid namespace, as the agent does among the node's.
+func ownKubelet(t *testing.T) *Kubelet {
+	t.Helper()
+	return &Kubelet{node: "/proc/self/ns/pid", onNode: func(do func(trees) error) error {
+		file, err := os.Open("/proc/self/mountinfo")
+		if err != nil {
+			return err
+		}
+		found, err := readTrees(file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return err
+		}
+		return do(found)
+	}}
+}
+
+// pretend starts a process that is called as the kubelet is.
+func pretend(t *testing.T, kubelet *Kubelet) *exec.Cmd {
+	t.Helper()
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), kubeletName)
+	if err := os.WriteFile(program, content, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	process := exec.Command(program, "1000") // #nosec G204 -- made above
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		_ = process.Wait()
+	})
+	for end := time.Now().Add(10 * time.Second); !kubelet.is(process.Process.Pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the process does not show the name")
+		}
+	}
+	return process
+}
+
+func TestKubeletIsFoundByNameAndForgottenWhenItEnds(t *testing.T) {
+	kubelet := ownKubelet(t)
+	if got, err := kubelet.Cgroup(); got != 0 || err != nil {
+		t.Fatalf("without a kubelet: %d, %v", got, err)
+	}
+	process := pretend(t, kubelet)
+	var want uint64
+	err := kubelet.onNode(func(trees trees) error {
+		at, err := trees.placeOf(strconv.Itoa(process.Process.Pid))
+		if err != nil {
+			return err
+		}
+		handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, at.unified, 0)
+		if err == nil {
+			want = binary.NativeEndian.Uint64(handle.Bytes())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got, err := kubelet.Cgroup(); got != want || err != nil {
+			t.Errorf("cgroup %d, %v, want %d", got, err, want)
+		}
+	}
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = process.Wait()
+	if got, err := kubelet.Cgroup(); got != 0 || err != nil {
+		t.Errorf("after its end: %d, %v", got, err)
+	}
+}
+
+func TestTwoKubeletsAreNone(t *testing.T) {
+	kubelet := ownKubelet(t)
+	pretend(t, kubelet)
+	pretend(t, kubelet)
+	if got, err := kubelet.Cgroup(); got != 0 || err != nil {
+		t.Errorf("cgroup %d, %v", got, err)
+	}
+}

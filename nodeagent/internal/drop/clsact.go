@@ -1,0 +1,140 @@
+package drop
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// Kernels before 6.6 have no tcx. There the programs are filters of a clsact qdisc: classic traffic control, which keeps
+// them when this process ends. The filter's program is pinned under the hook's id, so that it is found again.
+const (
+	// filterHandle is ours: another program's filter, such as a CNI's, is never replaced. Within one priority the kernel
+	// puts the newest filter first.
+	filterHandle   = 0x7567616c
+	filterPriority = 1
+)
+
+// hasTCX asks the kernel, about a device that every namespace has; nothing is attached.
+func hasTCX() (bool, error) {
+	const loopback = 1
+	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask the kernel for tcx: %w", err)
+	}
+	return true, nil
+}
+
+func parentOf(direction v1alpha1.HookDirection) uint32 {
+	if direction == v1alpha1.HookIngress {
+		return netlink.HANDLE_MIN_INGRESS
+	}
+	return netlink.HANDLE_MIN_EGRESS
+}
+
+// attachFilter runs on a thread in the node's network namespace.
+func (p *pins) attachFilter(at point) (v1alpha1.Hook, error) {
+	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: at.ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, fs.ErrExist) {
+		return v1alpha1.Hook{}, fmt.Errorf("add a clsact qdisc: %w", err)
+	}
+	filter := &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: at.ifindex, Parent: parentOf(at.direction), Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: p.program(at).FD(), Name: "ugallu-drop", DirectAction: true,
+	}
+	if err := netlink.FilterReplace(filter); err != nil {
+		return v1alpha1.Hook{}, fmt.Errorf("set the filter: %w", err)
+	}
+	record := at.record(time.Now())
+	if err := p.clear(at); err != nil {
+		return record, err
+	}
+	pin, err := p.program(at).Clone()
+	if err != nil {
+		return record, fmt.Errorf("copy the program: %w", err)
+	}
+	err = errors.Join(pin.Pin(p.path(at.id())), pin.Close())
+	if err := errors.Join(err, p.confirmFilter(at)); err != nil {
+		record.Verified = false
+		return record, err
+	}
+	return record, nil
+}
+
+// confirmFilter demands that our program is the first of its side of the device.
+func (p *pins) confirmFilter(at point) error {
+	first, err := firstFilter(at.ifindex, at.direction)
+	switch {
+	case err != nil:
+		return err
+	case first == nil || first.Handle != filterHandle:
+		return errNotInPlace
+	}
+	return sameProgram(ebpf.ProgramID(first.Id), p.program(at)) // #nosec G115 -- the kernel's ids are 32 bits wide
+}
+
+// firstFilter returns the first filter of a side of a device, nil when there is none or it is not a program.
+func firstFilter(ifindex int, direction v1alpha1.HookDirection) (*netlink.BpfFilter, error) {
+	device := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+	filters, err := netlink.FilterList(device, parentOf(direction))
+	if err != nil {
+		return nil, fmt.Errorf("list the filters of device %d: %w", ifindex, err)
+	}
+	if len(filters) == 0 {
+		return nil, nil
+	}
+	first, _ := filters[0].(*netlink.BpfFilter)
+	return first, nil
+}
+
+// removeFilter takes a filter of ours off its device, when the device still has it: the pinned program tells it from that
+// of another pod, should the device's index have been given away again. It runs in the node's network namespace.
+func removeFilter(folder, id string, ifindex int, direction v1alpha1.HookDirection) error {
+	pinned, err := ebpf.LoadPinnedProgram(filepath.Join(folder, id), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the pinned program of %s: %w", id, err)
+	}
+	info, err := pinned.Info()
+	if err := errors.Join(err, pinned.Close()); err != nil {
+		return fmt.Errorf("ask for the pinned program of %s: %w", id, err)
+	}
+	programID, _ := info.ID()
+	device := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+	filters, err := netlink.FilterList(device, parentOf(direction))
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
+		return nil // the device, or its qdisc, went with the pod
+	}
+	if err != nil {
+		return fmt.Errorf("list the filters of device %d: %w", ifindex, err)
+	}
+	for _, filter := range filters {
+		ours, is := filter.(*netlink.BpfFilter)
+		if !is || ours.Handle != filterHandle || ebpf.ProgramID(ours.Id) != programID { // #nosec G115 -- the kernel's ids are 32 bits wide
+			continue
+		}
+		if err := netlink.FilterDel(ours); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("remove the filter of %s: %w", id, os.NewSyscallError("netlink", err))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package drop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/bpf"
+)
+
+// work of one call of Attach.
+type work struct {
+	found     *findings
+	pins      *pins
+	target    Target
+	device    v1alpha1.HookProgram
+	nodeNetns string
+}
+
+// either is the program for a pod whose processes run, or for one whose do not.
+func (w work) either(running, frozen string) string {
+	if w.target.Running {
+		return running
+	}
+	return frozen
+}
+
+// attachCgroup puts both hooks on the pod's cgroup.
+func (w work) attachCgroup() {
+	if w.target.Cgroup == "" {
+		w.found.fallShort("the pod's cgroup is not known: its sockets are not cut off")
+		return
+	}
+	for _, side := range []struct {
+		program   string
+		attach    ebpf.AttachType
+		direction v1alpha1.HookDirection
+		key       bpf.DropHook
+	}{
+		{w.either(bpf.DropProgIsolateCgroupEgress, bpf.DropProgDropCgroupEgress), ebpf.AttachCGroupInetEgress, v1alpha1.HookEgress, bpf.DropHookCgroupEgress},
+		{w.either(bpf.DropProgIsolateCgroupIngress, bpf.DropProgDropCgroupIngress), ebpf.AttachCGroupInetIngress, v1alpha1.HookIngress, bpf.DropHookCgroupIngress},
+	} {
+		w.found.add(w.pins.hook(point{
+			kind: v1alpha1.HookCgroupSkb, direction: side.direction, program: side.program, attach: side.attach,
+			key: bpf.DropCounterKey{Hook: side.key}, device: w.target.Cgroup,
+		}))
+	}
+}
+
+// attachDevices puts both hooks on the node's side of every device that leads out of the pod.
+func (w work) attachDevices(ctx context.Context) error {
+	node, err := os.Open(w.nodeNetns) // #nosec G304 -- the configured namespace file of process 1
+	if err != nil {
+		return fmt.Errorf("open the node's network namespace: %w", err)
+	}
+	err = w.attachLeading(ctx, node)
+	return errors.Join(err, node.Close())
+}
+
+func (w work) attachLeading(ctx context.Context, node *os.File) error {
+	devices, shortfalls, err := leading(w.target.Processes, node)
+	if err != nil {
+		return err
+	}
+	for _, shortfall := range shortfalls {
+		w.found.fallShort("%s", shortfall)
+	}
+	group, _ := errgroup.WithContext(ctx)
+	for _, device := range devices {
+		for _, at := range w.points(device) {
+			group.Go(func() error {
+				// The kernel looks the device up in the namespace of the thread that attaches and that asks.
+				return inside(int(node.Fd()), unix.CLONE_NEWNET, func() error {
+					w.found.add(w.hook(at, device))
+					return nil
+				})
+			})
+		}
+	}
+	return group.Wait()
+}
+
+// hook attaches and, towards the pod, sees a packet counted.
+func (w work) hook(at point, device device) (v1alpha1.Hook, error) {
+	record, err := w.pins.hook(at)
+	if err != nil || !w.target.Probe || at.direction != v1alpha1.HookEgress {
+		return record, err
+	}
+	record.ProbedAt, err = w.pins.probe(at, device)
+	record.Verified = record.Verified && err == nil
+	return record, err
+}
+
+// points are the two hooks of one device. What comes in on the node's side is what the pod sends.
+func (w work) points(device device) []point {
+	base := point{kind: w.device, device: device.name, ifindex: device.ifindex, netns: device.netns}
+	in, out := base, base
+	in.direction, in.attach = v1alpha1.HookIngress, ebpf.AttachTCXIngress
+	in.program = w.either(bpf.DropProgIsolateDeviceIngress, bpf.DropProgDropDeviceIngress)
+	in.key = bpf.DropCounterKey{Hook: bpf.DropHookDeviceIngress, Ifindex: uint32(device.ifindex)} // #nosec G115 -- the kernel's ifindex is positive and 32 bits wide
+	out.direction, out.attach = v1alpha1.HookEgress, ebpf.AttachTCXEgress
+	out.program = w.either(bpf.DropProgIsolateDeviceEgress, bpf.DropProgDropDeviceEgress)
+	out.key = bpf.DropCounterKey{Hook: bpf.DropHookDeviceEgress, Ifindex: in.key.Ifindex}
+	return []point{in, out}
+}

@@ -1,0 +1,328 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// tasks is a runtime in which one container of the pod starts.
+type tasks struct{ pod string }
+
+func (t tasks) Started(context.Context, func(context.Context, string)) error { return nil }
+
+func (t tasks) PodOf(context.Context, string) (string, error) { return t.pod, nil }
+
+func (w *world) watcher() *watcher {
+	return &watcher{node: w.agent.node, pods: w.agent.pods, tasks: tasks{podUID}}
+}
+
+// stale is a cache that does not show yet what was written.
+type stale struct {
+	client.Client
+	orders v1alpha1.EventResponseList
+}
+
+func (s *stale) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
+	if orders, ok := list.(*v1alpha1.EventResponseList); ok {
+		s.orders.DeepCopyInto(orders)
+		return nil
+	}
+	return s.Client.List(ctx, list, options...)
+}
+
+func TestContainerThatStartsWhileThePodIsBeingContainedIsFrozenAndHeld(t *testing.T) {
+	w := newWorld(t)
+	w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
+	order := w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))
+	before := &stale{Client: w.client}
+	if err := w.client.List(t.Context(), &before.orders); err != nil {
+		t.Fatal(err)
+	}
+	w.agent.node.Known.reader = before // what is written from here on does not show
+	unlock := w.agent.pods.lock(podUID)
+	done := make(chan error)
+	go func() { done <- w.watcher().newcomer(t.Context(), "id-new") }()
+	select {
+	case err := <-done:
+		t.Fatalf("the newcomer did not wait for the containment that is under way: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	unlock()
+	<-done
+	if _, err := w.carryOut(order); err != nil {
+		t.Fatal(err)
+	}
+	w.done, w.pod.Containers = nil, append(w.pod.Containers, Container{ID: "id-new", Name: "web", Process: 12})
+	w.held = []string{"id-web", "id-side"}
+	if err := w.watcher().newcomer(t.Context(), "id-new"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"drop", "freeze", "hold id-new"}, w.done); diff != "" {
+		t.Errorf("effects (-want +got):\n%s", diff)
+	}
+}
+
+func TestStraysAreStoppedUntilNoneIsLeft(t *testing.T) {
+	one, two := Stray{Process: 100, Started: 1}, Stray{Process: 101, Started: 2}
+	tests := map[string]struct {
+		processes v1alpha1.FreezeProcesses
+		strays    [][]Stray
+		failing   error
+		before    int
+		found     int32
+		stopped   int32
+		stops     int
+		phase     v1alpha1.ResponsePhase
+	}{
+		"none":                      {v1alpha1.FreezeUntilReleased, nil, nil, 0, 0, 0, 0, v1alpha1.ResponseSucceeded},
+		"one that started another":  {v1alpha1.FreezeUntilReleased, [][]Stray{{one}, {two}}, nil, 0, 2, 2, 2, v1alpha1.ResponseSucceeded},
+		"one beside one stopped":    {v1alpha1.FreezeUntilReleased, [][]Stray{{one}}, nil, 1, 2, 2, 1, v1alpha1.ResponseSucceeded},
+		"one that cannot be":        {v1alpha1.FreezeUntilReleased, [][]Stray{{one}}, errors.New("process 100: no"), 0, 1, 0, 1, v1alpha1.ResponsePartial},
+		"none is to be frozen":      {v1alpha1.FreezeNever, [][]Stray{{one}}, nil, 0, 1, 0, 0, v1alpha1.ResponsePartial},
+		"more come than are caught": {v1alpha1.FreezeUntilReleased, [][]Stray{{one}, {one}, {one}, {one}}, nil, 0, 3, 3, 3, v1alpha1.ResponseSucceeded},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.strays, w.stopped, w.failing = tt.strays, tt.before, map[string]error{"stop strays": tt.failing}
+			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(tt.processes)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := record.Status.Containment
+			stops := len(slices.DeleteFunc(w.done, func(did string) bool { return did != "stop strays" }))
+			if got.EscapedProcesses != tt.found || got.StoppedProcesses != tt.stopped || stops != tt.stops || record.Status.Phase != tt.phase {
+				t.Errorf("%d found, %d stopped in %d rounds, phase %s, want %d, %d, %d, %s: %s", got.EscapedProcesses, got.StoppedProcesses, stops,
+					record.Status.Phase, tt.found, tt.stopped, tt.stops, tt.phase, record.Status.Conditions[0].Message)
+			}
+		})
+	}
+}
+
+func TestPodWhoseProcessesRunIsPartialAndSaysThatStreamsBypassTheNetwork(t *testing.T) {
+	w := newWorld(t)
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeNever)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "hold id-web", "hold id-side")
+	message := record.Status.Conditions[0].Message
+	if record.Status.Containment.Level != v1alpha1.LevelPartial || !strings.Contains(message, "exec, attach") {
+		t.Errorf("level %s, message %q", record.Status.Containment.Level, message)
+	}
+	if diff := cmp.Diff([]Cut{{Running: true, Probe: true}}, w.cuts); diff != "" {
+		t.Errorf("cuts (-want +got):\n%s", diff)
+	}
+}
+
+func TestPodInTheNodesNetworkIsFrozenBesideTheDrop(t *testing.T) {
+	w := newWorld(t)
+	var pod corev1.Pod
+	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: "sandbox", Name: "victim"}, &pod); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.Delete(t.Context(), &pod); err != nil {
+		t.Fatal(err)
+	}
+	pod.ResourceVersion, pod.Spec.HostNetwork = "", true
+	if err := w.client.Create(t.Context(), &pod); err != nil {
+		t.Fatal(err)
+	}
+	// The drop does not return before the freeze has begun.
+	frozen := make(chan struct{})
+	w.onFreeze = sync.OnceFunc(func() { close(frozen) })
+	w.onDrop = func() {
+		select {
+		case <-frozen:
+		case <-time.After(10 * time.Second):
+			t.Error("the freeze waited for the drop")
+		}
+	}
+	if _, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRecordHasTheSocketsAndTheFlowCounts(t *testing.T) {
+	w := newWorld(t)
+	w.flows = Flows{Counts: v1alpha1.FlowCounts{Listed: 2}}
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := record.Status.Containment
+	if got.SocketsBefore == nil || got.SocketsAfter == nil || got.Flows == nil || got.Flows.Listed != 2 {
+		t.Errorf("containment %+v", got)
+	}
+}
+
+func TestThePlanNamesTheProbeThatKills(t *testing.T) {
+	port := intstr.FromInt32(8080)
+	http := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: port}}, FailureThreshold: 3, PeriodSeconds: 10}
+	exec := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{}}, FailureThreshold: 3, PeriodSeconds: 10}
+	yes := true
+	tests := map[string]struct {
+		container corev1.Container
+		init      bool
+		started   *bool
+		want      string
+		after     time.Duration
+	}{
+		"none":             {corev1.Container{}, false, &yes, "", 0},
+		"exec":             {corev1.Container{LivenessProbe: exec}, false, &yes, "", 0},
+		"http":             {corev1.Container{LivenessProbe: http}, false, &yes, "livenessProbe by httpGet of port 8080, 3 failures 10 s apart", 20 * time.Second},
+		"still starting":   {corev1.Container{LivenessProbe: exec, StartupProbe: http}, false, nil, "startupProbe by httpGet of port 8080, 3 failures 10 s apart", 20 * time.Second},
+		"started":          {corev1.Container{LivenessProbe: exec, StartupProbe: http}, false, &yes, "", 0},
+		"sidecar":          {corev1.Container{LivenessProbe: http}, true, &yes, "livenessProbe by httpGet of port 8080, 3 failures 10 s apart", 20 * time.Second},
+		"defaults of zero": {corev1.Container{LivenessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: port}}}}, false, &yes, "livenessProbe by tcpSocket to port 8080, 1 failures 1 s apart", 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.container.Name = "web"
+			pod, status := new(corev1.Pod), corev1.ContainerStatus{Name: "web", Started: tt.started}
+			pod.Spec.Containers, pod.Status.ContainerStatuses = []corev1.Container{tt.container}, []corev1.ContainerStatus{status}
+			if tt.init {
+				pod.Spec.Containers, pod.Spec.InitContainers = nil, pod.Spec.Containers
+			}
+			at := metav1.NewMicroTime(time.Unix(1000, 0))
+			got := v1alpha1.ContainerFreeze{Name: "web", FrozenAt: &at}
+			explainProbes(pod, &got)
+			if got.ProbeKill != tt.want || (got.ProbeKillExpectedAt != nil) != (tt.want != "") {
+				t.Fatalf("%q at %v, want %q", got.ProbeKill, got.ProbeKillExpectedAt, tt.want)
+			}
+			if tt.want != "" && got.ProbeKillExpectedAt.Sub(at.Time) != tt.after {
+				t.Errorf("kills after %v, want %v", got.ProbeKillExpectedAt.Sub(at.Time), tt.after)
+			}
+		})
+	}
+}
+
+func TestPodsAreKeptAsLastKnownWhileTheAPIServerIsAway(t *testing.T) {
+	w := newWorld(t)
+	w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
+	if _, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))); err != nil {
+		t.Fatal(err)
+	}
+	journal := filepath.Dir(w.agent.node.Known.journal)
+	w.agent.node.Known = NewKnown(w.client, journal) // as after a restart, before the API server was reached
+	keeper := &keeper{node: w.agent.node, pods: w.agent.pods}
+	w.done, w.held = nil, []string{"id-web", "id-side"}
+	if err := keeper.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"drop", "freeze"}, w.done); diff != "" {
+		t.Errorf("effects (-want +got):\n%s", diff)
+	}
+}
+
+func TestUnfreezeAtIsHonouredWhileTheAPIServerIsAway(t *testing.T) {
+	w := newWorld(t)
+	incident := w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
+	due := metav1.NewTime(time.Now().Add(-2 * patience))
+	incident.Status.UnfreezeAt = &due
+	if err := w.client.Status().Update(t.Context(), incident); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))); err != nil {
+		t.Fatal(err)
+	}
+	w.agent.node.Known = NewKnown(w.client, filepath.Dir(w.agent.node.Known.journal))
+	w.done, w.held = nil, []string{"id-web", "id-side"}
+	if err := (&keeper{node: w.agent.node, pods: w.agent.pods}).look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach"}, w.done); diff != "" {
+		t.Errorf("effects (-want +got):\n%s", diff)
+	}
+}
+
+func TestAJournalThatCannotBeReadIsAnError(t *testing.T) {
+	w := newWorld(t)
+	w.agent.node.Known = NewKnown(w.client, t.TempDir())
+	if known, err := intents(t.Context(), w.agent.node); err != nil || len(known) != 0 {
+		t.Errorf("without a journal: %v, %v", known, err)
+	}
+	if err := os.WriteFile(w.agent.node.Known.journal, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := intents(t.Context(), w.agent.node); err == nil {
+		t.Error("half a journal was read")
+	}
+}
+
+func TestReleaseLetsGoWhatIsHeldOfContainersThatAreGone(t *testing.T) {
+	w := newWorld(t)
+	w.held = []string{"id-gone", "id-web"}
+	record, err := w.carryOut(w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponseSucceeded, "release id-gone", "release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach")
+}
+
+func TestReleaseStoresTheFlowsAndGoesOnWhenTheStoreIsAway(t *testing.T) {
+	for name, storeErr := range map[string]error{"stored": nil, "store is away": errors.New("connection refused")} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.order(v1alpha1.StepSnapshot, snapshot(), closed(v1alpha1.ResponseSucceeded))
+			w.flows = Flows{Counts: v1alpha1.FlowCounts{Listed: 1}, List: []evidence.Flow{{Protocol: 6}}}
+			w.storeErr = storeErr
+			record, err := w.carryOut(w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.demand(record, v1alpha1.ResponseSucceeded, "release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach")
+			got, message := record.Status.Containment, record.Status.Conditions[0].Message
+			if got.Flows == nil || got.Flows.Listed != 1 || (got.FlowsObject != nil) != (storeErr == nil) ||
+				strings.Contains(message, "connection refused") != (storeErr != nil) || len(w.storedAs) != 1 {
+				t.Errorf("flows %+v, object %+v, message %q", got.Flows, got.FlowsObject, message)
+			}
+		})
+	}
+}
+
+func TestKeeperLetsGoWhatAReleaseHadToKeep(t *testing.T) {
+	w := newWorld(t)
+	w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), closed(v1alpha1.ResponseSucceeded))
+	keeper := &keeper{node: w.agent.node, pods: w.agent.pods}
+	w.held = []string{"id-web"}
+	for _, want := range [][]string{{"release id-web"}, {"release id-web"}, nil, nil} {
+		if want == nil {
+			w.held = nil
+		}
+		w.done = nil
+		if err := keeper.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, w.done); diff != "" {
+			t.Errorf("effects (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestFrozenContainersWithoutADropAreNoFailure(t *testing.T) {
+	at := metav1.NowMicro()
+	containment := &v1alpha1.Containment{Containers: []v1alpha1.ContainerFreeze{{ContainerID: "id-web", FrozenAt: &at}}}
+	status := v1alpha1.EventResponseStatus{Containment: containment, Conditions: []metav1.Condition{{
+		Type: v1alpha1.ConditionComplete, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonDeadlineExceeded,
+	}}}
+	if got := phase(status); got != v1alpha1.ResponsePartial {
+		t.Errorf("phase %s: the keeper would let a frozen pod's newcomers run", got)
+	}
+}
