@@ -10,6 +10,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,8 +33,13 @@ type cluster struct {
 	probe string
 	// store is the way to the bucket, opened by the first test that needs it.
 	store *store
-	// held and released are the scenes that several tests look at.
-	held, released shared
+	// held, released and stormy are the scenes that several tests look at.
+	held, released, stormy shared
+	// storm is what is known of stormy beside the scene.
+	storm storm
+	// nodes are the nodes that have the probe, and what has to be done there at the end.
+	nodes    map[string]bool
+	tidyings []func(ctx context.Context) error
 }
 
 // kubectl runs the command line as one user.
@@ -62,7 +68,7 @@ func newCluster(ctx context.Context, env environment, work string) (*cluster, er
 	}
 	c := &cluster{
 		kubectl: kubectl{path: env.Kubectl, kubeconfig: env.Kubeconfig}, WithWatch: watching,
-		env: env, work: work, probe: probe,
+		env: env, work: work, probe: probe, nodes: map[string]bool{},
 	}
 	if _, err := c.apply(ctx, recipeConfig); err != nil {
 		return nil, err
@@ -70,18 +76,21 @@ func newCluster(ctx context.Context, env environment, work string) (*cluster, er
 	return c, nil
 }
 
-// close lets the shared pods go and removes their namespaces.
+// close lets the shared pods go, removes their namespaces and tidies the nodes.
 func (c *cluster) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var errs []error
-	for _, scene := range []*scene{c.held.scene, c.released.scene} {
+	for _, scene := range []*scene{c.held.scene, c.released.scene, c.stormy.scene} {
 		if scene != nil {
 			errs = append(errs, c.strike(ctx, scene))
 		}
 	}
 	if c.store != nil {
 		errs = append(errs, c.store.close())
+	}
+	for _, tidy := range slices.Backward(c.tidyings) {
+		errs = append(errs, tidy(ctx))
 	}
 	return errors.Join(errs...)
 }

@@ -5,46 +5,14 @@ package integration
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// stillness is how long a contained pod is watched after its response says contained. TCP repeats what was not
-// acknowledged within 0.2 s, 0.4 s, 0.8 s, 1.6 s, so a leak of an established stream shows in this time.
-const stillness = 5 * time.Second
-
 func TestContainmentEstablishedStreamStops(t *testing.T) {
 	held := suite.held.get(t, heldScene)
-	freeze := suite.responses(t, held)[v1alpha1.StepFreeze]
-	containment := freeze.Status.Containment
-	if containment == nil || containment.ContainedAt == nil {
-		t.Fatalf("podfreeze does not say contained\n%s", suite.account(t.Context(), held))
-	}
-	contained := containment.ContainedAt.Time
-	if wait := time.Until(contained.Add(stillness)); wait > 0 {
-		time.Sleep(wait)
-	}
-	for _, protocol := range []string{"tcp", "udp"} {
-		t.Run(protocol, func(t *testing.T) {
-			arrivals := suite.mustArrivals(t, held, protocol)
-			first, last := arrivals[0], arrivals[len(arrivals)-1]
-			if last.at.Before(held.emitted) {
-				t.Fatalf("the stream ended %s before the event, so its end proves nothing", held.emitted.Sub(last.at))
-			}
-			if last.at.After(contained) {
-				t.Errorf("a byte arrived %s after containedAt", last.at.Sub(contained))
-			}
-			t.Logf("%d bytes in %d arrivals over %s; the last %s after the event, %s before containedAt", last.total,
-				len(arrivals), last.at.Sub(first.at).Round(time.Millisecond),
-				last.at.Sub(held.emitted).Round(time.Millisecond), contained.Sub(last.at).Round(100*time.Microsecond))
-			time.Sleep(stillness)
-			again := suite.mustArrivals(t, held, protocol)
-			if grown := again[len(again)-1].total - last.total; grown != 0 {
-				t.Errorf("%d bytes arrived after the pod had been contained", grown)
-			}
-		})
-	}
+	containment := suite.containment(t, held)
+	demandSilence(t, held, held.outside, containment.ContainedAt.Time, "tcp", "udp")
 }
 
 func TestContainmentNothingEnters(t *testing.T) {

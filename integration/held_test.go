@@ -3,13 +3,8 @@
 package integration
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,9 +28,9 @@ func heldScene(tb testing.TB) *scene {
 		suite.exec(tb, s, victimName, container, "mkdir", "-p", "/srv")
 		suite.exec(tb, s, victimName, container, "/tmp/probe", "plant", plantedAt)
 	}
-	address := suite.receive(tb, s)
-	suite.stream(tb, s, webName, "tcp", address)
-	suite.stream(tb, s, sideName, "udp", address)
+	s.outside = suite.receive(tb, s)
+	suite.stream(tb, s, webName, s.outside, senders(s.outside, "tcp"))
+	suite.stream(tb, s, sideName, s.outside, senders(s.outside, "udp"))
 	// What must not get through later gets through now.
 	suite.exec(tb, s, receiverName, receiverName, "/tmp/probe", "dial", suite.pod(tb, s.suspect()).Status.PodIP+":80")
 	suite.detect(tb, s)
@@ -59,21 +54,6 @@ func releasedScene(tb testing.TB) *scene {
 	return s
 }
 
-// onNode runs a command in a node of the kind cluster, which is a container of the local engine.
-func onNode(ctx context.Context, node string, command ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "docker", append([]string{"exec", node}, command...)...).Output() // #nosec G204 -- a node of ours
-	if err != nil {
-		var ended *exec.ExitError
-		if errors.As(err, &ended) {
-			err = fmt.Errorf("%w: %s", err, ended.Stderr)
-		}
-		return "", fmt.Errorf("%s on node %s: %w", strings.Join(command, " "), node, err)
-	}
-	return string(out), nil
-}
-
 // containerIDs maps the names of a pod's containers to their ids in the runtime.
 func (c *cluster) containerIDs(tb testing.TB, key client.ObjectKey) map[string]string {
 	tb.Helper()
@@ -88,16 +68,8 @@ func (c *cluster) containerIDs(tb testing.TB, key client.ObjectKey) map[string]s
 // liveTree lists a container's root filesystem on its node, as the runtime mounted it.
 func (c *cluster) liveTree(tb testing.TB, node, containerID string) tree.Tree {
 	tb.Helper()
-	const remote = "/usr/local/bin/forensics-probe" // /run may not be executable.
-	ctx := tb.Context()
-	if out, err := exec.CommandContext(ctx, "docker", "cp", c.probe, node+":"+remote).CombinedOutput(); err != nil { // #nosec G204 -- a node of ours
-		tb.Fatalf("copy the probe to %s: %v: %s", node, err, out)
-	}
-	lines, err := onNode(ctx, node, remote, "list", "/run/containerd/io.containerd.runtime.v2.task/k8s.io/"+containerID+"/rootfs")
+	lines, err := onNode(tb.Context(), node, c.nodeProbe(tb, node), "list", "/run/containerd/io.containerd.runtime.v2.task/k8s.io/"+containerID+"/rootfs")
 	if err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := onNode(ctx, node, "rm", remote); err != nil {
 		tb.Fatal(err)
 	}
 	listed, err := tree.Read(strings.NewReader(lines))

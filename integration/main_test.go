@@ -21,7 +21,9 @@ var notRun = [][2]string{
 	{"arm64 nodes", "cross-built only"},
 	{"kernels before 6.6 (no tcx)", "not built yet: there only the cgroup hooks hold, and the level is Partial"},
 	{"Cilium agent enforcing the policy", "the object is built and stored; enforcement needs a second cluster"},
-	{"pods with hostNetwork, IPVLAN or SR-IOV", "no veth peer: reported as Partial, not exercised here"},
+	{"pods with IPVLAN or SR-IOV", "no veth peer: reported as Partial, not exercised here"},
+	{"SCTP", "tried where the kernel has it; TestContainmentEveryWayOut says so where not"},
+	{"AF_VSOCK, to the machine that a virtual node runs on", "crosses no device and no hook: only the freeze stops it"},
 	{"snapshotters other than overlayfs", "not on this node image"},
 }
 

@@ -26,6 +26,8 @@ type scene struct {
 	// emitted is this machine's time just before the event was created.
 	emitted  time.Time
 	incident string
+	// outside counts what the victim sends.
+	outside receiver
 }
 
 // victimName is the name of the suspect pod in every scene.
@@ -34,26 +36,42 @@ const victimName = "victim"
 // stage makes a namespace with the victim, from containers that sleep or serve, and waits until it is ready.
 func (c *cluster) stage(tb testing.TB, containers ...corev1.Container) *scene {
 	tb.Helper()
-	namespace := "forensics-test-" + strings.ToLower(rand.Text()[:8])
-	c.must(tb, "create", "namespace", namespace)
-	c.startPod(tb, namespace, victimName, containers...)
-	return &scene{namespace: namespace, victim: c.pod(tb, client.ObjectKey{Namespace: namespace, Name: victimName})}
+	return c.stagePod(tb, newPod(c.namespace(tb), victimName, containers...))
 }
 
-func (c *cluster) startPod(tb testing.TB, namespace, name string, containers ...corev1.Container) {
+// stagePod makes the victim that is given.
+func (c *cluster) stagePod(tb testing.TB, victim *corev1.Pod) *scene {
 	tb.Helper()
-	pod := &corev1.Pod{
+	c.startPod(tb, victim)
+	return &scene{namespace: victim.Namespace, victim: c.pod(tb, client.ObjectKeyFromObject(victim))}
+}
+
+func (c *cluster) namespace(tb testing.TB) string {
+	tb.Helper()
+	name := "forensics-test-" + strings.ToLower(rand.Text()[:8])
+	c.must(tb, "create", "namespace", name)
+	return name
+}
+
+func newPod(namespace, name string, containers ...corev1.Container) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: corev1.PodSpec{
 			Containers: containers, RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: new(int64(1)),
 		},
 	}
+}
+
+// startPod creates a pod and waits until it is ready.
+func (c *cluster) startPod(tb testing.TB, pod *corev1.Pod) {
+	tb.Helper()
 	if err := c.Create(tb.Context(), pod); err != nil {
-		tb.Fatalf("create pod %s: %v", name, err)
+		tb.Fatalf("create pod %s: %v", pod.Name, err)
 	}
-	if out, err := c.run(tb.Context(), "-n", namespace, "wait", "pod/"+name, "--for=condition=Ready", "--timeout=80s"); err != nil {
-		described, _ := c.run(tb.Context(), "-n", namespace, "describe", "pod", name)
-		tb.Fatalf("pod %s is not ready: %v\n%s\n%s", name, err, out, described)
+	out, err := c.run(tb.Context(), "-n", pod.Namespace, "wait", "pod/"+pod.Name, "--for=condition=Ready", "--timeout=80s")
+	if err != nil {
+		described, _ := c.run(tb.Context(), "-n", pod.Namespace, "describe", "pod", pod.Name)
+		tb.Fatalf("pod %s is not ready: %v\n%s\n%s", pod.Name, err, out, described)
 	}
 }
 

@@ -147,11 +147,8 @@ func (c *cluster) stop(tb testing.TB, server string) (back func()) {
 			tb.Error(err)
 		}
 	})
-	if server == storeService && c.store != nil {
-		if err := c.store.close(); err != nil {
-			tb.Fatal(err)
-		}
-		c.store = nil
+	if server == storeService {
+		c.leaveStore(tb)
 	}
 	if err := scale(tb.Context(), "0"); err != nil {
 		tb.Fatal(err)

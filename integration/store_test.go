@@ -54,6 +54,18 @@ func (c *cluster) analyst(tb testing.TB) *store {
 	return c.store
 }
 
+// leaveStore closes the way to the store; whoever needs it next opens it anew.
+func (c *cluster) leaveStore(tb testing.TB) {
+	tb.Helper()
+	if c.store == nil {
+		return
+	}
+	if err := c.store.close(); err != nil {
+		tb.Fatal(err)
+	}
+	c.store = nil
+}
+
 // openStore starts the port forward; it lives until close, longer than any one test.
 func (c *cluster) openStore() (*store, error) {
 	forward := exec.CommandContext(context.Background(), c.path, "-n", storeNamespace, "port-forward", "svc/"+storeService, ":9000") // #nosec G204 -- fixed

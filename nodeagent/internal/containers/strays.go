@@ -124,10 +124,12 @@ type area struct {
 	// unified and stopped are cgroup2 folders, freezer are paths in the v1 freezer's tree.
 	unified, freezer []string
 	stopped          string
+	// pod is the pod's cgroup2 folder, in which the drop reaches new sockets; empty when it is not known.
+	pod string
 }
 
 func (p Pod) area(reach Reach, t trees) area {
-	reached := area{trees: t, pause: reach.Pause, stopped: reach.Stopped}
+	reached := area{trees: t, pause: reach.Pause, stopped: reach.Stopped, pod: p.Cgroup}
 	for _, container := range p.Containers {
 		// The freeze passes over a container without a process.
 		if container.Process == 0 {
@@ -172,6 +174,9 @@ func (a area) holds(process int) (bool, error) {
 func (a area) reaches(at place) bool {
 	if a.stopped != "" && within(at.unified, a.stopped) {
 		return true
+	}
+	if a.pod != "" && !within(at.unified, a.pod) {
+		return false
 	}
 	folder, folders := at.unified, a.unified
 	if a.pause && at.freezer != "" {

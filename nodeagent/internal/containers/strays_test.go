@@ -110,7 +110,7 @@ func TestNamespacesThatTheSuspectJoinedMakeNobodyItsOwn(t *testing.T) {
 	}
 }
 
-func TestOnlyTheTreeInWhichThePodIsFrozenCounts(t *testing.T) {
+func TestTheTreeInWhichThePodIsFrozenCountsAndTheOneInWhichItIsCutOff(t *testing.T) {
 	if !onOwnNode(t) {
 		return
 	}
@@ -123,7 +123,9 @@ func TestOnlyTheTreeInWhichThePodIsFrozenCounts(t *testing.T) {
 	move(t, second, filepath.Join(s.freezer, theContainer))
 	move(t, second, filepath.Join(s.unified, outside))
 	s.want("left the cgroup2 folder", Reach{}, second)
-	s.want("left the cgroup2 folder", Reach{Pause: true})
+	s.want("left the cgroup2 folder", Reach{Pause: true}, second)
+	move(t, second, filepath.Join(s.unified, thePod))
+	s.want("left its container's cgroup2 folder for the pod's", Reach{Pause: true})
 	if got, want := s.pod.Containers[0].Freezer, filepath.Join(s.freezer, theContainer); got != want {
 		t.Errorf("Freezer = %s, want %s", got, want)
 	}

@@ -1,0 +1,148 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// talkative are the kinds that show every layer: a stream, sockets, and frames that no socket hook sees.
+var talkative = []string{"tcp", "udp", "ping", "packet"}
+
+// talkingScene is a victim of one container that talks in several ways.
+func talkingScene(t *testing.T) *scene {
+	t.Helper()
+	pod := newPod(suite.namespace(t), victimName, idle("only"))
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+		Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ping_group_range", Value: "0 2147483647"}},
+	}
+	s := suite.stagePod(t, pod)
+	suite.strikeAfter(t, s)
+	suite.installProbe(t, s, victimName, "only")
+	s.outside = suite.receive(t, s)
+	suite.stream(t, s, "only", s.outside, senders(s.outside, talkative...))
+	return s
+}
+
+func TestContainmentReleaseRestores(t *testing.T) {
+	s := talkingScene(t)
+	suite.detect(t, s)
+	containment := suite.containment(t, s)
+	demandSilence(t, s, s.outside, containment.ContainedAt.Time, talkative...)
+	suite.await(t, s, v1alpha1.ConditionUploaded, captureTime)
+	if err := suite.release(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	demandRestored(t, s, s.outside, talkative...)
+}
+
+// TestContainmentOutlivesContainerd restarts the container runtime under a contained pod, in the middle of its capture.
+func TestContainmentOutlivesContainerd(t *testing.T) {
+	s := talkingScene(t)
+	suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 300000000 /dev/urandom > /ballast")
+	suite.detect(t, s)
+	containment := suite.containment(t, s)
+	demandFrozen(t, s, containment)
+	// The way to the store leads through the runtime.
+	suite.leaveStore(t)
+	if _, err := onNode(t.Context(), s.victim.Spec.NodeName, "systemctl", "restart", "containerd"); err != nil {
+		t.Fatal(err)
+	}
+	restarted := time.Now()
+	watchStill(restarted)
+	demandSilence(t, s, s.outside, containment.ContainedAt.Time, talkative...)
+	demandPaused(t, s)
+	suite.await(t, s, v1alpha1.ConditionUploaded, 2*captureTime)
+	checkOnce(t, s, steps[:3])
+	if err := suite.release(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	demandRestored(t, s, s.outside, talkative...)
+}
+
+// livePort is where the victim says that it is healthy.
+const livePort = 8080
+
+// TestContainmentSuccessorOfAKilledContainer lets the kubelet kill a frozen container, whose probe gets no answer, and
+// start another one, which would send at once.
+func TestContainmentSuccessorOfAKilledContainer(t *testing.T) {
+	s := &scene{namespace: suite.namespace(t)}
+	s.outside = suite.receive(t, s)
+	one, side := idle("only"), idle(sideName)
+	side.VolumeMounts = []corev1.VolumeMount{{Name: "shared", MountPath: sharedDir}}
+	one.VolumeMounts = side.VolumeMounts
+	probe := sharedDir + "/probe"
+	one.Command = []string{"sh", "-c", fmt.Sprintf("until [ -x %[1]s ]; do sleep 0.1; done; %[1]s send udp %[2]s life & exec %[1]s serve %[3]d",
+		probe, s.outside.address, livePort)}
+	healthy := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(livePort)}}
+	one.StartupProbe = &corev1.Probe{ProbeHandler: healthy, PeriodSeconds: 1, FailureThreshold: 600}
+	one.LivenessProbe = &corev1.Probe{ProbeHandler: healthy, PeriodSeconds: 1, FailureThreshold: 1}
+	pod := newPod(s.namespace, victimName, one, side)
+	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	pod.Spec.Volumes = []corev1.Volume{{Name: "shared", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	startWithProbe(t, s, pod)
+	suite.strikeAfter(t, s)
+	if err := s.outside.awaitFlows(t, time.Time{}, 30*time.Second, "life"); err != nil {
+		t.Fatal(err)
+	}
+	before := suite.containerIDs(t, s.suspect())["only"]
+	suite.detect(t, s)
+	containment := suite.containment(t, s)
+	demandFrozen(t, s, containment)
+	awaitSuccessor(t, s, before)
+	demandPaused(t, s)
+	watchStill(time.Now())
+	demandSilence(t, s, s.outside, containment.ContainedAt.Time, "life")
+	demandPaused(t, s)
+	suite.await(t, s, v1alpha1.ConditionUploaded, captureTime)
+}
+
+// startWithProbe starts a pod whose containers wait for the probe in their shared folder.
+func startWithProbe(t *testing.T, s *scene, pod *corev1.Pod) {
+	t.Helper()
+	if err := suite.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	err := eventually(t.Context(), time.Minute, func(ctx context.Context) (bool, string, error) {
+		binary, err := os.Open(suite.probe)
+		if err != nil {
+			return false, "", err
+		}
+		defer func() { _ = binary.Close() }()
+		_, err = suite.runWith(ctx, binary, "-n", s.namespace, "exec", "-i", victimName, "-c", sideName, "--", "sh", "-c",
+			"cat > "+sharedDir+"/.probe && chmod 755 "+sharedDir+"/.probe && mv "+sharedDir+"/.probe "+sharedDir+"/probe")
+		return err == nil, fmt.Sprint(err), nil
+	})
+	if err != nil {
+		t.Fatalf("put the probe into the pod's shared folder: %v", err)
+	}
+	suite.must(t, "-n", s.namespace, "wait", "pod/"+victimName, "--for=condition=Ready", "--timeout=80s")
+	s.victim = suite.pod(t, s.suspect())
+}
+
+// awaitSuccessor waits until another container runs in the place of one.
+func awaitSuccessor(t *testing.T, s *scene, before string) {
+	t.Helper()
+	err := eventually(t.Context(), 2*time.Minute, func(ctx context.Context) (bool, string, error) {
+		var pod corev1.Pod
+		if err := suite.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: victimName}, &pod); err != nil {
+			return false, "", err
+		}
+		now := suite.containerIDs(t, s.suspect())["only"]
+		found, err := states(ctx, s.victim.Spec.NodeName)
+		return now != before && found[now] != "", fmt.Sprintf("container %.12s is %q", now, found[now]), err
+	})
+	if err != nil {
+		t.Fatalf("the kubelet did not replace the container: %v", err)
+	}
+}
