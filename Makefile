@@ -26,12 +26,16 @@ demo: ## Cluster, servers, install, and the recipe played through to verified ev
 	@$(GO) run ./hack/cmd/demo
 
 .PHONY: test
-test: unit integration ## Every test: unit, envtest, and integration on kind
+test: unit ciliumpolicy integration ## Every test: unit, envtest, Cilium's policy library, and integration on kind
 
 .PHONY: unit
 unit: ## Unit, kernel and API-server tests; no cluster needed
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; \
 	 $(GO) test -count=1 -timeout $(TIMEOUT) ./...
+
+.PHONY: ciliumpolicy
+ciliumpolicy: ## Cilium's own policy library on the deny-all policy; minutes when nothing is cached
+	@cd hack/ciliumpolicy && $(GO) test -count=1 -vet=off -gcflags='all=-N -l' -ldflags='-s -w' ./...
 
 .PHONY: integration
 integration: cluster ## Integration tests on the cluster that is up, or brought up; RUN=<regexp> runs some

@@ -5,22 +5,25 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/config"
 	"ugallu.io/forensics/controller/internal/options"
 )
 
 // cacheOptions keeps out of memory what would grow with the cluster instead of with its incidents: of pods and network
-// policies only those that carry our labels are cached, and of bundles not the signed envelopes, unless this process
-// seals them.
+// policies only those that carry our labels are cached, of definitions only the one of Cilium's policies, and of bundles
+// not the signed envelopes, unless this process seals them.
 func cacheOptions(o options.Options) cache.Options {
 	byObject := map[client.Object]cache.ByObject{
 		&corev1.Pod{}:                 {Label: carries(v1alpha1.LabelFrozen)},
 		&networkingv1.NetworkPolicy{}: {Label: carries(v1alpha1.LabelPodUID)},
+		config.Definition():           {Field: fields.OneTermEqualSelector("metadata.name", config.DefinitionName)},
 	}
 	if !runsAny(o, []string{options.Attestor, options.Readback}) {
 		byObject[&v1alpha1.AttestationBundle{}] = cache.ByObject{Transform: withoutEnvelope}

@@ -92,7 +92,7 @@ func limitsAgent(t *testing.T, s server) {
 	got := spec.Containers[0].SecurityContext
 	want := &corev1.Capabilities{
 		Drop: []corev1.Capability{"ALL"},
-		Add:  []corev1.Capability{"SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYS_CHROOT", "DAC_READ_SEARCH", "FOWNER"},
+		Add:  []corev1.Capability{"SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYS_CHROOT", "SYS_NICE", "DAC_READ_SEARCH", "FOWNER"},
 	}
 	if diff := cmp.Diff(want, got.Capabilities); diff != "" {
 		t.Error(diff)
@@ -121,6 +121,13 @@ func questions() []question {
 		{forensics, "get", "", "configmaps", "", "ugallu-system", "ugallu-trusted-root", true},
 		{forensics, "get", "", "secrets", "", "ugallu-system", "ugallu-transit-token", false},
 		{forensics, "get", "", "secrets", "", "sandbox", "any", false},
+		{forensics, "watch", "apiextensions.k8s.io", "customresourcedefinitions", "", "", "", true},
+		{forensics, "patch", "apiextensions.k8s.io", "customresourcedefinitions", "", "", "ciliumnetworkpolicies.cilium.io", false},
+		{forensics, "list", "cilium.io", "ciliumclusterwidenetworkpolicies", "", "", "", true},
+		{forensics, "create", "cilium.io", "ciliumclusterwidenetworkpolicies", "", "", "", false},
+		{forensics, "list", "policy.networking.k8s.io", "clusternetworkpolicies", "", "", "", true},
+		{forensics, "get", "", "namespaces", "", "", "sandbox", true},
+		{forensics, "list", "", "namespaces", "", "", "", false},
 		{forensics, "create", "", "pods", "exec", "sandbox", "victim", false},
 		{forensics, "delete", ours, "securityevents", "", "", "", false},
 		{forensics, "patch", ours, "securityevents", "", "", "", false},
@@ -152,6 +159,9 @@ func questions() []question {
 		{agent, "patch", ours, "eventresponses", "status", "", "", true},
 		{agent, "get", ours, "wormconfigs", "", "ugallu-system", "default", true},
 		{agent, "get", "", "pods", "", "sandbox", "victim", true},
+		{agent, "get", ours, "forensicsconfigs", "", "", "default", true},
+		{agent, "get", ours, "forensicsconfigs", "", "", "another", false},
+		{agent, "list", ours, "forensicsconfigs", "", "", "", false},
 		{agent, "list", "", "pods", "", "", "", false},
 		{agent, "patch", "", "pods", "", "sandbox", "victim", false},
 		{agent, "create", ours, "eventresponses", "", "", "", false},

@@ -19,12 +19,15 @@ import (
 
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=forensicsconfigs;wormconfigs;incidents,verbs=get;list;watch
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=forensicsconfigs/status,verbs=patch
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 const (
 	fieldOwner = "ugallu-forensics-config"
-	// lookAgain is how soon a CNI that was installed, or removed, shows in the status.
+	// lookAgain bounds how long the status rests: what the watches miss is found then.
 	lookAgain = 30 * time.Second
+	// lagging is how soon discovery is asked again while it contradicts the definition of Cilium's policies.
+	lagging = time.Second
 )
 
 // Detector finds the policy backend of the cluster.
@@ -51,8 +54,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if equality.Semantic.DeepEqual(before.Status, config.Status) {
-		return ctrl.Result{RequeueAfter: lookAgain}, nil
+	again, err := r.again(ctx, config.Status.FreezeBackend)
+	if err != nil || equality.Semantic.DeepEqual(before.Status, config.Status) {
+		return ctrl.Result{RequeueAfter: again}, err
 	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	err = r.Client.Status().Patch(ctx, &config, patch, client.FieldOwner(fieldOwner))
@@ -66,7 +70,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		n := noteReady(ready)
 		r.Recorder.Eventf(&config, nil, n.kind, n.reason, n.action, "%s", n.text)
 	}
-	return ctrl.Result{RequeueAfter: lookAgain}, nil
+	return ctrl.Result{RequeueAfter: again}, nil
 }
 
 // status fills in the wanted status and returns its Ready condition.

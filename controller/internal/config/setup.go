@@ -20,20 +20,27 @@ import (
 // settle is how long changes of incidents are collected before they are counted: a storm of events is one write a second.
 const settle = time.Second
 
-// SetupWithManager watches the configuration, the store's, and the incidents.
+// SetupWithManager watches the configuration, the store's, the definition of Cilium's policies, and the incidents.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("config").
 		For(&v1alpha1.ForensicsConfig{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.WORMConfig{}, handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
-			return []reconcile.Request{theConfig()}
-		}), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.WORMConfig{}, always(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesMetadata(Definition(), always(), builder.WithPredicates(predicate.NewPredicateFuncs(func(object client.Object) bool {
+			return object.GetName() == DefinitionName
+		}))).
 		Watches(&v1alpha1.Incident{}, collect()).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up config: %w", err)
 	}
 	return nil
+}
+
+func always() handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{theConfig()}
+	})
 }
 
 func theConfig() reconcile.Request {

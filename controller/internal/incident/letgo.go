@@ -48,7 +48,7 @@ func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 	if next != "" {
 		return true, nil
 	}
-	return true, r.removePolicy(ctx, s)
+	return true, r.hold.policies.Remove(ctx, s.incident.Spec.Pod)
 }
 
 // dying says what a deleted pod waits for.
@@ -58,20 +58,6 @@ func dying(pod *metav1.PartialObjectMetadata) string {
 		message += "; it waits for its finalizers: " + strings.Join(pod.Finalizers, ", ")
 	}
 	return message
-}
-
-// removePolicy looks for both kinds when none is on record: it can stand without a record.
-func (r *releaseStep) removePolicy(ctx context.Context, s *scene) error {
-	backends := []v1alpha1.FreezeBackend{v1alpha1.BackendCoreV1, v1alpha1.BackendCilium}
-	if s.incident.Status.Policy != nil {
-		backends = []v1alpha1.FreezeBackend{s.incident.Status.Policy.Backend}
-	}
-	for _, backend := range backends {
-		if err := r.hold.policies.Remove(ctx, s.incident.Spec.Pod, backend); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // deletePod lets a frozen pod die unthawed: it cannot react to a signal, so it gets the shortest time to.

@@ -27,7 +27,7 @@ func (r *removed) Ensure(
 	return &v1alpha1.AppliedPolicy{}, nil
 }
 
-func (r *removed) Remove(context.Context, v1alpha1.PodRef, v1alpha1.FreezeBackend) error {
+func (r *removed) Remove(context.Context, v1alpha1.PodRef) error {
 	*r++
 	return nil
 }

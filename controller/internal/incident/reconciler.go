@@ -40,7 +40,7 @@ type Policies interface {
 	// Ensure makes the policy stand; known is nil the first time. It returns known when nothing had to be done.
 	Ensure(ctx context.Context, pod v1alpha1.PodRef, labels map[string]string, known *v1alpha1.AppliedPolicy) (*v1alpha1.AppliedPolicy, error)
 	// Remove takes it away; one that is gone is success.
-	Remove(ctx context.Context, pod v1alpha1.PodRef, backend v1alpha1.FreezeBackend) error
+	Remove(ctx context.Context, pod v1alpha1.PodRef) error
 }
 
 // Dependencies are what the steps work with.

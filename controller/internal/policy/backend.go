@@ -6,6 +6,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -25,17 +26,28 @@ func NewDetector(resources Resources) *Detector { return &Detector{resources: re
 
 // Backend is Cilium while the API server serves CiliumNetworkPolicy, and CoreV1 otherwise.
 func (d *Detector) Backend(_ context.Context) (v1alpha1.FreezeBackend, error) {
-	list, err := d.resources.ServerResourcesForGroupVersion(ciliumKind().GroupVersion().String())
-	if apierrors.IsNotFound(err) {
-		return v1alpha1.BackendCoreV1, nil
-	}
+	cilium, err := d.serves(ciliumKind())
 	if err != nil {
-		return "", fmt.Errorf("discover %s: %w", ciliumKind().GroupVersion(), err)
+		return "", err
 	}
-	for i := range list.APIResources {
-		if list.APIResources[i].Kind == ciliumKind().Kind {
-			return v1alpha1.BackendCilium, nil
-		}
+	if cilium {
+		return v1alpha1.BackendCilium, nil
 	}
 	return v1alpha1.BackendCoreV1, nil
+}
+
+func (d *Detector) serves(kind schema.GroupVersionKind) (bool, error) {
+	list, err := d.resources.ServerResourcesForGroupVersion(kind.GroupVersion().String())
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("discover %s: %w", kind.GroupVersion(), err)
+	}
+	for i := range list.APIResources {
+		if list.APIResources[i].Kind == kind.Kind {
+			return true, nil
+		}
+	}
+	return false, nil
 }

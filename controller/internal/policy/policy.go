@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -17,6 +16,9 @@ import (
 
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=cilium.io,resources=ciliumnetworkpolicies,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=cilium.io,resources=ciliumclusterwidenetworkpolicies,verbs=list
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=adminnetworkpolicies;baselineadminnetworkpolicies;clusternetworkpolicies,verbs=list
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
 
 // Policies applies, repairs and removes the deny-all policies of pods.
 type Policies struct {
@@ -49,14 +51,26 @@ func (p *Policies) Ensure(
 		return known, nil
 	}
 	again := known.DeepCopy()
-	if again.Ref, err = p.apply(ctx, known.Backend, pod); err != nil {
+	if again.Backend, err = p.left(ctx, known.Backend); err != nil {
+		return nil, err
+	}
+	if again.Ref, err = p.apply(ctx, again.Backend, pod); err != nil {
 		return nil, err
 	}
 	again.Reapplied++
 	return again, nil
 }
 
-// first does not write when the policy stands already: another incident on the same pod, or this one before a crash.
+// left is the backend to apply a policy with again: the one that it had, unless Cilium went and took its policies along.
+func (p *Policies) left(ctx context.Context, had v1alpha1.FreezeBackend) (v1alpha1.FreezeBackend, error) {
+	if had != v1alpha1.BackendCilium {
+		return had, nil
+	}
+	return p.detector.Backend(ctx)
+}
+
+// first does not write when the policy was applied already: for another incident on the same pod, or for this one before
+// a crash. One of the same content that somebody else created says nothing of when, and is taken over.
 func (p *Policies) first(ctx context.Context, pod v1alpha1.PodRef, labels map[string]string) (*v1alpha1.AppliedPolicy, error) {
 	backend, err := p.detector.Backend(ctx)
 	if err != nil {
@@ -67,16 +81,16 @@ func (p *Policies) first(ctx context.Context, pod v1alpha1.PodRef, labels map[st
 	if err != nil {
 		return nil, err
 	}
-	if current != nil {
+	if current != nil && appliedAt(current) != nil {
 		applied.Ref = v1alpha1.Ref{Name: current.GetName(), UID: string(current.GetUID())}
-		applied.AppliedAt = metav1.NewMicroTime(current.GetCreationTimestamp().Time)
+		applied.AppliedAt = metav1.NewMicroTime(appliedAt(current).Time)
 	} else {
 		if applied.Ref, err = p.apply(ctx, backend, pod); err != nil {
 			return nil, err
 		}
 		applied.AppliedAt = metav1.NewMicroTime(p.clock.Now())
 	}
-	if applied.Others, err = p.others(ctx, backend, pod, labels); err != nil {
+	if applied.Others, err = p.others(ctx, pod, labels); err != nil {
 		return nil, err
 	}
 	return applied, nil
@@ -87,7 +101,7 @@ func (p *Policies) intact(ctx context.Context, backend v1alpha1.FreezeBackend, p
 	current := &unstructured.Unstructured{}
 	current.SetGroupVersionKind(Kind(backend))
 	err := p.live.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: Name(pod.UID)}, current)
-	if apierrors.IsNotFound(err) {
+	if isGone(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -126,15 +140,20 @@ func (p *Policies) replace(ctx context.Context, backend v1alpha1.FreezeBackend, 
 	return nil
 }
 
-// Remove deletes the pod's policy; one that is gone, or whose kind is gone, is success.
-func (p *Policies) Remove(ctx context.Context, pod v1alpha1.PodRef, backend v1alpha1.FreezeBackend) error {
-	policy := &unstructured.Unstructured{}
-	policy.SetGroupVersionKind(Kind(backend))
-	policy.SetNamespace(pod.Namespace)
-	policy.SetName(Name(pod.UID))
-	err := p.client.Delete(ctx, policy)
-	if err != nil && !apierrors.IsNotFound(err) && !isNoMatch(err) {
-		return fmt.Errorf("delete %s %s/%s: %w", policy.GetKind(), pod.Namespace, policy.GetName(), err)
+// Remove deletes the pod's policies of both kinds: one can stand without a record, and the cluster's CNI may have changed
+// since. One that is gone, or whose kind is gone, is success.
+func (p *Policies) Remove(ctx context.Context, pod v1alpha1.PodRef) error {
+	for _, backend := range []v1alpha1.FreezeBackend{v1alpha1.BackendCoreV1, v1alpha1.BackendCilium} {
+		policy := &unstructured.Unstructured{}
+		policy.SetGroupVersionKind(Kind(backend))
+		name := client.ObjectKey{Namespace: pod.Namespace, Name: Name(pod.UID)}
+		err := p.live.Get(ctx, name, policy)
+		if err == nil {
+			err = p.client.Delete(ctx, policy)
+		}
+		if err != nil && !isGone(err) {
+			return fmt.Errorf("delete %s %s: %w", Kind(backend).Kind, name, err)
+		}
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package policy_test
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -121,30 +120,8 @@ func TestPolicyOnBothBackends(t *testing.T) {
 		"egress":           []any{},
 	})
 	recordsOthers(t, f)
-}
-
-func installCilium(t *testing.T, config *rest.Config, f fixture) {
-	t.Helper()
-	_, err := envtest.InstallCRDs(config, envtest.CRDInstallOptions{
-		Paths: []string{filepath.Join("testdata", "ciliumnetworkpolicies.yaml")}, ErrorIfPathMissing: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		backend, err := f.detector.Backend(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if backend == v1alpha1.BackendCilium {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("Cilium is installed and not detected")
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	takesOverALookalike(t, f)
+	survivesCilium(t, config, f)
 }
 
 func standsAndReturns(t *testing.T, f fixture, backend v1alpha1.FreezeBackend, want map[string]any) {
@@ -199,7 +176,7 @@ func standsAndReturns(t *testing.T, f fixture, backend v1alpha1.FreezeBackend, w
 		t.Fatalf("after deletion %+v", repaired)
 	}
 	for range 2 {
-		if err := f.policies.Remove(t.Context(), f.pod, backend); err != nil {
+		if err := f.policies.Remove(t.Context(), f.pod); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -235,32 +212,44 @@ func edits(backend v1alpha1.FreezeBackend) map[string]func(*unstructured.Unstruc
 	return changes
 }
 
-func recordsOthers(t *testing.T, f fixture) {
+// takesOverALookalike: what somebody created with our policy's name and content is not taken for ours.
+func takesOverALookalike(t *testing.T, f fixture) {
 	t.Helper()
-	selecting := map[string]map[string]any{
-		"everything": {}, "by-app": {"matchLabels": map[string]any{"app": "victim"}}, "another": {"matchLabels": map[string]any{"app": "other"}},
+	known := f.ensure(t, nil)
+	copied, err := f.read(t, v1alpha1.BackendCilium)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for name, selector := range selecting {
-		for _, backend := range []v1alpha1.FreezeBackend{v1alpha1.BackendCoreV1, v1alpha1.BackendCilium} {
-			field, spec := "podSelector", map[string]any{"ingress": []any{}}
-			if backend == v1alpha1.BackendCilium {
-				field = "endpointSelector"
-			}
-			spec[field] = selector
-			object := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
-			object.SetGroupVersionKind(policy.Kind(backend))
-			object.SetNamespace(namespace)
-			object.SetName(name + "-" + map[v1alpha1.FreezeBackend]string{v1alpha1.BackendCoreV1: "core", v1alpha1.BackendCilium: "cilium"}[backend])
-			if err := f.client.Create(t.Context(), object); err != nil {
-				t.Fatal(err)
-			}
-		}
+	if err := f.policies.Remove(t.Context(), f.pod); err != nil {
+		t.Fatal(err)
 	}
-	var got []string
-	for _, ref := range f.ensure(t, nil).Others {
-		got = append(got, ref.Name)
+	lookalike := &unstructured.Unstructured{Object: map[string]any{"spec": copied.Object["spec"]}}
+	lookalike.SetGroupVersionKind(copied.GroupVersionKind())
+	lookalike.SetNamespace(copied.GetNamespace())
+	lookalike.SetName(copied.GetName())
+	lookalike.SetLabels(copied.GetLabels())
+	if err := f.client.Create(t.Context(), lookalike); err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"by-app-cilium", "by-app-core", "everything-cilium", "everything-core"}, got); diff != "" {
-		t.Fatal(diff)
+	// Creation is told to the second.
+	later := lookalike.GetCreationTimestamp().Add(time.Second)
+	time.Sleep(time.Until(later))
+	applied := f.ensure(t, nil)
+	if applied.AppliedAt.Time.Before(later) || applied.Ref.UID != string(lookalike.GetUID()) || applied.Ref == known.Ref {
+		t.Fatalf("applied %+v, the other was created at %s", applied, lookalike.GetCreationTimestamp())
+	}
+	found, err := f.read(t, v1alpha1.BackendCilium)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours bool
+	for _, entry := range found.GetManagedFields() {
+		ours = ours || entry.Manager == policy.FieldOwner && entry.Operation == metav1.ManagedFieldsOperationApply
+	}
+	if !ours {
+		t.Fatalf("managed by %+v", found.GetManagedFields())
+	}
+	if again := f.ensure(t, nil); again.AppliedAt.Time.Before(later) || again.Ref != applied.Ref {
+		t.Fatalf("for another incident %+v, the other was created at %s", again, lookalike.GetCreationTimestamp())
 	}
 }

@@ -76,6 +76,16 @@ func intact(current *unstructured.Unstructured, pod v1alpha1.PodRef) bool {
 		equality.Semantic.DeepEqual(withoutEmpty(got), withoutEmpty(spec(backend)))
 }
 
+// appliedAt is when the API server took the policy from us. It is nil for one that somebody made to look like ours.
+func appliedAt(current *unstructured.Unstructured) *metav1.Time {
+	for _, entry := range current.GetManagedFields() {
+		if entry.Manager == FieldOwner && entry.Operation == metav1.ManagedFieldsOperationApply {
+			return entry.Time
+		}
+	}
+	return nil
+}
+
 func withoutEmpty(fields map[string]any) map[string]any {
 	out := make(map[string]any, len(fields))
 	for key, value := range fields {

@@ -46,8 +46,9 @@ func message(verdict match.Reason, event *v1alpha1.SecurityEvent) string {
 		match.EventTooOld:        "the event is older than ForensicsConfig spec.trigger.maxEventAge",
 		match.PodNotFound:        fmt.Sprintf("no node runs a pod %s/%s", subject.Namespace, subject.Name),
 		match.PodUIDMismatch:     fmt.Sprintf("pod %s/%s is not the pod that the event is about: it has another uid, or is younger", subject.Namespace, subject.Name),
-		match.ProtectedPod:       fmt.Sprintf("pod %s/%s is protected: static, or in a namespace that is never frozen", subject.Namespace, subject.Name),
-		match.NotAttested:        "everything matches but the attestation: waiting for the event's bundle to be sealed",
+		// The agent, which checks for itself, begins its refusal with the same word.
+		match.ProtectedPod: fmt.Sprintf("%s: pod %s/%s is static, or in a namespace that is never frozen", match.ProtectedPod, subject.Namespace, subject.Name),
+		match.NotAttested:  "everything matches but the attestation: waiting for the event's bundle to be sealed",
 	}
 	return messages[verdict]
 }

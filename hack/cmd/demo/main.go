@@ -28,7 +28,13 @@ Run the tests on it:  make integration
 Remove everything:    make clean
 `
 
+const usage = "usage: demo, without arguments: make the cluster, install, and play the recipe through"
+
 func main() {
+	if len(os.Args) > 1 {
+		fmt.Fprintln(os.Stderr, usage)
+		os.Exit(2)
+	}
 	// What the API client would log, its errors say as well.
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -1,0 +1,88 @@
+package policy_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+func installCilium(t *testing.T, config *rest.Config, f fixture) {
+	t.Helper()
+	_, err := envtest.InstallCRDs(config, envtest.CRDInstallOptions{
+		Paths: []string{
+			filepath.Join("testdata", "ciliumnetworkpolicies.yaml"), filepath.Join("testdata", "clusterwide.yaml"),
+			filepath.Join("testdata", "networkpolicyapi.yaml"),
+		},
+		ErrorIfPathMissing: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, f, v1alpha1.BackendCilium)
+}
+
+// survivesCilium: a pod that was cut off by a policy of Cilium's gets one of Kubernetes when Cilium goes, both from a
+// process that knew Cilium and from one that starts afterwards.
+func survivesCilium(t *testing.T, config *rest.Config, f fixture) {
+	t.Helper()
+	known := f.ensure(t, nil)
+	if known.Backend != v1alpha1.BackendCilium {
+		t.Fatalf("applied %+v", known)
+	}
+	uninstallCilium(t, config, f)
+	for name, process := range map[string]fixture{"that knew Cilium": f, "that starts": newFixture(t, config)} {
+		again := process.ensure(t, known)
+		if again.Backend != v1alpha1.BackendCoreV1 || again.Reapplied != known.Reapplied+1 || again.Ref.UID == known.Ref.UID {
+			t.Fatalf("process %s: %+v", name, again)
+		}
+		found, err := process.read(t, v1alpha1.BackendCoreV1)
+		if err != nil || string(found.GetUID()) != again.Ref.UID {
+			t.Fatalf("process %s: %v, %v", name, found, err)
+		}
+		if kept := process.ensure(t, again); kept != again {
+			t.Fatalf("process %s: applied again: %+v", name, kept)
+		}
+		for range 2 {
+			if err := process.policies.Remove(t.Context(), process.pod); err != nil {
+				t.Fatalf("process %s: %v", name, err)
+			}
+		}
+	}
+	if others := f.ensure(t, nil).Others; len(others) != 5 {
+		t.Fatalf("without Cilium's kinds %v", others)
+	}
+}
+
+func uninstallCilium(t *testing.T, config *rest.Config, f fixture) {
+	t.Helper()
+	err := envtest.UninstallCRDs(config, envtest.CRDInstallOptions{
+		Paths: []string{filepath.Join("testdata", "ciliumnetworkpolicies.yaml"), filepath.Join("testdata", "clusterwide.yaml")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, f, v1alpha1.BackendCoreV1)
+}
+
+func waitFor(t *testing.T, f fixture, wanted v1alpha1.FreezeBackend) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		backend, err := f.detector.Backend(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if backend == wanted {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("backend is %s, want %s", backend, wanted)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
