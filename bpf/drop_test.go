@@ -50,8 +50,8 @@ func runs(o *bpf.DropObjects) map[string]run {
 	return map[string]run{
 		"cgroup ingress": {o.DropCgroupIngress, bpf.DropCounterKey{Hook: bpf.DropHookCgroupIngress}, 0},
 		"cgroup egress":  {o.DropCgroupEgress, bpf.DropCounterKey{Hook: bpf.DropHookCgroupEgress}, 0},
-		"device ingress":    {o.DropDeviceIngress, bpf.DropCounterKey{Hook: bpf.DropHookDeviceIngress, Ifindex: loopback}, 2},
-		"device egress":     {o.DropDeviceEgress, bpf.DropCounterKey{Hook: bpf.DropHookDeviceEgress, Ifindex: loopback}, 2},
+		"device ingress": {o.DropDeviceIngress, bpf.DropCounterKey{Hook: bpf.DropHookDeviceIngress, Ifindex: loopback}, 2},
+		"device egress":  {o.DropDeviceEgress, bpf.DropCounterKey{Hook: bpf.DropHookDeviceEgress, Ifindex: loopback}, 2},
 	}
 }
 

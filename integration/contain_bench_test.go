@@ -78,20 +78,20 @@ func runContainRound(b *testing.B, s *scene, watched watch.Interface) containRou
 	if _, err := rand.Read(id[:]); err != nil {
 		b.Fatal(err)
 	}
-	incident := hex.EncodeToString(id[:])
+	to := direct{s, watched, hex.EncodeToString(id[:])}
 	freeze := v1alpha1.Action{Type: v1alpha1.ActionPodFreeze, PodFreeze: &v1alpha1.PodFreezeAction{
 		Processes: v1alpha1.FreezeUntilReleased, Memory: v1alpha1.MemoryNone,
 	}}
 	var round containRound
 	var done v1alpha1.EventResponse
-	round.ordered, done = orderDirectly(b, s, watched, incident, v1alpha1.StepFreeze, freeze)
+	round.ordered, done = to.order(b, v1alpha1.StepFreeze, freeze)
 	if done.Status.Containment == nil || done.Status.Containment.ContainedAt == nil {
 		b.Fatalf("not contained: %s", describe(done.Status.Conditions))
 	}
 	round.containment = *done.Status.Containment
 	time.Sleep(50 * time.Millisecond)
 	round.released = time.Now()
-	orderDirectly(b, s, watched, incident, v1alpha1.StepUnfreeze, v1alpha1.Action{
+	to.order(b, v1alpha1.StepUnfreeze, v1alpha1.Action{
 		Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{
 			Reason: v1alpha1.ReleaseAcknowledged, Disposition: v1alpha1.DispositionResume,
 		},
@@ -100,11 +100,17 @@ func runContainRound(b *testing.B, s *scene, watched watch.Interface) containRou
 	return round
 }
 
-// orderDirectly gives the agent an order as the controller does, of an incident that there is not, and waits for its end.
-func orderDirectly(
-	b *testing.B, s *scene, watched watch.Interface, incident string, step v1alpha1.Step, action v1alpha1.Action,
-) (appeared time.Time, done v1alpha1.EventResponse) {
+// direct gives the agent orders as the controller does, of an incident that there is not.
+type direct struct {
+	*scene
+	watched  watch.Interface
+	incident string
+}
+
+// order waits for the order's end.
+func (d direct) order(b *testing.B, step v1alpha1.Step, action v1alpha1.Action) (appeared time.Time, done v1alpha1.EventResponse) {
 	b.Helper()
+	s, incident := d.scene, d.incident
 	uid := fmt.Sprintf("%s-%s-4000-8000-%s", incident[:8], incident[8:12], strings.Repeat(incident[12:], 3))
 	deadline := metav1.NewTime(time.Now().Add(time.Minute))
 	order := &v1alpha1.EventResponse{
@@ -132,7 +138,7 @@ func orderDirectly(
 		select {
 		case <-ctx.Done():
 			b.Fatalf("order %s was not carried out", order.Name)
-		case change := <-watched.ResultChan():
+		case change := <-d.watched.ResultChan():
 			now, is := change.Object.(*v1alpha1.EventResponse)
 			if !is || client.ObjectKeyFromObject(now) != client.ObjectKeyFromObject(order) {
 				continue
@@ -157,7 +163,7 @@ func (r containRound) add(b *testing.B, found samples, sent flow) {
 		if first.IsZero() || hook.AttachedAt.Time.Before(first) {
 			first = hook.AttachedAt.Time
 		}
-		if hook.AttachedAt.Time.After(last) {
+		if hook.AttachedAt.After(last) {
 			last = hook.AttachedAt.Time
 		}
 	}

@@ -65,6 +65,9 @@ func privilegedPod(namespace string) *corev1.Pod {
 	return pod
 }
 
+// escapeNodePort is where the node of this pod counts.
+const escapeNodePort = "9101"
+
 // TestContainmentEscapedProcessesStaySilent has processes leave the pod's cgroup, or its freezer, before the event. What
 // still runs must not get a byte out, not even over a link that comes later.
 func TestContainmentEscapedProcessesStaySilent(t *testing.T) {
@@ -83,8 +86,8 @@ func TestContainmentEscapedProcessesStaySilent(t *testing.T) {
 		}
 	}
 	suite.stream(t, s, "only", s.outside, commands)
-	onNode := suite.receiveOnNode(t, s.victim.Spec.NodeName, s.namespace+"-sink", stormNodePort+"1", "")
-	late := sender("udp", lateNodeAddress+":"+stormNodePort+"1", "late") + " " + lateDevice
+	onNode := suite.receiveOnNode(t, s.victim.Spec.NodeName, s.namespace+"-sink", escapeNodePort, "")
+	late := sender("udp", lateNodeAddress+":"+escapeNodePort, "late") + " " + lateDevice
 	suite.background(t, s, victimName, "only", escapes[2].command(folder, late))
 	logCgroups(t, s)
 	suite.detect(t, s)

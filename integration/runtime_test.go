@@ -78,18 +78,7 @@ const livePort = 8080
 func TestContainmentSuccessorOfAKilledContainer(t *testing.T) {
 	s := &scene{namespace: suite.namespace(t)}
 	s.outside = suite.receive(t, s)
-	one, side := idle("only"), idle(sideName)
-	side.VolumeMounts = []corev1.VolumeMount{{Name: "shared", MountPath: sharedDir}}
-	one.VolumeMounts = side.VolumeMounts
-	probe := sharedDir + "/probe"
-	one.Command = []string{"sh", "-c", fmt.Sprintf("until [ -x %[1]s ]; do sleep 0.1; done; %[1]s send udp %[2]s life & exec %[1]s serve %[3]d",
-		probe, s.outside.address, livePort)}
-	healthy := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(livePort)}}
-	one.StartupProbe = &corev1.Probe{ProbeHandler: healthy, PeriodSeconds: 1, FailureThreshold: 600}
-	one.LivenessProbe = &corev1.Probe{ProbeHandler: healthy, PeriodSeconds: 1, FailureThreshold: 1}
-	pod := newPod(s.namespace, victimName, one, side)
-	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
-	pod.Spec.Volumes = []corev1.Volume{{Name: "shared", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	pod := livingPod(s, 1)
 	startWithProbe(t, s, pod)
 	suite.strikeAfter(t, s)
 	if err := s.outside.awaitFlows(t, time.Time{}, 30*time.Second, "life"); err != nil {
@@ -105,6 +94,23 @@ func TestContainmentSuccessorOfAKilledContainer(t *testing.T) {
 	demandSilence(t, s, s.outside, containment.ContainedAt.Time, "life")
 	demandPaused(t, s)
 	suite.await(t, s, v1alpha1.ConditionUploaded, captureTime)
+}
+
+// livingPod sends under the tag life and answers its probes; so many failures a second apart end its container.
+func livingPod(s *scene, failures int32) *corev1.Pod {
+	one, side := idle("only"), idle(sideName)
+	side.VolumeMounts = []corev1.VolumeMount{{Name: "shared", MountPath: sharedDir}}
+	one.VolumeMounts = side.VolumeMounts
+	probe := sharedDir + "/probe"
+	one.Command = []string{"sh", "-c", fmt.Sprintf("until [ -x %[1]s ]; do sleep 0.1; done; %[1]s send udp %[2]s life & exec %[1]s serve %[3]d",
+		probe, s.outside.address, livePort)}
+	healthy := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(livePort)}}
+	one.StartupProbe = &corev1.Probe{ProbeHandler: healthy, PeriodSeconds: 1, FailureThreshold: 600}
+	one.LivenessProbe = &corev1.Probe{ProbeHandler: healthy, PeriodSeconds: 1, FailureThreshold: failures}
+	pod := newPod(s.namespace, victimName, one, side)
+	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	pod.Spec.Volumes = []corev1.Volume{{Name: "shared", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	return pod
 }
 
 // startWithProbe starts a pod whose containers wait for the probe in their shared folder.

@@ -64,7 +64,9 @@ func TestContainerThatStartsWhileThePodIsBeingContainedIsFrozenAndHeld(t *testin
 	case <-time.After(50 * time.Millisecond):
 	}
 	unlock()
-	<-done
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.carryOut(order); err != nil {
 		t.Fatal(err)
 	}
