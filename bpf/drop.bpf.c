@@ -10,7 +10,8 @@
  *
  * *_cgroup_* sit on the pod's cgroup and see what its sockets receive and send; *_device_* sit on the node's side of the
  * pod's veth devices and also see raw frames, which no socket hook does. What a device receives there is what the pod
- * sends.
+ * sends. *_inside_* sit on the pod's own side of the same devices: what an ifb device in the pod sends again is marked, and
+ * the first device that receives it, which is the node's side, takes the mark off and shows the packet to no program.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -24,6 +25,7 @@ enum hook {
 	cgroup_egress = 1,
 	device_ingress = 2,
 	device_egress = 3,
+	inside_egress = 4,
 };
 
 /* Key of a counter. ifindex is 0 for the cgroup hooks, which have no device. */
@@ -129,13 +131,23 @@ int drop_device_egress(struct __sk_buff *skb)
 	return DEVICE_DROP;
 }
 
+SEC("tcx/egress")
+int drop_inside_egress(struct __sk_buff *skb)
+{
+	struct flow flow = { .direction = from_pod };
+
+	read_flow(skb, &flow);
+	dropped(skb, &flow, inside_egress, skb->ifindex);
+	return DEVICE_DROP;
+}
+
 SEC("cgroup_skb/ingress")
 int isolate_cgroup_ingress(struct __sk_buff *skb)
 {
 	struct flow flow = { .direction = to_pod };
 
 	read_flow(skb, &flow);
-	if (skb->ifindex == LOOPBACK || knows(&flow))
+	if (skb->ifindex == LOOPBACK || known_probe(&flow))
 		return CGROUP_PASS;
 	dropped(skb, &flow, cgroup_ingress, 0);
 	return CGROUP_DROP;
@@ -147,7 +159,7 @@ int isolate_cgroup_egress(struct __sk_buff *skb)
 	struct flow flow = { .direction = from_pod };
 
 	read_flow(skb, &flow);
-	if (skb->ifindex == LOOPBACK || knows(&flow))
+	if (skb->ifindex == LOOPBACK || known_probe(&flow))
 		return CGROUP_PASS;
 	dropped(skb, &flow, cgroup_egress, 0);
 	return CGROUP_DROP;
@@ -159,7 +171,7 @@ int isolate_device_ingress(struct __sk_buff *skb)
 	struct flow flow = { .direction = from_pod };
 	__u32 offset = read_flow(skb, &flow);
 
-	if (knows(&flow) || is_neighbour(skb, &flow, offset))
+	if (answers(skb, &flow) || is_neighbour(skb, &flow, offset))
 		return DEVICE_NEXT;
 	dropped(skb, &flow, device_ingress, skb->ifindex);
 	return DEVICE_DROP;
@@ -174,6 +186,18 @@ int isolate_device_egress(struct __sk_buff *skb)
 	if (learns_or_knows(skb, &flow, offset) || is_neighbour(skb, &flow, offset))
 		return DEVICE_NEXT;
 	dropped(skb, &flow, device_egress, skb->ifindex);
+	return DEVICE_DROP;
+}
+
+SEC("tcx/egress")
+int isolate_inside_egress(struct __sk_buff *skb)
+{
+	struct flow flow = { .direction = from_pod };
+	__u32 offset = read_flow(skb, &flow);
+
+	if (answers(skb, &flow) || is_neighbour(skb, &flow, offset))
+		return DEVICE_NEXT;
+	dropped(skb, &flow, inside_egress, skb->ifindex);
 	return DEVICE_DROP;
 }
 

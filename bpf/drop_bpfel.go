@@ -69,7 +69,15 @@ const (
 	DropHookCgroupEgress  DropHook = 1
 	DropHookDeviceIngress DropHook = 2
 	DropHookDeviceEgress  DropHook = 3
+	DropHookInsideEgress  DropHook = 4
 )
+
+type DropProbe struct {
+	_         structs.HostLayout
+	Source    [6]uint8
+	Reserved  [2]uint8
+	LastNanos uint64
+}
 
 // Names of all BPF objects in the ELF.
 //
@@ -85,10 +93,12 @@ const (
 	DropProgDropCgroupIngress    = "drop_cgroup_ingress"
 	DropProgDropDeviceEgress     = "drop_device_egress"
 	DropProgDropDeviceIngress    = "drop_device_ingress"
+	DropProgDropInsideEgress     = "drop_inside_egress"
 	DropProgIsolateCgroupEgress  = "isolate_cgroup_egress"
 	DropProgIsolateCgroupIngress = "isolate_cgroup_ingress"
 	DropProgIsolateDeviceEgress  = "isolate_device_egress"
 	DropProgIsolateDeviceIngress = "isolate_device_ingress"
+	DropProgIsolateInsideEgress  = "isolate_inside_egress"
 )
 
 // LoadDrop returns the embedded CollectionSpec for Drop.
@@ -137,10 +147,12 @@ type DropProgramSpecs struct {
 	DropCgroupIngress    *ebpf.ProgramSpec `ebpf:"drop_cgroup_ingress"`
 	DropDeviceEgress     *ebpf.ProgramSpec `ebpf:"drop_device_egress"`
 	DropDeviceIngress    *ebpf.ProgramSpec `ebpf:"drop_device_ingress"`
+	DropInsideEgress     *ebpf.ProgramSpec `ebpf:"drop_inside_egress"`
 	IsolateCgroupEgress  *ebpf.ProgramSpec `ebpf:"isolate_cgroup_egress"`
 	IsolateCgroupIngress *ebpf.ProgramSpec `ebpf:"isolate_cgroup_ingress"`
 	IsolateDeviceEgress  *ebpf.ProgramSpec `ebpf:"isolate_device_egress"`
 	IsolateDeviceIngress *ebpf.ProgramSpec `ebpf:"isolate_device_ingress"`
+	IsolateInsideEgress  *ebpf.ProgramSpec `ebpf:"isolate_inside_egress"`
 }
 
 // DropMapSpecs contains maps before they are loaded into the kernel.
@@ -212,10 +224,12 @@ type DropPrograms struct {
 	DropCgroupIngress    *ebpf.Program `ebpf:"drop_cgroup_ingress"`
 	DropDeviceEgress     *ebpf.Program `ebpf:"drop_device_egress"`
 	DropDeviceIngress    *ebpf.Program `ebpf:"drop_device_ingress"`
+	DropInsideEgress     *ebpf.Program `ebpf:"drop_inside_egress"`
 	IsolateCgroupEgress  *ebpf.Program `ebpf:"isolate_cgroup_egress"`
 	IsolateCgroupIngress *ebpf.Program `ebpf:"isolate_cgroup_ingress"`
 	IsolateDeviceEgress  *ebpf.Program `ebpf:"isolate_device_egress"`
 	IsolateDeviceIngress *ebpf.Program `ebpf:"isolate_device_ingress"`
+	IsolateInsideEgress  *ebpf.Program `ebpf:"isolate_inside_egress"`
 }
 
 func (p *DropPrograms) Close() error {
@@ -224,10 +238,12 @@ func (p *DropPrograms) Close() error {
 		p.DropCgroupIngress,
 		p.DropDeviceEgress,
 		p.DropDeviceIngress,
+		p.DropInsideEgress,
 		p.IsolateCgroupEgress,
 		p.IsolateCgroupIngress,
 		p.IsolateDeviceEgress,
 		p.IsolateDeviceIngress,
+		p.IsolateInsideEgress,
 	)
 }
 

@@ -51,6 +51,7 @@ func runs(o *bpf.DropObjects) map[string]run {
 		"cgroup ingress": {o.DropCgroupIngress, bpf.DropCounterKey{Hook: bpf.DropHookCgroupIngress}, 0},
 		"cgroup egress":  {o.DropCgroupEgress, bpf.DropCounterKey{Hook: bpf.DropHookCgroupEgress}, 0},
 		"device ingress": {o.DropDeviceIngress, bpf.DropCounterKey{Hook: bpf.DropHookDeviceIngress, Ifindex: loopback}, 2},
+		"inside egress":  {o.DropInsideEgress, bpf.DropCounterKey{Hook: bpf.DropHookInsideEgress, Ifindex: loopback}, 2},
 		"device egress":  {o.DropDeviceEgress, bpf.DropCounterKey{Hook: bpf.DropHookDeviceEgress, Ifindex: loopback}, 2},
 	}
 }

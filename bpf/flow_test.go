@@ -31,6 +31,8 @@ type packet struct {
 	destinationPort uint16
 	flags           byte
 	fragment        uint16
+	// second byte of an IPv6 destination, when it is not the first one's.
+	second byte
 	// extensions are IPv6 extension headers of 8 bytes before the protocol.
 	extensions []byte
 	size       int
@@ -53,6 +55,9 @@ func (p packet) frame() []byte {
 		header[6] = chain[0]
 		for i := range 16 {
 			header[8+i], header[24+i] = p.source, p.destination
+		}
+		if p.second != 0 {
+			header[25] = p.second
 		}
 		frame = append(frame, header...)
 		for i := range p.extensions {
@@ -94,6 +99,7 @@ func TestDroppedPacketsAreCountedByFlow(t *testing.T) {
 		"cgroup ingress": {func(o *bpf.DropObjects) *ebpf.Program { return o.DropCgroupIngress }, bpf.DropDirectionToPod, false},
 		"cgroup egress":  {func(o *bpf.DropObjects) *ebpf.Program { return o.DropCgroupEgress }, bpf.DropDirectionFromPod, false},
 		"device ingress": {func(o *bpf.DropObjects) *ebpf.Program { return o.DropDeviceIngress }, bpf.DropDirectionFromPod, true},
+		"inside egress":  {func(o *bpf.DropObjects) *ebpf.Program { return o.DropInsideEgress }, bpf.DropDirectionFromPod, true},
 		"device egress":  {func(o *bpf.DropObjects) *ebpf.Program { return o.DropDeviceEgress }, bpf.DropDirectionToPod, true},
 	}
 	packets := map[string]struct {

@@ -119,23 +119,24 @@ func newProbed(t *testing.T, cgroup uint64) probed {
 	return p
 }
 
-// verdicts of a packet towards the pod, and of its answer, at the four hooks.
+// verdicts of a packet towards the pod, and of its answer, at the hooks that they meet.
 func (p probed) verdicts(t *testing.T, towards packet, ingress uint32) string {
 	t.Helper()
 	back := towards
 	back.source, back.destination = towards.destination, towards.source
 	back.sourcePort, back.destinationPort = towards.destinationPort, towards.sourcePort
 	back.flags |= flagACK
-	return fmt.Sprintf("%d %d %d %d",
+	return fmt.Sprintf("%d %d %d %d %d",
 		int32(verdictOf(t, p.IsolateDeviceEgress, towards.frame(), p.device, ingress)), // #nosec G115 -- a verdict is signed
 		verdictOf(t, p.IsolateCgroupIngress, towards.frame(), p.device, ingress),
 		verdictOf(t, p.IsolateCgroupEgress, back.frame(), p.device, 0),
+		int32(verdictOf(t, p.IsolateInsideEgress, back.frame(), p.device, 0)),         // #nosec G115 -- a verdict is signed
 		int32(verdictOf(t, p.IsolateDeviceIngress, back.frame(), p.device, p.device))) // #nosec G115 -- a verdict is signed
 }
 
 const (
-	passes = "-1 1 1 -1"
-	drops  = "2 0 0 2"
+	passes = "-1 1 1 -1 -1"
+	drops  = "2 0 0 2 2"
 )
 
 func TestIsolateProgramsPassWhatTheKubeletOpened(t *testing.T) {
@@ -208,13 +209,61 @@ func TestIsolateProgramsPassNeighbourDiscovery(t *testing.T) {
 	p := newProbed(t, 0)
 	for name, towards := range map[string]packet{
 		"ARP":           {etherType: typeARP, size: 60},
-		"solicitation":  {etherType: typeIPv6, protocol: 58, sourcePort: 135 << 8, size: 86},
-		"advertisement": {etherType: typeIPv6, protocol: 58, sourcePort: 136 << 8, size: 86},
+		"solicitation":  {etherType: typeIPv6, protocol: 58, sourcePort: 135 << 8, size: 86, source: 0xfe, destination: 0xfe, second: 0x80},
+		"advertisement": {etherType: typeIPv6, protocol: 58, sourcePort: 136 << 8, size: 86, source: 0xfe, destination: 0xff, second: 0x02},
 	} {
-		for side, program := range map[string]*ebpf.Program{"from the pod": p.IsolateDeviceIngress, "to the pod": p.IsolateDeviceEgress} {
+		for side, program := range map[string]*ebpf.Program{
+			"from the pod": p.IsolateDeviceIngress, "on the pod's own side": p.IsolateInsideEgress, "to the pod": p.IsolateDeviceEgress,
+		} {
 			if got := verdictOf(t, program, towards.frame(), p.device, 0); got != deviceNext {
 				t.Errorf("%s %s: %d", name, side, got)
 			}
 		}
+	}
+}
+
+func TestIsolateProgramsDropNeighbourDiscoveryThatIsRouted(t *testing.T) {
+	p := newProbed(t, 0)
+	routed := packet{etherType: typeIPv6, protocol: 58, sourcePort: 135 << 8, size: 86, source: 0x20, destination: 0x20, second: 0x01}
+	for name, program := range map[string]*ebpf.Program{"device": p.IsolateDeviceIngress, "inside": p.IsolateInsideEgress} {
+		if got := verdictOf(t, program, routed.frame(), p.device, 0); got != deviceDrop {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+	forwarded := packet{etherType: typeARP, size: 60}
+	if got := verdictOf(t, p.IsolateDeviceEgress, forwarded.frame(), p.device, p.device); got != deviceDrop {
+		t.Errorf("from another host to the pod: %d", got)
+	}
+}
+
+// TestIsolateProgramsDropAnAnswerToAnotherHardwareAddress has the pod send as part of a probe, but to a neighbour.
+func TestIsolateProgramsDropAnAnswerToAnotherHardwareAddress(t *testing.T) {
+	p := newProbed(t, ownCgroup(t))
+	probe := packet{etherType: typeIPv4, source: 1, destination: 2, protocol: 6, sourcePort: 40000, destinationPort: 80, flags: flagSYN}
+	if got := p.verdicts(t, probe, 0); got != passes {
+		t.Fatalf("a connection of the kubelet: %s", got)
+	}
+	answer := packet{etherType: typeIPv4, source: 2, destination: 1, protocol: 6, sourcePort: 80, destinationPort: 40000, flags: flagACK}
+	frame := answer.frame()
+	frame[0], frame[5] = 0x02, 0x99
+	for name, program := range map[string]*ebpf.Program{"device": p.IsolateDeviceIngress, "inside": p.IsolateInsideEgress} {
+		if got := verdictOf(t, program, frame, p.device, 0); got != deviceDrop {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+}
+
+func TestIsolateProgramsForgetAProbeThatIsOver(t *testing.T) {
+	p := newProbed(t, ownCgroup(t))
+	probe := packet{etherType: typeIPv4, source: 1, destination: 2, protocol: 6, sourcePort: 40000, destinationPort: 80, flags: flagSYN}
+	if got := p.verdicts(t, probe, 0); got != passes {
+		t.Fatalf("a connection of the kubelet: %s", got)
+	}
+	if err := p.ProbeFlows.Put(probe.flow(bpf.DropDirectionToPod), bpf.DropProbe{LastNanos: 1}); err != nil {
+		t.Fatal(err)
+	}
+	probe.flags = flagACK
+	if got := p.verdicts(t, probe, 0); got != drops {
+		t.Errorf("long after the last packet to the pod: %s", got)
 	}
 }

@@ -138,7 +138,7 @@ func demandLateDropsTold(t *testing.T, s *scene, link lateLink) {
 	dropped := int64(0)
 	for _, hook := range suite.responses(t, s)[v1alpha1.StepUnfreeze].Status.Containment.Hooks {
 		told += fmt.Sprintf("%s: %d packets\n", hook.ID, hook.Packets)
-		if strings.HasSuffix(hook.ID, "-"+link.index) {
+		if strings.HasSuffix(hook.ID, "-"+link.index) || strings.Contains(hook.ID, "-inside-"+link.index+"-") {
 			dropped += hook.Packets
 		}
 	}

@@ -19,8 +19,9 @@ import (
 var notRun = [][2]string{
 	{"kubelet on a pure cgroup v2 host (freeze by cgroup.freeze)", "forced in nodeagent/internal/freeze's unit tests"},
 	{"arm64 nodes", "cross-built only"},
-	{"kernels before 6.6 (no tcx)", "not built yet: there only the cgroup hooks hold, and the level is Partial"},
-	{"Cilium agent enforcing the policy", "the object is built and stored; enforcement needs a second cluster"},
+	{"kernels before 6.6 (no tcx)", "clsact is forced in nodeagent/internal/drop's tests"},
+	{"Cilium agent enforcing the policy", "resolved by Cilium's own library in hack/ciliumpolicy; enforcement needs a second cluster"},
+	{"containerd before 2.2 (a lease is kept while the container runs)", "the version's rule and the keeper's part in unit tests"},
 	{"pods with IPVLAN or SR-IOV", "no veth peer: reported as Partial, not exercised here"},
 	{"SCTP", "tried where the kernel has it; TestContainmentEveryWayOut says so where not"},
 	{"AF_VSOCK, to the machine that a virtual node runs on", "crosses no device and no hook: only the freeze stops it"},

@@ -72,11 +72,17 @@ func (l lister) Strays(ctx context.Context, uid string) (running []order.Stray, 
 type dropper struct {
 	*drop.Dropper
 	kubelet *containers.Kubelet
+	lister  *containers.Lister
 }
 
 // Attach implements order.Dropper.
 func (d dropper) Attach(ctx context.Context, pod order.Pod, cut order.Cut) (order.Dropped, error) {
 	target := drop.Target{PodUID: pod.UID, Cgroup: pod.Cgroup, Processes: pod.Processes, Running: cut.Running, Probe: cut.Probe}
+	target.Others = func() (map[uint64]bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, stateWithin)
+		defer cancel()
+		return d.lister.OthersNetworks(ctx, pod.UID)
+	}
 	var unknown error
 	if cut.Running {
 		target.KubeletCgroup, unknown = d.kubelet.Cgroup()

@@ -94,7 +94,7 @@ func run(ctx context.Context, o options.Options) (err error) {
 	freezing := freeze.New(method, freeze.NewRuntime(client))
 	holder := newHolder(client)
 	node := order.Node{
-		Name: o.Pod.NodeName, Containers: lister{list, freezing}, Drop: dropper{drops, containers.NewKubelet()},
+		Name: o.Pod.NodeName, Containers: lister{list, freezing}, Drop: dropper{drops, containers.NewKubelet(), list},
 		Freeze: freezer{freezing}, Hold: holder,
 		Capture: newCapturer(captureParts{holder: holder, lister: list, freezer: freezing, live: manager.GetAPIReader(), credentials: o.WORMCredentialsDir}),
 		Reporter: order.Reporter{

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 )
@@ -25,7 +26,8 @@ type Container struct {
 	// Name in the pod; empty for the sandbox. A restarted container's predecessor has the same name.
 	Name      string
 	CreatedAt time.Time
-	// Process is the container's first process, 0 when it does not run.
+	// Process is the container's first process, 0 when it does not run. Of one whose shim does not answer it is the one
+	// with the lowest id in its cgroup.
 	Process int
 	// StartTime of Process: field 22 of its stat file, clock ticks since the boot. Another process that gets the same id
 	// later has another one.
@@ -37,6 +39,8 @@ type Container struct {
 	Freezer string
 	// freezer is the same as /proc/PID/cgroup shows it.
 	freezer string
+	// lost says that it runs and the runtime did not tell its first process.
+	lost bool
 }
 
 // Pod is what of a pod is on this node.
@@ -53,8 +57,15 @@ type Pod struct {
 	Processes []int
 }
 
+// engine is what of containerd's client a Lister needs.
+type engine interface {
+	Containers(ctx context.Context, filters ...string) ([]containerd.Container, error)
+	LoadContainer(ctx context.Context, id string) (containerd.Container, error)
+	Subscribe(ctx context.Context, filters ...string) (<-chan *events.Envelope, <-chan error)
+}
+
 // Lister finds pods through containerd.
-type Lister struct{ client *containerd.Client }
+type Lister struct{ client engine }
 
 // New returns a Lister on a client whose default namespace is the kubelet's. The caller closes the client.
 func New(client *containerd.Client) *Lister { return &Lister{client: client} }
@@ -63,6 +74,8 @@ func New(client *containerd.Client) *Lister { return &Lister{client: client} }
 func podFilter(uid string) string { return fmt.Sprintf("labels.%q==%q", labelPodUID, uid) }
 
 // Pod returns what of the pod is on this node. A pod that is gone has neither sandboxes nor containers; that is no error.
+// Where a shim does not answer, the container counts as running and is found by its cgroup; when no process is in there
+// either, the error names the container.
 func (l *Lister) Pod(ctx context.Context, uid string) (Pod, error) {
 	list, err := l.client.Containers(ctx, podFilter(uid))
 	if err != nil {
@@ -94,7 +107,8 @@ func (l *Lister) Pod(ctx context.Context, uid string) (Pod, error) {
 	return pod, pod.locate()
 }
 
-// Container returns one container of a pod. One that is gone has no process; that is no error.
+// Container returns one container of a pod. One that is gone has no process; that is no error. What Pod
+// says of a shim that does not answer holds here, too.
 func (l *Lister) Container(ctx context.Context, containerID string) (Container, error) {
 	loaded, err := l.client.LoadContainer(ctx, containerID)
 	if errdefs.IsNotFound(err) {
@@ -132,9 +146,10 @@ func (l *Lister) PodOf(ctx context.Context, containerID string) (string, error) 
 	return labels[labelPodUID], nil
 }
 
-// described is a container and whether it is a sandbox.
+// described is a container, whose it is and whether it is a sandbox.
 type described struct {
 	container Container
+	podUID    string
 	sandbox   bool
 }
 
@@ -145,6 +160,7 @@ func describe(ctx context.Context, container containerd.Container) (described, e
 	}
 	out := described{
 		container: Container{ID: info.ID, Name: info.Labels[labelContainer], CreatedAt: info.CreatedAt},
+		podUID:    info.Labels[labelPodUID],
 		sandbox:   info.Labels[labelKind] == kindSandbox,
 	}
 	task, err := container.Task(ctx, nil)
@@ -164,18 +180,23 @@ func describe(ctx context.Context, container containerd.Container) (described, e
 	if err != nil && !errdefs.IsNotFound(err) {
 		return described{}, fmt.Errorf("read the status of container %s: %w", info.ID, err)
 	}
-	if err == nil && status.Status != containerd.Stopped {
-		out.container.Process, out.container.StartTime = process, started
+	if err == nil {
+		out.container.judge(process, started, startErr != nil, status.Status)
 	}
 	return out, nil
 }
 
 // running returns the sandboxes and containers that have a process.
 func (p *Pod) running() []*Container {
+	return p.those(func(c *Container) bool { return c.Process != 0 })
+}
+
+// those returns the sandboxes and containers that are so.
+func (p *Pod) those(so func(*Container) bool) []*Container {
 	found := make([]*Container, 0, len(p.Sandboxes)+len(p.Containers))
 	for _, list := range [][]Container{p.Sandboxes, p.Containers} {
 		for i := range list {
-			if list[i].Process != 0 {
+			if so(&list[i]) {
 				found = append(found, &list[i])
 			}
 		}
@@ -183,17 +204,23 @@ func (p *Pod) running() []*Container {
 	return found
 }
 
-// locate fills in the cgroups and processes.
+// locate fills in the processes of the lost, the cgroups and the pod's processes.
 func (p *Pod) locate() error {
 	p.Processes = nil
-	for _, container := range p.running() {
-		p.Processes = append(p.Processes, container.Process)
-	}
-	if len(p.Processes) == 0 {
+	if len(p.running()) == 0 && len(p.lost()) == 0 {
 		return nil
 	}
-	if err := onNode(p.settle); err != nil {
+	err := onNode(func(t trees) error {
+		if err := p.seek(t); err != nil {
+			return err
+		}
+		return p.settle(t)
+	})
+	if err != nil {
 		return err
+	}
+	for _, container := range p.running() {
+		p.Processes = append(p.Processes, container.Process)
 	}
 	if p.Cgroup == "" {
 		return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,8 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kubeletName is the kubelet's as the kernel shows it.
-const kubeletName = "kubelet"
+const (
+	// kubeletName is the kubelet's as the kernel shows it.
+	kubeletName = "kubelet"
+	// kubepodsName is in the name of the folder that the kubelet makes for all pods, and of all slices in there.
+	kubepodsName = "kubepods"
+)
 
 // Kubelet finds the node's kubelet. It remembers it, so that the next question costs three reads.
 type Kubelet struct {
@@ -32,6 +38,7 @@ func NewKubelet() *Kubelet { return &Kubelet{node: namespaceFile(1, "pid"), onNo
 
 // Cgroup returns the id of the cgroup2 folder that the kubelet runs in, which its sockets are made in: the folder's handle.
 // It is 0 when there is no kubelet, or more than one process that could be it: then a suspect may have named itself so.
+// It is 0 as well when the kubelet is in the root of a mount: every process without a folder of its own is there.
 func (k *Kubelet) Cgroup() (uint64, error) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
@@ -64,15 +71,21 @@ func (k *Kubelet) find(t trees) error {
 			return err
 		}
 		// What runs in a pod is in the folder of one, whatever it calls itself.
-		if strings.Contains(at.unified, "kubepods") || at.unified == "" {
+		if strings.Contains(at.unified, kubepodsName) || at.unified == "" {
 			continue
 		}
 		candidates, folder = append(candidates, process), at.unified
 	}
-	if len(candidates) != 1 {
+	// One in the root counts until here: without it another one, which a suspect may be, would be the only one.
+	if len(candidates) != 1 || t.isRoot(folder) {
 		return nil
 	}
 	return k.remember(candidates[0], folder)
+}
+
+// isRoot says whether a cgroup2 folder is a mount's own.
+func (t trees) isRoot(folder string) bool {
+	return slices.ContainsFunc(t.unified, func(m mount) bool { return path.Clean(m.point) == folder })
 }
 
 // remember keeps what is known of the kubelet.

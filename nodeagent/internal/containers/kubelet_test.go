@@ -65,7 +65,10 @@ func TestKubeletIsFoundByNameAndForgottenWhenItEnds(t *testing.T) {
 	if got, err := kubelet.Cgroup(); got != 0 || err != nil {
 		t.Fatalf("without a kubelet: %d, %v", got, err)
 	}
+	pod, _ := makePod(t)
 	process := pretend(t, kubelet)
+	// Not in the root, where the tests may be.
+	move(t, process.Process.Pid, pod)
 	var want uint64
 	err := kubelet.onNode(func(trees trees) error {
 		at, err := trees.placeOf(strconv.Itoa(process.Process.Pid))
@@ -97,9 +100,40 @@ func TestKubeletIsFoundByNameAndForgottenWhenItEnds(t *testing.T) {
 
 func TestTwoKubeletsAreNone(t *testing.T) {
 	kubelet := ownKubelet(t)
-	pretend(t, kubelet)
-	pretend(t, kubelet)
+	pod, container := makePod(t)
+	one, two := pretend(t, kubelet), pretend(t, kubelet)
+	for name, folders := range map[string][2]string{
+		"in two folders": {pod, container}, "in one": {pod, pod}, "and one in the root": {pod, filepath.Dir(filepath.Dir(pod))},
+	} {
+		move(t, one.Process.Pid, folders[0])
+		move(t, two.Process.Pid, folders[1])
+		if got, err := kubelet.Cgroup(); got != 0 || err != nil {
+			t.Errorf("%s: cgroup %d, %v", name, got, err)
+		}
+	}
+}
+
+func TestKubeletInTheRootIsNone(t *testing.T) {
+	kubelet := ownKubelet(t)
+	pod, _ := makePod(t)
+	process := pretend(t, kubelet)
+	move(t, process.Process.Pid, filepath.Dir(filepath.Dir(pod)))
 	if got, err := kubelet.Cgroup(); got != 0 || err != nil {
-		t.Errorf("cgroup %d, %v", got, err)
+		t.Errorf("in the root: cgroup %d, %v", got, err)
+	}
+	move(t, process.Process.Pid, pod)
+	if got, err := kubelet.Cgroup(); got == 0 || err != nil {
+		t.Errorf("elsewhere: cgroup %d, %v", got, err)
+	}
+}
+
+func TestRootIsAMountsOwnFolder(t *testing.T) {
+	mounted := trees{unified: []mount{{"/", "/sys/fs/cgroup"}, {"/part", "/mnt/"}}}
+	for folder, want := range map[string]bool{
+		"/sys/fs/cgroup": true, "/mnt": true, "/sys/fs/cgroup/system.slice/kubelet.service": false, "/sys/fs": false,
+	} {
+		if got := mounted.isRoot(folder); got != want {
+			t.Errorf("isRoot(%s) = %v", folder, got)
+		}
 	}
 }

@@ -19,13 +19,18 @@ func split(folder, podUID string) (pod, container string) {
 		if pod != "" {
 			return pod, here
 		}
-		// The systemd driver writes dashes as underscores: a dash there stands for a slash.
-		if strings.Contains(strings.ReplaceAll(part, "_", "-"), "pod"+podUID) {
+		if isPods(part, podUID) {
 			pod = here
 		}
 		above = here
 	}
 	return pod, ""
+}
+
+// isPods says whether a folder of this name is the pod's. The systemd driver writes dashes as underscores: a dash there
+// stands for a slash.
+func isPods(name, podUID string) bool {
+	return strings.Contains(strings.ReplaceAll(name, "_", "-"), "pod"+podUID)
 }
 
 // layout is where the runtime put a pod in one of the cgroup trees, as the pod's sandbox shows it: its one process is the

@@ -55,7 +55,7 @@ func TestProcessOfANestedNamespaceIsAStrayAndThatOfAnothersIsNot(t *testing.T) {
 	}
 	needCommand(t, "unshare")
 	s := newScene(t)
-	nest := func(folder string) (first, nested int) {
+	nest := func(string) (first, nested int) {
 		first = run(t, unix.CLONE_NEWPID, "sh", "-c", "unshare -p -f unshare -p -f sleep 60 & wait")
 		nested = child(t, child(t, child(t, first)))
 		s.put(nested, outside)

@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/bpf"
 )
 
 // Kernels before 6.6 have no tcx. There the programs are filters of a clsact qdisc: classic traffic control, which keeps
@@ -45,13 +45,40 @@ func parentOf(direction v1alpha1.HookDirection) uint32 {
 	return netlink.HANDLE_MIN_EGRESS
 }
 
-// attachFilter runs on a thread in the node's network namespace.
+// attachFilter runs on a thread in the node's network namespace. The pin comes first: a filter that no pin tells of would
+// never be taken off.
 func (p *pins) attachFilter(at point) (v1alpha1.Hook, error) {
-	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: at.ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, fs.ErrExist) {
-		return v1alpha1.Hook{}, fmt.Errorf("add a clsact qdisc: %w", err)
+	if err := ensureClsact(at.ifindex); err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	if err := p.clear(at); err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	pin, err := p.program(at).Clone()
+	if err != nil {
+		return v1alpha1.Hook{}, fmt.Errorf("copy the program: %w", err)
+	}
+	if err := errors.Join(pin.Pin(p.path(at.id())), pin.Close()); err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	if err := p.setFilter(at); err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	record := at.record(time.Now())
+	if err := p.confirmFilter(at); err != nil {
+		record.Verified = false
+		return record, err
+	}
+	return record, nil
+}
+
+// setFilter puts our program into our filter. A filter of ours that is not the first any more is taken off before, since an
+// exchange leaves it where it is.
+func (p *pins) setFilter(at point) error {
+	if err := p.confirmFilter(at); errors.Is(err, errNotInPlace) {
+		if err := p.removeFilter(at); err != nil {
+			return err
+		}
 	}
 	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
@@ -60,23 +87,34 @@ func (p *pins) attachFilter(at point) (v1alpha1.Hook, error) {
 		Fd: p.program(at).FD(), Name: "ugallu-drop", DirectAction: true,
 	}
 	if err := netlink.FilterReplace(filter); err != nil {
-		return v1alpha1.Hook{}, fmt.Errorf("set the filter: %w", err)
+		return fmt.Errorf("set the filter: %w", err)
 	}
-	record := at.record(time.Now())
-	if err := p.clear(at); err != nil {
-		return record, err
-	}
-	pin, err := p.program(at).Clone()
-	if err != nil {
-		return record, fmt.Errorf("copy the program: %w", err)
-	}
-	err = errors.Join(pin.Pin(p.path(at.id())), pin.Close())
-	if err := errors.Join(err, p.confirmFilter(at)); err != nil {
-		record.Verified = false
-		return record, err
-	}
-	return record, nil
+	return nil
 }
+
+// ensureClsact adds the qdisc that has both sides. An ingress qdisc, as of a bandwidth plugin, is in its place: with it the
+// egress side would be the ingress side again.
+func ensureClsact(ifindex int) error {
+	device := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+	err := netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}})
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("add a clsact qdisc: %w", err)
+	}
+	qdiscs, err := netlink.QdiscList(device)
+	if err != nil {
+		return fmt.Errorf("list the qdiscs of device %d: %w", ifindex, err)
+	}
+	for _, qdisc := range qdiscs {
+		if qdisc.Attrs().LinkIndex == ifindex && qdisc.Type() == "clsact" {
+			return nil
+		}
+	}
+	return errNoClsact
+}
+
+var errNoClsact = errors.New("another qdisc is in the place of the clsact qdisc")
 
 // confirmFilter demands that our program is the first of its side of the device.
 func (p *pins) confirmFilter(at point) error {
@@ -104,21 +142,23 @@ func firstFilter(ifindex int, direction v1alpha1.HookDirection) (*netlink.BpfFil
 	return first, nil
 }
 
-// removeFilter takes a filter of ours off its device, when the device still has it: the pinned program tells it from that
-// of another pod, should the device's index have been given away again. It runs in the node's network namespace.
-func removeFilter(folder, id string, ifindex int, direction v1alpha1.HookDirection) error {
-	pinned, err := ebpf.LoadPinnedProgram(filepath.Join(folder, id), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// removeFilter takes a filter of ours off its device.
+func (p *pins) removeFilter(at point) error { return removeFilter(p.folder, at.ifindex, at.direction) }
+
+// removeFilter takes the pod's filter off a device, when the device still has it: the maps tell it from that of another pod,
+// should the device's index have been given away again. It runs in the node's network namespace.
+func removeFilter(folder string, ifindex int, direction v1alpha1.HookDirection) error {
+	var own ebpf.MapID
+	err := withMap(folder, bpf.DropMapCounters, func(counters *ebpf.Map) error {
+		info, err := counters.Info()
+		if err == nil {
+			own, _ = info.ID()
+		}
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("open the pinned program of %s: %w", id, err)
+		return err
 	}
-	info, err := pinned.Info()
-	if err := errors.Join(err, pinned.Close()); err != nil {
-		return fmt.Errorf("ask for the pinned program of %s: %w", id, err)
-	}
-	programID, _ := info.ID()
 	device := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 	filters, err := netlink.FilterList(device, parentOf(direction))
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
@@ -129,12 +169,32 @@ func removeFilter(folder, id string, ifindex int, direction v1alpha1.HookDirecti
 	}
 	for _, filter := range filters {
 		ours, is := filter.(*netlink.BpfFilter)
-		if !is || ours.Handle != filterHandle || ebpf.ProgramID(ours.Id) != programID { // #nosec G115 -- the kernel's ids are 32 bits wide
+		if !is || ours.Handle != filterHandle {
+			continue
+		}
+		uses, err := usesMap(ebpf.ProgramID(ours.Id), own) // #nosec G115 -- the kernel's ids are 32 bits wide
+		if err != nil {
+			return err
+		}
+		if !uses {
 			continue
 		}
 		if err := netlink.FilterDel(ours); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("remove the filter of %s: %w", id, os.NewSyscallError("netlink", err))
+			return fmt.Errorf("remove the filter of device %d: %w", ifindex, err)
 		}
 	}
 	return nil
+}
+
+func usesMap(program ebpf.ProgramID, wanted ebpf.MapID) (bool, error) {
+	opened, err := ebpf.NewProgramFromID(program)
+	if err != nil {
+		return false, fmt.Errorf("open program %d: %w", program, err)
+	}
+	info, err := opened.Info()
+	if err := errors.Join(err, opened.Close()); err != nil {
+		return false, fmt.Errorf("ask for program %d: %w", program, err)
+	}
+	ids, _ := info.MapIDs()
+	return slices.Contains(ids, wanted), nil
 }

@@ -51,10 +51,10 @@ func TestAHookThatDoesNotCountThePacketIsNotVerified(t *testing.T) {
 	err := p.onNode(t, func() error {
 		pins := d.open[p.target.PodUID]
 		at := point{kind: v1alpha1.HookTcx, direction: v1alpha1.HookEgress, ifindex: 2, key: bpf.DropCounterKey{Hook: bpf.DropHookDeviceEgress, Ifindex: 2}}
-		_, probed = pins.probe(at, device{name: "vpod", ifindex: 2, address: net.ParseIP(podAddress)})
+		_, probed = pins.probe(at, device{name: "vpod", ifindex: 2, inside: inside{address: net.ParseIP(podAddress)}})
 		return nil
 	})
-	if err != nil || probed == nil || !strings.Contains(probed.Error(), "did not count") {
+	if err != nil || probed == nil || !strings.Contains(probed.Error(), "not counted") {
 		t.Errorf("the probe of a hook that is gone says %v, %v", probed, err)
 	}
 }
@@ -66,7 +66,7 @@ func (p *pod) onNode(t *testing.T, work func() error) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return errors.Join(inside(int(node.Fd()), unix.CLONE_NEWNET, work), node.Close())
+	return errors.Join(within(int(node.Fd()), unix.CLONE_NEWNET, work), node.Close())
 }
 
 func TestClsactDropsWhereTheKernelHasNoTCX(t *testing.T) {
@@ -142,7 +142,7 @@ func TestProcessesThatRunAgainAreStillCutOff(t *testing.T) {
 	for _, running := range []bool{true, false} {
 		p.target.Running = running
 		result := attached(t, d, p.target)
-		if result.Level != v1alpha1.LevelFull || len(result.Hooks) != 4 {
+		if result.Level != v1alpha1.LevelFull || len(result.Hooks) != 5 {
 			t.Fatalf("Attach with running %t = %+v", running, result)
 		}
 		for id, hook := range byID(result.Hooks) {
@@ -292,8 +292,8 @@ func TestADeviceThatComesLaterIsToldAndCovered(t *testing.T) {
 	}
 	result := attached(t, d, p.target)
 	t.Logf("covered within %v", time.Since(start))
-	if result.Level != v1alpha1.LevelFull || len(result.Hooks) != 6 {
-		t.Errorf("Attach = %+v, want Full with 6 hooks", result)
+	if result.Level != v1alpha1.LevelFull || len(result.Hooks) != 8 {
+		t.Errorf("Attach = %+v, want Full with 8 hooks", result)
 	}
 	cancel()
 	<-ended
@@ -308,7 +308,7 @@ func TestANamespaceOfOneThreadIsThePodsToo(t *testing.T) {
 	}
 	var inode uint64
 	var found namespaces
-	err = inside(int(pod.Fd()), unix.CLONE_NEWNET, func() (err error) {
+	err = within(int(pod.Fd()), unix.CLONE_NEWNET, func() (err error) {
 		if inode, err = inodeOf(pod); err != nil {
 			return err
 		}
@@ -343,12 +343,21 @@ func TestMapsOfAnotherVersionAreReplacedAndTheLossIsSaid(t *testing.T) {
 	}
 	next := dropper(t, p.config)
 	result := attached(t, next, p.target)
-	if len(result.Hooks) != 4 || len(result.Shortfalls) != 1 || !strings.Contains(result.Shortfalls[0], "earlier version") {
-		t.Errorf("Attach = %+v, want 4 hooks and the loss said", result)
+	if len(result.Hooks) != 5 || len(result.Shortfalls) != 1 || !strings.Contains(result.Shortfalls[0], "earlier version") {
+		t.Errorf("Attach = %+v, want 5 hooks and the loss said", result)
 	}
 	p.quiet(t)
 	hooks, err := next.Observe(p.target.PodUID)
-	if err != nil || byID(hooks)["tcx-ingress-2"].Packets == 0 {
+	if err != nil || byID(hooks)["tcx-inside-2-2"].Packets == 0 {
 		t.Errorf("the new maps count nothing: %+v, %v", hooks, err)
+	}
+}
+
+func TestSocketsBeyondMeasureAreCountedAndNotListed(t *testing.T) {
+	var counts socketCounts
+	counts.add("sockets: used 7\nTCP: inuse 3 orphan 0 tw 9999 alloc 8 mem 1\nUDP: inuse 2 mem 3\nUDPLITE: inuse 0\nRAW: inuse 4\n")
+	counts.add("TCP6: inuse 1\nUDP6: inuse 5\nRAW6: inuse 1\n")
+	if want := (socketCounts{tcp: 4, waiting: 9999, udp: 7}); counts != want {
+		t.Errorf("counts %+v, want %+v", counts, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sync/errgroup"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -37,6 +38,9 @@ type Target struct {
 	Running bool
 	// KubeletCgroup is the id of the cgroup that the kubelet runs in; with 0 no probe passes.
 	KubeletCgroup uint64
+	// Others tells the network namespaces of the other pods on the node. It is asked only when a process of the pod is in
+	// more than one. May be nil.
+	Others func() (map[uint64]bool, error)
 	// Probe is whether to send a packet to the pod over each device and to see it counted.
 	Probe bool
 }
@@ -80,9 +84,11 @@ func New(config Config) (*Dropper, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of pins: %w", err)
 	}
+	// Kernels before 5.11 charge maps to a limit that takes CAP_SYS_RESOURCE to raise. Whether it matters the load says.
+	limitErr := rlimit.RemoveMemlock()
 	trial := new(bpf.DropObjects)
 	if err := spec.Copy().LoadAndAssign(trial, nil); err != nil {
-		return nil, fmt.Errorf("load the drop programs: %w", err)
+		return nil, fmt.Errorf("load the drop programs: %w", errors.Join(err, limitErr))
 	}
 	d := &Dropper{
 		root: root, nodeNetns: config.NodeNetns, spec: spec, device: v1alpha1.HookTcx, links: newLinks(), open: map[string]*pins{},
@@ -127,6 +133,19 @@ func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 		found.fallShort("name the kubelet's cgroup: %w", err)
 	}
 	w := work{found: found, pins: pins, target: target, device: d.device, nodeNetns: d.nodeNetns}
+	if w.namespaces, err = openNamespaces(target.Processes); err != nil {
+		return Result{}, fmt.Errorf("open the pod's network namespaces: %w", err)
+	}
+	err = d.attach(ctx, w)
+	return found.result(time.Now()), errors.Join(err, w.namespaces.close())
+}
+
+func (d *Dropper) attach(ctx context.Context, w work) error {
+	node, err := inodeAt(d.nodeNetns)
+	if err != nil {
+		return err
+	}
+	w.inNode = w.namespaces[node] != nil
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		w.attachCgroup()
@@ -134,11 +153,10 @@ func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 	})
 	group.Go(func() error { return w.attachDevices(ctx) })
 	err = group.Wait()
-	result := found.result(time.Now())
-	if followed := d.links.follow(target.PodUID, target.Processes, d.nodeNetns); followed != nil {
-		result.Shortfalls = append(result.Shortfalls, fmt.Sprintf("devices that come later are found late: %v", followed))
+	if followed := d.links.follow(w.target.PodUID, w.namespaces, node); followed != nil {
+		w.found.fallShort("devices that come later are found late: %w", followed)
 	}
-	return result, err
+	return err
 }
 
 func (d *Dropper) pinsOf(target Target) (*pins, error) {

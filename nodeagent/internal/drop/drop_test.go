@@ -49,8 +49,8 @@ func TestAttachStopsAnEstablishedStreamAndRawFramesAndDetachLetsThemPass(t *test
 	start := time.Now()
 	result := attached(t, d, p.target)
 	t.Logf("attached and verified in %v", time.Since(start))
-	if result.Level != v1alpha1.LevelFull || len(result.Hooks) != 4 || len(result.Shortfalls) != 0 {
-		t.Fatalf("Attach = %+v, want Full with 4 hooks", result)
+	if result.Level != v1alpha1.LevelFull || len(result.Hooks) != 5 || len(result.Shortfalls) != 0 {
+		t.Fatalf("Attach = %+v, want Full with 5 hooks", result)
 	}
 	for _, hook := range result.Hooks {
 		if !hook.Verified || hook.AttachedAt == nil {
@@ -74,8 +74,8 @@ func TestAttachStopsAnEstablishedStreamAndRawFramesAndDetachLetsThemPass(t *test
 			t.Errorf("hook %s dropped from %v to %v, attached after %v", hook.ID, hook.FirstDrop, hook.LastDrop, start)
 		}
 	}
-	if len(hooks) != 4 || dropped < 2 {
-		t.Errorf("%d hooks observed, %d of which dropped something, want 4 and at least 2: %+v", len(hooks), dropped, hooks)
+	if len(hooks) != 5 || dropped < 2 {
+		t.Errorf("%d hooks observed, %d of which dropped something, want 5 and at least 2: %+v", len(hooks), dropped, hooks)
 	}
 
 	for range 2 {
@@ -99,8 +99,8 @@ func TestAttachAdoptsWhatAnEarlierProcessPinned(t *testing.T) {
 	}
 	second := attached(t, d, p.target)
 	p.quiet(t)
-	if second.Level != v1alpha1.LevelFull || len(second.Hooks) != 4 {
-		t.Fatalf("Attach = %+v, want the four hooks again", second)
+	if second.Level != v1alpha1.LevelFull || len(second.Hooks) != 5 {
+		t.Fatalf("Attach = %+v, want the five hooks again", second)
 	}
 	before := byID(first.Hooks)
 	dropped := int64(0)
@@ -126,8 +126,8 @@ func TestAttachReplacesAHookThatIsNoLongerInPlace(t *testing.T) {
 		}
 	}
 	second := attached(t, d, p.target)
-	if second.Level != v1alpha1.LevelFull || len(second.Hooks) != 4 {
-		t.Fatalf("Attach = %+v, want Full with 4 hooks", second)
+	if second.Level != v1alpha1.LevelFull || len(second.Hooks) != 5 {
+		t.Fatalf("Attach = %+v, want Full with 5 hooks", second)
 	}
 	p.quiet(t)
 }
@@ -140,7 +140,7 @@ func TestLevelIsThatOfTheWorstPart(t *testing.T) {
 		hooks  int
 	}{
 		"no cgroup": {
-			func(_ *testing.T, target *Target) { target.Cgroup = "" }, v1alpha1.LevelPartial, 2,
+			func(_ *testing.T, target *Target) { target.Cgroup = "" }, v1alpha1.LevelPartial, 3,
 		},
 		"no process": {
 			func(_ *testing.T, target *Target) { target.Processes = nil }, v1alpha1.LevelPartial, 2,
@@ -149,13 +149,13 @@ func TestLevelIsThatOfTheWorstPart(t *testing.T) {
 			func(_ *testing.T, target *Target) { *target = Target{PodUID: target.PodUID} }, v1alpha1.LevelPolicyOnly, 0,
 		},
 		"bridge in the pod": {
-			func(t *testing.T, _ *Target) { run(t, "ip -n "+p.prefix+"pod link add br0 type bridge") }, v1alpha1.LevelFull, 4,
+			func(t *testing.T, _ *Target) { run(t, "ip -n "+p.prefix+"pod link add br0 type bridge") }, v1alpha1.LevelFull, 5,
 		},
 		"veth to a third namespace": {
 			func(t *testing.T, _ *Target) {
 				run(t, "ip -n "+p.prefix+"pod link add side type veth peer name side netns "+p.prefix+"out")
 				t.Cleanup(func() { run(t, "ip -n "+p.prefix+"pod link del side") })
-			}, v1alpha1.LevelPartial, 4,
+			}, v1alpha1.LevelPartial, 5,
 		},
 	}
 	for name, test := range tests {

@@ -35,17 +35,8 @@ func newLinks() *links {
 	return &links{sockets: map[string]map[uint64]*os.File{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
-// follow listens in every network namespace of the processes but the node's.
-func (l *links) follow(podUID string, processes []int, nodeNetns string) (err error) {
-	pod, err := openNamespaces(processes)
-	if err != nil {
-		return fmt.Errorf("open the pod's network namespaces: %w", err)
-	}
-	defer func() { err = errors.Join(err, pod.close()) }()
-	var node unix.Stat_t
-	if err := unix.Stat(nodeNetns, &node); err != nil {
-		return fmt.Errorf("look at the node's network namespace: %w", err)
-	}
+// follow listens in every network namespace of the pod but the node's. It lets go of those that no process is in any more.
+func (l *links) follow(podUID string, pod namespaces, node uint64) error {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	known := l.sockets[podUID]
@@ -53,27 +44,34 @@ func (l *links) follow(podUID string, processes []int, nodeNetns string) (err er
 		known = map[uint64]*os.File{}
 		l.sockets[podUID] = known
 	}
+	var errs []error
+	for inode, socket := range known {
+		if pod[inode] == nil && len(pod) > 0 {
+			errs = append(errs, socket.Close())
+			delete(known, inode)
+		}
+	}
 	for inode, namespace := range pod {
-		if inode == node.Ino || known[inode] != nil {
+		if inode == node || known[inode] != nil {
 			continue
 		}
 		if len(known) >= maxNamespaces {
-			return fmt.Errorf("the pod has more than %d network namespaces", maxNamespaces)
+			return errors.Join(append(errs, fmt.Errorf("the pod has more than %d network namespaces", maxNamespaces))...)
 		}
 		socket, err := listen(namespace)
 		if err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
 		known[inode] = socket
 		l.readers.Go(func() { l.read(podUID, socket) })
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // listen returns a netlink socket that gets a message for each change of a device in the namespace.
 func listen(namespace *os.File) (*os.File, error) {
 	var socket int
-	err := inside(int(namespace.Fd()), unix.CLONE_NEWNET, func() (err error) {
+	err := within(int(namespace.Fd()), unix.CLONE_NEWNET, func() (err error) {
 		socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 		if err != nil {
 			return err

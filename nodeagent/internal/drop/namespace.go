@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inside runs work on a thread of its own that has joined a namespace. The thread ends with the work: it is never used
+// within runs work on a thread of its own that has joined a namespace. The thread ends with the work: it is never used
 // by other goroutines.
-func inside(namespace, kind int, work func() error) error {
+func within(namespace, kind int, work func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -50,7 +50,7 @@ func ensureMounted(folder, nodeMountns string) error {
 	if err != nil {
 		return fmt.Errorf("open the node's mount namespace: %w", err)
 	}
-	err = inside(int(node.Fd()), unix.CLONE_NEWNS, func() error {
+	err = within(int(node.Fd()), unix.CLONE_NEWNS, func() error {
 		if mounted, err := isBPF(folder); mounted || err != nil {
 			return err
 		}
@@ -130,6 +130,14 @@ func openNamespace(path string) (*os.File, uint64, error) {
 		return nil, 0, errors.Join(err, file.Close())
 	}
 	return file, inode, nil
+}
+
+func inodeAt(path string) (uint64, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return 0, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return stat.Ino, nil
 }
 
 func inodeOf(file *os.File) (uint64, error) {

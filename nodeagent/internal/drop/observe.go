@@ -64,6 +64,10 @@ func parsePin(name string) (v1alpha1.Hook, bpf.DropCounterKey, bool) {
 	case parts[0] == "cgroup" && len(parts) == 2:
 		record.Program = v1alpha1.HookCgroupSkb
 		return record, bpf.DropCounterKey{Hook: either(egress, bpf.DropHookCgroupEgress, bpf.DropHookCgroupIngress)}, true
+	case parts[0] == "tcx" && parts[1] == "inside" && len(parts) == 4:
+		ifindex, err := strconv.ParseUint(parts[3], 10, 31)
+		record.Program, record.Direction, record.Device = v1alpha1.HookTcx, v1alpha1.HookEgress, "ifindex "+parts[3]+" in the pod"
+		return record, bpf.DropCounterKey{Hook: bpf.DropHookInsideEgress, Ifindex: uint32(ifindex)}, err == nil
 	case (parts[0] == "tcx" || parts[0] == "clsact") && len(parts) == 3:
 		ifindex, err := strconv.ParseUint(parts[2], 10, 31)
 		record.Program, record.Device = v1alpha1.HookTcx, "ifindex "+parts[2]
@@ -160,10 +164,10 @@ func removeFilters(folder, nodeNetns string, entries []os.DirEntry) error {
 	if err != nil {
 		return fmt.Errorf("open the node's network namespace: %w", err)
 	}
-	err = inside(int(node.Fd()), unix.CLONE_NEWNET, func() error {
+	err = within(int(node.Fd()), unix.CLONE_NEWNET, func() error {
 		var errs []error
 		for _, filter := range filters {
-			errs = append(errs, removeFilter(folder, filter.id(), filter.ifindex, filter.direction))
+			errs = append(errs, removeFilter(folder, filter.ifindex, filter.direction))
 		}
 		return errors.Join(errs...)
 	})

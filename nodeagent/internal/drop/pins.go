@@ -27,13 +27,18 @@ type point struct {
 	attach    ebpf.AttachType
 	key       bpf.DropCounterKey
 	device    string // path of the cgroup or name of the device
-	ifindex   int    // of the device
+	ifindex   int    // of the device, in the namespace that the program is attached in
 	netns     uint64 // inode of the pod's side
+	inside    bool   // the device is the pod's side
+	node      int    // index of the node's side
 }
 
 // id names the hook in the record and its pin in the folder. A device counts by its index, since it can be renamed.
 func (p point) id() string {
 	direction := strings.ToLower(string(p.direction))
+	if p.inside {
+		return "tcx-inside-" + strconv.Itoa(p.node) + "-" + strconv.Itoa(p.ifindex)
+	}
 	switch p.kind {
 	case v1alpha1.HookTcx:
 		return "tcx-" + direction + "-" + strconv.Itoa(p.ifindex)

@@ -42,8 +42,10 @@ func (p *pins) probe(at point, device device) (*metav1.MicroTime, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return nil, fmt.Errorf("hook %s did not count a packet that was sent to the pod", at.id())
+	return nil, fmt.Errorf("hook %s: %w", at.id(), errNotCounted)
 }
+
+var errNotCounted = errors.New("a packet that was sent to the pod was not counted")
 
 func (p *pins) packets(key bpf.DropCounterKey) (uint64, error) {
 	var counter bpf.DropCounter
@@ -57,7 +59,7 @@ var errNoAddress = errors.New("the device has no address")
 func sendTo(device device) error {
 	family := unix.AF_INET6
 	var to unix.Sockaddr
-	switch address := device.address; {
+	switch address := device.inside.address; {
 	case address == nil:
 		return errNoAddress
 	case address.To4() != nil:

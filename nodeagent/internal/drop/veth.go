@@ -1,13 +1,14 @@
 package drop
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"ugallu.io/forensics/api/v1alpha1"
 )
 
 // device is the node's side of a veth pair whose other side is in the pod.
@@ -15,7 +16,15 @@ type device struct {
 	name    string
 	ifindex int
 	netns   uint64 // inode of the pod's side
-	address net.IP // of the pod's side, nil when it has none
+	inside  inside // the pod's side
+}
+
+// inside is the pod's side of a device.
+type inside struct {
+	namespace *os.File
+	name      string
+	ifindex   int
+	address   net.IP // nil when it has none
 }
 
 // Kinds of device that lead nowhere by themselves: they are software in the same namespace, and what they send leaves
@@ -28,20 +37,17 @@ func leadsNowhere(link netlink.Link) bool {
 		return false
 	}
 	switch link.Type() {
-	case "dummy", "bridge", "ifb", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre", "ip6gretap", "ip6erspan", "vti", "vti6":
+	case "dummy", "bridge", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre", "ip6gretap", "ip6erspan", "vti", "vti6":
 		return true
 	}
 	return false
 }
 
-// leading returns the node's side of every veth pair that leads out of the processes' network namespaces, and says what
-// else leads out. Processes in the node's own namespace have no device of their own.
-func leading(processes []int, node *os.File) (devices []device, shortfalls []string, err error) {
-	pod, err := openNamespaces(processes)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open the pod's network namespaces: %w", err)
-	}
-	defer func() { err = errors.Join(err, pod.close()) }()
+// leading returns the node's side of every veth pair that leads out of the pod's network namespaces, and says what else
+// leads out. Processes in the node's own namespace have no device of their own. Namespaces that are known to be another
+// pod's are left alone: a process that joined one must not have that pod cut off.
+func (w work) leading(node *os.File) (devices []device, shortfalls []string, err error) {
+	pod := w.namespaces
 	nodeInode, err := inodeOf(node)
 	if err != nil {
 		return nil, nil, err
@@ -54,19 +60,49 @@ func leading(processes []int, node *os.File) (devices []device, shortfalls []str
 		return nil, nil, fmt.Errorf("open netlink on the node: %w", err)
 	}
 	defer nodeHandle.Close()
+	foreign, short := pod.foreign(nodeInode, w.target.Others)
+	shortfalls = append(shortfalls, short...)
+	looked := 0
 	for inode, file := range pod {
-		if inode == nodeInode {
+		switch {
+		case inode == nodeInode:
 			shortfalls = append(shortfalls, "the pod uses the node's network: raw frames are not cut off")
 			continue
+		case foreign[inode]:
+			shortfalls = append(shortfalls, "a process of the pod is in the network of another pod, which is not cut off")
+			continue
 		}
-		search := search{node: nodeHandle, nodeFile: node, pod: pod, inode: inode, file: file}
+		looked++
+		search := search{
+			node: nodeHandle, nodeFile: node, pod: pod, inode: inode, file: file, inside: w.device == v1alpha1.HookTcx,
+		}
 		found, short, err := search.devices()
 		if err != nil {
 			return nil, nil, err
 		}
 		devices, shortfalls = append(devices, found...), append(shortfalls, short...)
 	}
+	if looked > 0 && len(devices) == 0 {
+		shortfalls = append(shortfalls, "no device leads from the pod to the node: it may have been moved to where no process is")
+	}
 	return devices, shortfalls, nil
+}
+
+// foreign are the namespaces that are another pod's. Who they belong to is asked only when there is more than one beside
+// the node's, which is rare.
+func (n namespaces) foreign(node uint64, others func() (map[uint64]bool, error)) (foreign map[uint64]bool, shortfalls []string) {
+	own := len(n)
+	if n[node] != nil {
+		own--
+	}
+	if own < 2 || others == nil {
+		return nil, nil
+	}
+	foreign, err := others()
+	if err != nil {
+		return nil, []string{fmt.Sprintf("whose the pod's %d networks are is not known: %v", own, err)}
+	}
+	return foreign, nil
 }
 
 // search of one network namespace of the pod.
@@ -76,6 +112,8 @@ type search struct {
 	pod      namespaces
 	inode    uint64
 	file     *os.File
+	// inside says that the pod's side of a device gets a hook as well.
+	inside bool
 }
 
 func (s search) devices() (devices []device, shortfalls []string, err error) {
@@ -95,6 +133,8 @@ func (s search) devices() (devices []device, shortfalls []string, err error) {
 	}
 	for _, link := range links {
 		switch {
+		case link.Type() == "ifb" && s.inside:
+			// What it sends again is seen on the pod's side of the devices that lead out.
 		case leadsNowhere(link) || s.staysInPod(handle, link):
 		case link.Type() != "veth" || nodeID < 0 || link.Attrs().NetNsID != nodeID:
 			shortfalls = append(shortfalls, fmt.Sprintf("device %s (%s) of the pod leads out on a way that is not cut off: its raw frames pass",
@@ -105,7 +145,8 @@ func (s search) devices() (devices []device, shortfalls []string, err error) {
 				shortfalls = append(shortfalls, err.Error())
 				continue
 			}
-			if found.address, err = addressOf(handle, link); err != nil {
+			found.inside = inside{namespace: s.file, name: link.Attrs().Name, ifindex: link.Attrs().Index}
+			if found.inside.address, err = addressOf(handle, link); err != nil {
 				return nil, nil, err
 			}
 			devices = append(devices, found)

@@ -2,12 +2,24 @@ package order
 
 import (
 	"context"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
+
+// lookWithin bounds a question to the runtime about one pod, which takes milliseconds. A runtime that does not answer for
+// one must not keep the others waiting.
+const lookWithin = 5 * time.Second
+
+// find returns what of the pod is on this node, or an error once lookWithin has passed.
+func find(ctx context.Context, node Node, podUID string) (Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	return node.Containers.Pod(ctx, podUID)
+}
 
 // freezeOne returns when the freeze was confirmed, or nil when there was no process to stop.
 func freezeOne(ctx context.Context, node Node, container Container) (*metav1.MicroTime, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,8 +27,16 @@ func (t tasks) Started(context.Context, func(context.Context, string)) error { r
 
 func (t tasks) PodOf(context.Context, string) (string, error) { return t.pod, nil }
 
-func (w *world) watcher() *watcher {
-	return &watcher{node: w.agent.node, pods: w.agent.pods, tasks: tasks{podUID}}
+func (w *world) guard() *Guard { return newGuard(w.agent.node, w.agent.pods, tasks{podUID}) }
+
+// newcomer has the guard told of a container that starts and waits until the guard has done with it.
+func (w *world) newcomer() {
+	w.t.Helper()
+	guard := w.guard()
+	if err := guard.watcher.newcomer(w.t.Context(), "id-new"); err != nil {
+		w.t.Fatal(err)
+	}
+	guard.restores.end()
 }
 
 // stale is a cache that does not show yet what was written.
@@ -56,64 +63,26 @@ func TestContainerThatStartsWhileThePodIsBeingContainedIsFrozenAndHeld(t *testin
 	}
 	w.agent.node.Known.reader = before // what is written from here on does not show
 	unlock := w.agent.pods.lock(podUID)
-	done := make(chan error)
-	go func() { done <- w.watcher().newcomer(t.Context(), "id-new") }()
+	done := make(chan struct{})
+	go func() {
+		w.newcomer()
+		close(done)
+	}()
 	select {
-	case err := <-done:
-		t.Fatalf("the newcomer did not wait for the containment that is under way: %v", err)
+	case <-done:
+		t.Fatal("the newcomer did not wait for the containment that is under way")
 	case <-time.After(50 * time.Millisecond):
 	}
 	unlock()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	<-done
 	if _, err := w.carryOut(order); err != nil {
 		t.Fatal(err)
 	}
 	w.done, w.pod.Containers = nil, append(w.pod.Containers, Container{ID: "id-new", Name: "web", Process: 12})
 	w.held = []string{"id-web", "id-side"}
-	if err := w.watcher().newcomer(t.Context(), "id-new"); err != nil {
-		t.Fatal(err)
-	}
+	w.newcomer()
 	if diff := cmp.Diff([]string{"drop", "freeze", "hold id-new"}, w.done); diff != "" {
 		t.Errorf("effects (-want +got):\n%s", diff)
-	}
-}
-
-func TestStraysAreStoppedUntilNoneIsLeft(t *testing.T) {
-	one, two := Stray{Process: 100, Started: 1}, Stray{Process: 101, Started: 2}
-	tests := map[string]struct {
-		processes v1alpha1.FreezeProcesses
-		strays    [][]Stray
-		failing   error
-		before    int
-		found     int32
-		stopped   int32
-		stops     int
-		phase     v1alpha1.ResponsePhase
-	}{
-		"none":                      {v1alpha1.FreezeUntilReleased, nil, nil, 0, 0, 0, 0, v1alpha1.ResponseSucceeded},
-		"one that started another":  {v1alpha1.FreezeUntilReleased, [][]Stray{{one}, {two}}, nil, 0, 2, 2, 2, v1alpha1.ResponseSucceeded},
-		"one beside one stopped":    {v1alpha1.FreezeUntilReleased, [][]Stray{{one}}, nil, 1, 2, 2, 1, v1alpha1.ResponseSucceeded},
-		"one that cannot be":        {v1alpha1.FreezeUntilReleased, [][]Stray{{one}}, errors.New("process 100: no"), 0, 1, 0, 1, v1alpha1.ResponsePartial},
-		"none is to be frozen":      {v1alpha1.FreezeNever, [][]Stray{{one}}, nil, 0, 1, 0, 0, v1alpha1.ResponsePartial},
-		"more come than are caught": {v1alpha1.FreezeUntilReleased, [][]Stray{{one}, {one}, {one}, {one}}, nil, 0, 3, 3, 3, v1alpha1.ResponseSucceeded},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.strays, w.stopped, w.failing = tt.strays, tt.before, map[string]error{"stop strays": tt.failing}
-			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(tt.processes)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := record.Status.Containment
-			stops := len(slices.DeleteFunc(w.done, func(did string) bool { return did != "stop strays" }))
-			if got.EscapedProcesses != tt.found || got.StoppedProcesses != tt.stopped || stops != tt.stops || record.Status.Phase != tt.phase {
-				t.Errorf("%d found, %d stopped in %d rounds, phase %s, want %d, %d, %d, %s: %s", got.EscapedProcesses, got.StoppedProcesses, stops,
-					record.Status.Phase, tt.found, tt.stopped, tt.stops, tt.phase, record.Status.Conditions[0].Message)
-			}
-		})
 	}
 }
 
@@ -249,7 +218,7 @@ func TestUnfreezeAtIsHonouredWhileTheAPIServerIsAway(t *testing.T) {
 	if err := (&keeper{node: w.agent.node, pods: w.agent.pods}).look(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach"}, w.done); diff != "" {
+	if diff := cmp.Diff([]string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "start strays", "detach"}, w.done); diff != "" {
 		t.Errorf("effects (-want +got):\n%s", diff)
 	}
 }
@@ -275,7 +244,7 @@ func TestReleaseLetsGoWhatIsHeldOfContainersThatAreGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponseSucceeded, "release id-gone", "release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach")
+	w.demand(record, v1alpha1.ResponseSucceeded, "release id-gone", "release id-web", "release id-side", "thaw id-web", "thaw id-side", "start strays", "detach")
 }
 
 func TestReleaseStoresTheFlowsAndGoesOnWhenTheStoreIsAway(t *testing.T) {
@@ -289,7 +258,7 @@ func TestReleaseStoresTheFlowsAndGoesOnWhenTheStoreIsAway(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.demand(record, v1alpha1.ResponseSucceeded, "release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach")
+			w.demand(record, v1alpha1.ResponseSucceeded, "release id-web", "release id-side", "thaw id-web", "thaw id-side", "start strays", "detach")
 			got, message := record.Status.Containment, record.Status.Conditions[0].Message
 			if got.Flows == nil || got.Flows.Listed != 1 || (got.FlowsObject != nil) != (storeErr == nil) ||
 				strings.Contains(message, "connection refused") != (storeErr != nil) || len(w.storedAs) != 1 {

@@ -26,7 +26,7 @@ type intent struct {
 	begun bool
 	// incidents that want it contained, by name.
 	incidents []string
-	// overdue are the incidents whose time is up and whose release nobody ordered.
+	// overdue are the incidents whose time is up and whose release nobody ordered, or nobody carried out.
 	overdue []string
 }
 
@@ -77,9 +77,10 @@ func wanted(responses []v1alpha1.EventResponse, incidents []v1alpha1.Incident, n
 		known.begun = known.begun || orders.freeze.Status.CompletedAt == nil
 		at, limited := unfreezeAt[uid]
 		switch {
-		case !orders.holds(), orders.unfreeze == nil && !open[uid]:
-		case limited && orders.unfreeze == nil && now.After(at.Add(patience)):
+		case !orders.carriedOut():
+		case limited && orders.unreleased() && now.After(at.Add(patience)):
 			known.overdue = append(known.overdue, orders.name)
+		case orders.released(), orders.unfreeze == nil && !open[uid]:
 		default:
 			known.contained = true
 			known.incidents = append(known.incidents, orders.name)
@@ -114,14 +115,25 @@ func byIncident(responses []v1alpha1.EventResponse) map[string]*incidentOrders {
 	return incidents
 }
 
-// holds is true from the end of a podfreeze that came to something until a release is ordered, and on when the pod is to
-// die frozen.
-func (o *incidentOrders) holds() bool {
+// carriedOut is true from the end of a podfreeze that came to something.
+func (o *incidentOrders) carriedOut() bool {
 	freeze := o.freeze
-	if freeze.Status.CompletedAt == nil || freeze.Status.Phase == v1alpha1.ResponseFailed || checkOrder(freeze.Spec.NodeName, freeze.Spec) != nil {
-		return false
+	return freeze.Status.CompletedAt != nil && freeze.Status.Phase != v1alpha1.ResponseFailed && checkOrder(freeze.Spec.NodeName, freeze.Spec) == nil
+}
+
+// released is true once the pod is to go on: one that is to die frozen is not let go.
+func (o *incidentOrders) released() bool {
+	return o.unfreeze != nil && o.unfreeze.Spec.Action.PodUnfreeze.Disposition != v1alpha1.DispositionDelete
+}
+
+// unreleased is true while the pod waits for an order that lets it go, or for the end of that order: with the API server
+// away since it was given, nobody carries it out. An order that keeps the pod contained is none.
+func (o *incidentOrders) unreleased() bool {
+	if o.unfreeze == nil {
+		return true
 	}
-	return o.unfreeze == nil || o.unfreeze.Spec.Action.PodUnfreeze.Disposition == v1alpha1.DispositionDelete
+	action := o.unfreeze.Spec.Action.PodUnfreeze
+	return o.unfreeze.Status.CompletedAt == nil && action.Disposition == v1alpha1.DispositionResume && !action.KeepContained
 }
 
 func (o *incidentOrders) open() bool {

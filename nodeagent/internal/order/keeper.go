@@ -60,7 +60,7 @@ func (k *keeper) look(ctx context.Context) error {
 	for uid, wanted := range known {
 		switch {
 		case wanted.contained:
-			errs = append(errs, restore(ctx, k.node, k.pods, uid))
+			errs = append(errs, k.restore(ctx, uid))
 		case len(wanted.overdue) > 0:
 			errs = append(errs, k.letGo(ctx, uid))
 		}
@@ -69,6 +69,17 @@ func (k *keeper) look(ctx context.Context) error {
 		errs = append(errs, k.orphan(ctx, uid))
 	}
 	return errors.Join(errs...)
+}
+
+// restore leaves out a pod that somebody else is at, as do orphan and letGo: whatever takes long about one pod does not
+// keep the others, and the next look finds it.
+func (k *keeper) restore(ctx context.Context, uid string) error {
+	unlock, ok := k.pods.tryLock(uid)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	return restore(ctx, k.node, uid)
 }
 
 // leftovers lets go what a release had to keep: containerd before 2.2 needs the lease for as long as the container runs.
@@ -98,12 +109,16 @@ func (k *keeper) leftovers(ctx context.Context) error {
 // orphan detaches the drop of a pod that the runtime no longer knows, unless an order for it is open. Should the pod get
 // a sandbox again, the watch on its containers cuts it off anew.
 func (k *keeper) orphan(ctx context.Context, uid string) error {
-	defer k.pods.lock(uid)()
+	unlock, ok := k.pods.tryLock(uid)
+	if !ok {
+		return nil
+	}
+	defer unlock()
 	known, err := intents(ctx, k.node)
 	if err != nil || known[uid].open {
 		return err
 	}
-	pod, err := k.node.Containers.Pod(ctx, uid)
+	pod, err := find(ctx, k.node, uid)
 	if err != nil || pod.Sandboxes > 0 || len(pod.Containers) > 0 {
 		return err
 	}
@@ -131,7 +146,11 @@ func (k *keeper) release(ctx context.Context, incident string) error {
 // letGo does what podunfreeze does, without a record: the order that comes once the API server is back finds it done. What
 // fails of it does not keep the rest, and is tried again at the next look.
 func (k *keeper) letGo(ctx context.Context, uid string) error {
-	defer k.pods.lock(uid)()
+	unlock, ok := k.pods.tryLock(uid)
+	if !ok {
+		return nil
+	}
+	defer unlock()
 	known, err := intents(ctx, k.node)
 	if err != nil || known[uid].contained || len(known[uid].overdue) == 0 {
 		return err
@@ -141,7 +160,7 @@ func (k *keeper) letGo(ctx context.Context, uid string) error {
 	if k.done[uid] == incidents {
 		return nil
 	}
-	pod, err := k.node.Containers.Pod(ctx, uid)
+	pod, err := find(ctx, k.node, uid)
 	if err != nil {
 		return err
 	}

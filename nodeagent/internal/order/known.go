@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -27,9 +28,14 @@ type Known struct {
 	reader  client.Reader
 	journal string
 	synced  atomic.Bool
-	mutex   sync.Mutex
+	// replace writes the journal.
+	replace func(path string, content []byte) error
+	// mutex guards closed, for moments: whoever contains a pod waits for it.
+	mutex sync.Mutex
 	// closed are orders that this process closed, until the reader shows it.
 	closed map[string]*v1alpha1.EventResponse
+	// journalMutex guards the journal and saved, for as long as the disk takes.
+	journalMutex sync.Mutex
 	// saved is what the journal says.
 	saved *knowledge
 }
@@ -42,7 +48,10 @@ type knowledge struct {
 
 // NewKnown reads from a cache once Synced was called, and from the journal in the folder before.
 func NewKnown(reader client.Reader, folder string) *Known {
-	return &Known{reader: reader, journal: filepath.Join(folder, journalName), closed: map[string]*v1alpha1.EventResponse{}}
+	return &Known{
+		reader: reader, journal: filepath.Join(folder, journalName), replace: replace,
+		closed: map[string]*v1alpha1.EventResponse{},
+	}
 }
 
 // Synced says that the reader now knows every order and every open incident.
@@ -70,6 +79,13 @@ func (k *Known) note(response *v1alpha1.EventResponse) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	k.closed[string(response.UID)] = response.DeepCopy()
+}
+
+// noted returns an order as this process closed it, or nil when it did not. The caller does not change it.
+func (k *Known) noted(uid types.UID) *v1alpha1.EventResponse {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return k.closed[string(uid)]
 }
 
 func (k *Known) withClosed(responses []v1alpha1.EventResponse) []v1alpha1.EventResponse {
@@ -110,12 +126,13 @@ func (k *Known) save(ctx context.Context) error {
 	if !k.synced.Load() {
 		return nil
 	}
+	// Read under the lock: what was read first is written first.
+	k.journalMutex.Lock()
+	defer k.journalMutex.Unlock()
 	now, err := k.read(ctx)
 	if err != nil {
 		return err
 	}
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
 	if k.saved != nil && reflect.DeepEqual(*k.saved, now) {
 		return nil
 	}
@@ -123,7 +140,7 @@ func (k *Known) save(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode what is known: %w", err)
 	}
-	if err := replace(k.journal, content); err != nil {
+	if err := k.replace(k.journal, content); err != nil {
 		return fmt.Errorf("save what is known: %w", err)
 	}
 	k.saved = &now

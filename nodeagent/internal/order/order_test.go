@@ -24,6 +24,16 @@ func (w *world) demand(record *v1alpha1.EventResponse, phase v1alpha1.ResponsePh
 	}
 }
 
+// sayWhy demands that the record's message names each.
+func (w *world) sayWhy(record *v1alpha1.EventResponse, whys ...string) {
+	w.t.Helper()
+	for _, why := range whys {
+		if message := record.Status.Conditions[0].Message; !strings.Contains(message, why) {
+			w.t.Errorf("message %q does not say %q", message, why)
+		}
+	}
+}
+
 func TestPodIsCutOffThenFrozenThenHeld(t *testing.T) {
 	w := newWorld(t)
 	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
@@ -179,7 +189,7 @@ func TestReleaseLetsSnapshotsGoThenThawsThenDetaches(t *testing.T) {
 		action v1alpha1.Action
 		done   []string
 	}{
-		"resume":       {podUnfreeze(v1alpha1.DispositionResume, false), []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "detach"}},
+		"resume":       {podUnfreeze(v1alpha1.DispositionResume, false), []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "start strays", "detach"}},
 		"still wanted": {podUnfreeze(v1alpha1.DispositionResume, true), []string{"release id-web", "release id-side"}},
 		"to be gone":   {podUnfreeze(v1alpha1.DispositionDelete, false), []string{"release id-web", "release id-side"}},
 	}
@@ -246,6 +256,30 @@ func TestIntentFollowsTheOrders(t *testing.T) {
 		"time is up and nobody ordered": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 		}, []v1alpha1.Incident{overdueIncident}, intent{overdue: []string{incidentName}}},
+		"time is up and the release is ordered and not done": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false))
+		}, []v1alpha1.Incident{overdueIncident}, intent{open: true, overdue: []string{incidentName}}},
+		"the release is ordered and not done in time": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false))
+		}, []v1alpha1.Incident{openIncident}, intent{open: true}},
+		"time is up and the release is done": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), closed(v1alpha1.ResponseSucceeded))
+		}, []v1alpha1.Incident{overdueIncident}, intent{}},
+		"time is up and the pod is to stay contained": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, true))
+		}, []v1alpha1.Incident{overdueIncident}, intent{open: true}},
+		"time is up and the pod is to die frozen": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionDelete, false))
+		}, []v1alpha1.Incident{overdueIncident}, intent{contained: true, frozen: true, open: true, incidents: []string{incidentName}}},
+		"time is up and nothing was reached": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseFailed))
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false))
+		}, []v1alpha1.Incident{overdueIncident}, intent{open: true}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

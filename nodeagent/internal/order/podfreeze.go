@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,8 +24,8 @@ const holdWithin = 10 * time.Second
 // on task events.
 const rounds = 3
 
-// freezeStep cuts a pod off, freezes it and holds its files, in this order: what leaves the pod cannot be taken back,
-// what it still does inside can be seen, and what it deletes before the hold is the least.
+// freezeStep cuts a pod off, freezes it, stops what escaped the freeze and holds its files, in this order: what leaves the
+// pod cannot be taken back, what it still does inside can be seen, and what it deletes before the hold is the least.
 //
 // Nothing is written until the end: a start that dies is repeated from the beginning, where every effect is found in
 // place and adopted. The record is kept up to date all the same, for the end may be that of the deadline.
@@ -48,16 +49,18 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 	// From here on the record says what was reached, however this start ends.
 	containment := &v1alpha1.Containment{Level: v1alpha1.LevelPolicyOnly, FreezeMethod: v1alpha1.FreezeNone}
 	f.record.status().Containment = containment
+	before := f.sample(found)
 	if err := f.contain(ctx, containment, pod, found); err != nil {
 		return result{}, err
 	}
+	f.stray(ctx, containment, found)
 	for i := range containment.Containers {
 		explainProbes(pod, &containment.Containers[i])
 	}
 	f.hold(ctx, containment.Containers)
-	f.stray(ctx, containment, found)
-	containment.SocketsAfter = f.sockets(found)
+	after := f.sample(found)
 	f.flows(containment)
+	containment.SocketsBefore, containment.SocketsAfter = f.sockets(before), f.sockets(after)
 	return f.conclude(containment, found), nil
 }
 
@@ -70,34 +73,24 @@ func (f *freezeStep) contain(ctx context.Context, containment *v1alpha1.Containm
 	} else {
 		containment.FreezeMethod = f.node.Freeze.Method()
 	}
-	var sampling errgroup.Group
-	sampling.Go(func() error {
-		containment.SocketsBefore = f.sockets(found)
-		return nil
-	})
+	var beside errgroup.Group
 	if pod.Spec.HostNetwork && wanted != v1alpha1.FreezeNever {
-		sampling.Go(func() error {
+		beside.Go(func() error {
 			// Whatever comes of it, the freeze below finds it done or does it again.
 			f.freezeAll(ctx, found.Containers, true)
 			return nil
 		})
 	}
-	dropped := f.drop(ctx, found, Cut{Running: wanted == v1alpha1.FreezeNever, Probe: true})
+	takeDrop(containment, f.drop(ctx, found, Cut{Running: wanted == v1alpha1.FreezeNever, Probe: true}))
+	return errors.Join(beside.Wait(), f.freeze(ctx, containment, found))
+}
+
+func takeDrop(containment *v1alpha1.Containment, dropped Dropped) {
 	containment.Level, containment.Hooks = dropped.Level, dropped.Hooks
 	if !dropped.ContainedAt.IsZero() {
 		at := metav1.NewMicroTime(dropped.ContainedAt)
 		containment.ContainedAt = &at
 	}
-	return errors.Join(sampling.Wait(), f.freeze(ctx, containment, found))
-}
-
-// sockets is evidence beside the drop, and none when it cannot be had.
-func (f *freezeStep) sockets(found Pod) *v1alpha1.SocketSample {
-	sample, err := f.node.Drop.Sockets(found)
-	if err != nil {
-		f.fallShort("sockets: %v", err)
-	}
-	return sample
 }
 
 func (f *freezeStep) flows(containment *v1alpha1.Containment) {
@@ -216,61 +209,13 @@ func (f *freezeStep) hold(ctx context.Context, list []v1alpha1.ContainerFreeze) 
 	}
 }
 
-// strayRounds are the looks for processes that left their containers' reach: one may have started another before it was
-// stopped.
-const strayRounds = 3
-
-// stray stops the processes that the freeze of the containers does not reach, or counts them when nothing is to be frozen.
-func (f *freezeStep) stray(ctx context.Context, containment *v1alpha1.Containment, found Pod) {
-	stopping := containment.FreezeMethod != v1alpha1.FreezeNone
-	counts, err := stopStrays(ctx, f.node, found, stopping)
-	if err != nil {
-		f.fallShort("processes outside their containers' cgroups: %v", err)
-	}
-	containment.EscapedProcesses, containment.StoppedProcesses = counts.found, counts.stopped
-	if left := counts.found - counts.stopped; left > 0 {
-		f.fallShort("%d processes of the pod left its cgroups and run", left)
-	}
-}
-
-// strayCounts are bounded by what a status can say.
-type strayCounts struct{ found, stopped int32 }
-
-// stopStrays looks again after it has stopped some, until a look finds no more.
-func stopStrays(ctx context.Context, node Node, pod Pod, stopping bool) (counts strayCounts, err error) {
-	for round := range strayRounds {
-		strays, already, lookErr := node.Containers.Strays(ctx, pod.UID)
-		if lookErr != nil && !errors.Is(lookErr, ErrSharedNamespace) {
-			return counts, lookErr
-		}
-		err = lookErr
-		if round == 0 {
-			counts.add(already, already)
-		}
-		if len(strays) == 0 || !stopping {
-			counts.add(len(strays), 0)
-			return counts, err
-		}
-		stopped, stopErr := node.Freeze.Stop(ctx, pod, strays)
-		counts.add(len(strays), stopped)
-		if stopErr != nil {
-			return counts, errors.Join(err, stopErr)
-		}
-	}
-	return counts, err
-}
-
-func (c *strayCounts) add(found, stopped int) {
-	c.found = int32(min(int(c.found)+found, maxStrays))       // #nosec G115 -- bounded here
-	c.stopped = int32(min(int(c.stopped)+stopped, maxStrays)) // #nosec G115 -- bounded here
-}
-
-const maxStrays = 1 << 30
-
+// fallShort says a thing once: a second drop falls short of the same as the first.
 func (f *freezeStep) fallShort(format string, args ...any) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	f.shortfalls = append(f.shortfalls, fmt.Sprintf(format, args...))
+	if shortfall := fmt.Sprintf(format, args...); !slices.Contains(f.shortfalls, shortfall) {
+		f.shortfalls = append(f.shortfalls, shortfall)
+	}
 }
 
 // conclude is Failed only when nothing holds a pod that runs.
@@ -288,7 +233,7 @@ func (f *freezeStep) conclude(containment *v1alpha1.Containment, found Pod) resu
 	if len(f.shortfalls) > 0 {
 		message += "; " + strings.Join(f.shortfalls, "; ")
 	}
-	if containment.Level == v1alpha1.LevelFull && len(f.shortfalls) > 0 && containment.FreezeMethod == v1alpha1.FreezeNone {
+	if containment.Level == v1alpha1.LevelFull && len(f.shortfalls) > 0 {
 		containment.Level = v1alpha1.LevelPartial
 	}
 	switch {

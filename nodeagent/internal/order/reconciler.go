@@ -14,8 +14,13 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// busyCheck is how often a release looks whether the capture that it waits for has ended.
-const busyCheck = time.Second
+const (
+	// busyCheck is how often a release looks whether the capture that it waits for has ended.
+	busyCheck = time.Second
+	// lastStart bounds the containment of a pod that was cut off before the deadline of its order: three holds that take
+	// as long as they may.
+	lastStart = 3 * holdWithin
+)
 
 // Reconciler carries out one order at a time of those that its queue gives it.
 type Reconciler struct {
@@ -38,27 +43,40 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: busyCheck}, nil
 	}
 	record := newRecord(r.node, response)
-	ended, err := r.carryOut(ctx, record)
-	if errors.Is(err, errClosed) {
-		return reconcile.Result{}, nil
-	}
-	if err != nil {
-		return reconcile.Result{}, errors.Join(err, record.note(ctx, err))
-	}
-	if err := record.close(ctx, ended); err != nil {
+	// What an earlier start reached and could not write is not done again, which would find less to say.
+	noted := r.node.Known.noted(response.UID)
+	if noted == nil {
+		ended, err := r.carryOut(ctx, record)
 		if errors.Is(err, errClosed) {
 			return reconcile.Result{}, nil
 		}
-		return reconcile.Result{}, err
+		if err != nil {
+			return reconcile.Result{}, errors.Join(err, record.note(ctx, err))
+		}
+		noted = record.closed(ended)
+		r.node.Known.note(noted)
+	}
+	return reconcile.Result{}, r.finish(ctx, record, noted.Status)
+}
+
+// finish writes the end of an order. A record that somebody else closed stays as it is.
+func (r *Reconciler) finish(ctx context.Context, record *record, ended v1alpha1.EventResponseStatus) error {
+	err := record.close(ctx, ended)
+	if errors.Is(err, errClosed) {
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	r.node.Known.note(record.response)
 	if err := r.node.Known.save(ctx); err != nil {
 		log.FromContext(ctx).Error(err, "orders not remembered on the node's disk")
 	}
 	r.metrics.observe(record.response)
-	log.FromContext(ctx).Info("order carried out", "action", response.Spec.Action.Type, "phase", record.response.Status.Phase,
-		"pod", response.Spec.PodRef.Name, "podUID", response.Spec.PodRef.UID)
-	return reconcile.Result{}, nil
+	spec := record.response.Spec
+	log.FromContext(ctx).Info("order carried out", "action", spec.Action.Type, "phase", record.response.Status.Phase,
+		"pod", spec.PodRef.Name, "podUID", spec.PodRef.UID)
+	return nil
 }
 
 // carryOut returns an error only where a repetition may do better. Past its deadline an order is not repeated.
@@ -69,13 +87,36 @@ func (r *Reconciler) carryOut(ctx context.Context, record *record) (result, erro
 	}
 	left := deadline.Sub(r.node.Clock.Now())
 	if left <= 0 {
-		return overdue(deadline, record.lastNote()), nil
+		return r.late(ctx, record, record.lastNote())
 	}
 	within, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	ended, err := r.act(within, record)
 	if err != nil && ctx.Err() == nil && errors.Is(within.Err(), context.DeadlineExceeded) {
-		return overdue(deadline, err.Error()), nil
+		return r.late(ctx, record, err.Error())
+	}
+	return ended, err
+}
+
+// late ends an order whose deadline has passed. A pod that is cut off already is contained to the end: with a record that
+// knows of no containment it would be kept by nobody and let go by nobody.
+func (r *Reconciler) late(ctx context.Context, record *record, detail string) (result, error) {
+	spec := record.response.Spec
+	if spec.Action.Type != v1alpha1.ActionPodFreeze {
+		return overdue(spec.Deadline, detail), nil
+	}
+	hooks, err := r.node.Drop.Observe(spec.PodRef.UID)
+	if err != nil {
+		detail += fmt.Sprintf("; whether the pod is cut off is not known: %v", err)
+	}
+	if len(hooks) == 0 {
+		return overdue(spec.Deadline, detail), nil
+	}
+	within, cancel := context.WithTimeout(ctx, lastStart)
+	defer cancel()
+	ended, err := r.act(within, record)
+	if err != nil && ctx.Err() == nil {
+		return overdue(spec.Deadline, err.Error()), nil
 	}
 	return ended, err
 }

@@ -82,16 +82,17 @@ func (r *record) lastNote() string {
 	return complete.Message
 }
 
-// close ends the record.
-func (r *record) close(ctx context.Context, ended result) error {
-	r.begin()
-	r.end(ended)
+// close ends the record with the status that closed returned.
+func (r *record) close(ctx context.Context, ended v1alpha1.EventResponseStatus) error {
+	r.begun = true
+	ended.DeepCopyInto(r.status())
 	return r.patch(ctx)
 }
 
-// closed is the response as close would leave it.
+// closed is the response as it ends, which close writes.
 func (r *record) closed(ended result) *v1alpha1.EventResponse {
 	copied := &record{node: r.node, response: r.response.DeepCopy(), begun: r.begun}
+	copied.begin()
 	copied.end(ended)
 	return copied.response
 }

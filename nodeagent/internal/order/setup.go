@@ -43,24 +43,24 @@ func CacheOptions(node string) cache.Options {
 
 // Guard keeps contained pods contained. It needs the API server for nothing but to learn of new orders.
 type Guard struct {
-	keeper  *keeper
-	watcher *watcher
+	keeper   *keeper
+	watcher  *watcher
+	restores *restores
 }
 
-// Start runs until the context ends.
+// Start runs until the context ends and no pod is being brought to what is wanted of it any more.
 func (g *Guard) Start(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { return g.keeper.Start(ctx) })
 	group.Go(func() error { return g.watcher.Start(ctx) })
-	return group.Wait()
+	err := group.Wait()
+	g.restores.end()
+	return err
 }
 
-// DeviceChanged brings a pod to what is wanted of it after one of its network devices came or changed.
-func (g *Guard) DeviceChanged(ctx context.Context, podUID string) {
-	if err := restore(ctx, g.watcher.node, g.watcher.pods, podUID); err != nil {
-		log.FromContext(ctx).Error(err, "pod with a changed device not contained", "podUID", podUID)
-	}
-}
+// DeviceChanged has a pod brought to what is wanted of it after one of its network devices came or changed. It does not
+// wait for that.
+func (g *Guard) DeviceChanged(ctx context.Context, podUID string) { g.restores.tell(ctx, podUID) }
 
 // Setup adds the controllers to the manager and returns the guard, which the caller starts beside it: the manager waits for
 // the API server, the guard does not. Containment and release have workers of their own: neither waits for a capture.
@@ -93,7 +93,14 @@ func Setup(manager ctrl.Manager, node Node, tasks Tasks) (*Guard, error) {
 	if err := manager.Add(&learner{cache: manager.GetCache(), known: node.Known}); err != nil {
 		return nil, fmt.Errorf("add the wait for the API server: %w", err)
 	}
-	return &Guard{keeper: &keeper{node: node, pods: pods}, watcher: &watcher{node: node, pods: pods, tasks: tasks}}, nil
+	return newGuard(node, pods, tasks), nil
+}
+
+func newGuard(node Node, pods *pods, tasks Tasks) *Guard {
+	restores := newRestores(node, pods)
+	return &Guard{
+		keeper: &keeper{node: node, pods: pods}, watcher: &watcher{node: node, restores: restores, tasks: tasks}, restores: restores,
+	}
 }
 
 // learner waits until the cache knows every order and every open incident.

@@ -34,7 +34,7 @@ func (u *unfreezeStep) run(ctx context.Context) (result, error) {
 	if err != nil {
 		return result{}, fmt.Errorf("read what podfreeze recorded: %w", err)
 	}
-	pod, err := u.node.Containers.Pod(ctx, spec.PodRef.UID)
+	pod, err := find(ctx, u.node, spec.PodRef.UID)
 	if err != nil {
 		return result{}, err
 	}
@@ -112,6 +112,8 @@ const (
 	flowsWithin = 5 * time.Second
 	// releasesWithin bounds what the runtime can cost of it.
 	releasesWithin = 15 * time.Second
+	// writeWithin bounds what an API server that is away can cost of it.
+	writeWithin = 5 * time.Second
 )
 
 // keepFlows stores the list of flows as it stands at the end.
@@ -175,7 +177,9 @@ func (u *unfreezeStep) resume(ctx context.Context, containment *v1alpha1.Contain
 		return thawErr
 	}
 	u.record.status().Containment = containment.DeepCopy()
-	writeErr := u.record.write(ctx, "thawed; letting packets pass")
+	within, cancel := context.WithTimeout(ctx, writeWithin)
+	writeErr := u.record.write(within, "thawed; letting packets pass")
+	cancel()
 	if writeErr != nil {
 		log.FromContext(ctx).Error(writeErr, "counts of the drop not written", "hooks", containment.Hooks)
 	}

@@ -21,9 +21,9 @@ type Tasks interface {
 // watcher contains every container that starts in a contained pod: the kubelet restarts what its probes believe dead. A
 // new sandbox has a new network device, which is cut off as well. What starts while nobody watches is found by the keeper.
 type watcher struct {
-	node  Node
-	pods  *pods
-	tasks Tasks
+	node     Node
+	restores *restores
+	tasks    Tasks
 }
 
 // Start watches until the context ends.
@@ -46,28 +46,31 @@ func (w *watcher) started(ctx context.Context, containerID string) {
 	}
 }
 
+// newcomer waits for no pod: it is called between two events.
 func (w *watcher) newcomer(ctx context.Context, containerID string) error {
 	known, err := intents(ctx, w.node)
 	if err != nil || len(known) == 0 {
 		return err
 	}
-	pod, err := w.tasks.PodOf(ctx, containerID)
+	within, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	pod, err := w.tasks.PodOf(within, containerID)
 	if err != nil || (!known[pod].contained && !known[pod].begun) {
 		return err
 	}
-	return restore(ctx, w.node, w.pods, pod)
+	w.restores.tell(ctx, pod)
+	return nil
 }
 
 // restore brings a pod to what is wanted of it: every effect that is in place is adopted, every one that is missing is
-// repeated. What is wanted is read under the pod's lock: a containment that is under way has ended, a release that began is
-// seen. Containers that started since are held as well, for every incident.
-func restore(ctx context.Context, node Node, pods *pods, podUID string) error {
-	defer pods.lock(podUID)()
+// repeated. The caller has the pod's lock, under which what is wanted is read: a containment that is under way has ended, a
+// release that began is seen. Containers that started since are held as well, for every incident.
+func restore(ctx context.Context, node Node, podUID string) error {
 	known, err := intents(ctx, node)
 	if err != nil || !known[podUID].contained {
 		return err
 	}
-	pod, err := node.Containers.Pod(ctx, podUID)
+	pod, err := find(ctx, node, podUID)
 	if err != nil || len(pod.Processes) == 0 {
 		return err
 	}
@@ -93,11 +96,11 @@ func freezeAgain(ctx context.Context, node Node, pod Pod) error {
 		_, err := freezeOne(ctx, node, container)
 		return err
 	})
-	_, strayErr := stopStrays(ctx, node, pod, true)
-	if errors.Is(strayErr, ErrSharedNamespace) {
-		strayErr = nil
+	strays := stopStrays(ctx, node, pod, true)
+	if errors.Is(strays.lookErr, ErrSharedNamespace) {
+		strays.lookErr = nil
 	}
-	return errors.Join(err, strayErr)
+	return errors.Join(err, strays.lookErr, strays.stopErr)
 }
 
 // holdAll holds every container of the pod for every incident that contains it.

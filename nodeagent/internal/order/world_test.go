@@ -42,8 +42,19 @@ type world struct {
 	dropErr error
 	holdErr error
 	hold    func(context.Context) error
-	// cuts are what each drop was asked for.
-	cuts []Cut
+	// cuts are what each drop was asked for, and processes of which pod.
+	cuts      []Cut
+	processes [][]int
+	// attach answers in place of dropped and dropErr.
+	attach func(Cut) (Dropped, error)
+	// observed are the hooks that are in place.
+	observed []v1alpha1.Hook
+	// stop answers for the strays that are to be stopped: all of them, when nil.
+	stop func([]Stray) (int, error)
+	// sockets and storeFlows are called in the middle of each; find and release with the context of each.
+	sockets             func()
+	storeFlows, release func(context.Context) error
+	find                func(ctx context.Context, podUID string) error
 	// strays are what each look finds, the first first; stopped is how many were stopped before.
 	strays    [][]Stray
 	stopped   int
@@ -82,7 +93,8 @@ func newWorld(t *testing.T) *world {
 			UID: podUID, Sandboxes: 1, Cgroup: "/cgroup/pod", Processes: []int{10, 11},
 			Containers: []Container{{ID: "id-web", Name: "web", Process: 10}, {ID: "id-side", Name: "side", Process: 11}},
 		},
-		dropped: Dropped{Level: v1alpha1.LevelFull, ContainedAt: time.Now(), Hooks: []v1alpha1.Hook{{ID: "hook", Verified: true}}},
+		observed: []v1alpha1.Hook{{ID: "hook", Packets: 7, Bytes: 700}},
+		dropped:  Dropped{Level: v1alpha1.LevelFull, ContainedAt: time.Now(), Hooks: []v1alpha1.Hook{{ID: "hook", Verified: true}}},
 		client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(pod).
 			WithStatusSubresource(&v1alpha1.EventResponse{}, &v1alpha1.Incident{}).Build(),
 	}
@@ -106,7 +118,12 @@ func (w *world) note(what string) error {
 }
 
 // Pod implements Containers. What starts later shows at the second look.
-func (w *world) Pod(context.Context, string) (Pod, error) {
+func (w *world) Pod(ctx context.Context, uid string) (Pod, error) {
+	if w.find != nil {
+		if err := w.find(ctx, uid); err != nil {
+			return Pod{}, err
+		}
+	}
 	found := w.pod
 	w.pod.Containers = append(w.pod.Containers, w.later...)
 	w.later = nil
@@ -124,14 +141,17 @@ func (w *world) Strays(context.Context, string) (running []Stray, stopped int, e
 }
 
 // Attach implements Dropper.
-func (w *world) Attach(_ context.Context, _ Pod, cut Cut) (Dropped, error) {
+func (w *world) Attach(_ context.Context, pod Pod, cut Cut) (Dropped, error) {
 	if w.onDrop != nil {
 		w.onDrop()
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	_ = w.note("drop")
-	w.cuts = append(w.cuts, cut)
+	w.cuts, w.processes = append(w.cuts, cut), append(w.processes, pod.Processes)
+	if w.attach != nil {
+		return w.attach(cut)
+	}
 	return w.dropped, w.dropErr
 }
 
@@ -140,12 +160,15 @@ func (w *world) Flows(string) (Flows, error) { return w.flows, w.flowsErr }
 
 // Sockets implements Dropper.
 func (w *world) Sockets(Pod) (*v1alpha1.SocketSample, error) {
+	if w.sockets != nil {
+		w.sockets()
+	}
 	return &v1alpha1.SocketSample{At: metav1.NowMicro(), TCPEstablished: 1}, w.socketErr
 }
 
 // Observe implements Dropper.
 func (w *world) Observe(string) ([]v1alpha1.Hook, error) {
-	return []v1alpha1.Hook{{ID: "hook", Packets: 7, Bytes: 700}}, nil
+	return w.observed, nil
 }
 
 // Detach implements Dropper.
@@ -183,18 +206,24 @@ func (w *world) Stop(_ context.Context, _ Pod, strays []Stray) (int, error) {
 	if err := w.note("stop strays"); err != nil {
 		return 0, err
 	}
+	if w.stop != nil {
+		return w.stop(strays)
+	}
 	return len(strays), nil
 }
 
 // StartStrays implements Freezer.
-func (w *world) StartStrays(context.Context, Pod) error { return w.failing["start strays"] }
+func (w *world) StartStrays(context.Context, Pod) error { return w.note("start strays") }
 
 // Held implements Holder.
 func (w *world) Held(context.Context, string) ([]string, error) { return w.held, w.failing["held"] }
 
 // StoreFlows implements Capturer.
-func (w *world) StoreFlows(_ context.Context, to FlowsTarget, _ []evidence.Flow) (v1alpha1.StoredObject, error) {
+func (w *world) StoreFlows(ctx context.Context, to FlowsTarget, _ []evidence.Flow) (v1alpha1.StoredObject, error) {
 	w.storedAs = append(w.storedAs, to)
+	if w.storeFlows != nil {
+		return v1alpha1.StoredObject{}, w.storeFlows(ctx)
+	}
 	return v1alpha1.StoredObject{Key: to.Name}, w.storeErr
 }
 
@@ -208,7 +237,10 @@ func (w *world) Hold(ctx context.Context, _, container string) (time.Time, error
 }
 
 // Release implements Holder.
-func (w *world) Release(_ context.Context, _, container string) error {
+func (w *world) Release(ctx context.Context, _, container string) error {
+	if w.release != nil {
+		return errors.Join(w.note("release "+container), w.release(ctx))
+	}
 	return w.note("release " + container)
 }
 
