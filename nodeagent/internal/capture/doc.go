@@ -1,2 +1,2 @@
-// Package capture reads every held root filesystem of a pod into the write-once store.
+// Package capture stores a pod's dropped flows and held root filesystems in the write-once store.
 package capture

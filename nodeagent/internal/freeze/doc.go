@@ -1,2 +1,2 @@
-// Package freeze stops every process of a container, and sets it going again.
+// Package freeze stops every process of a container, wherever it went, and sets it going again.
 package freeze

@@ -19,7 +19,7 @@ var ErrNothingToHold = errors.New("neither the container nor a held snapshot exi
 // lost by that, and the pod is not kept by it.
 var ErrStillHeld = errors.New("snapshot stays held until its container is gone")
 
-// ErrSharedNamespace is returned by Containers.Escaped for a pod in the node's own pid namespace.
+// ErrSharedNamespace is returned by Containers.Strays for a pod in the node's own pid namespace.
 var ErrSharedNamespace = errors.New("escaped processes cannot be told from the node's: the pod shares its pid namespace")
 
 // Container of a pod, running or not.
