@@ -36,7 +36,7 @@ func (c *cluster) agent(tb testing.TB, node string) (pod corev1.Pod, process str
 			id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
 			// Just after its end the pod is still said to be ready.
 			process = running[id].process
-			return running[id].state == "RUNNING", pod.Name + " is " + running[id].state, nil
+			return running[id].state == "running", pod.Name + " is " + running[id].state, nil
 		}
 		return false, "no agent is ready", nil
 	})

@@ -139,6 +139,14 @@ func (c *cluster) awaitUnfreezeAt(tb testing.TB, s *scene) (incident v1alpha1.In
 	return incident
 }
 
+// powerLoss ends every container at once, frozen or not, and what would start them again, as a machine that loses its power
+// does. The engine cannot: a process that is frozen in the v1 freezer ends once it is thawed, and dies before it runs.
+const powerLoss = `systemctl stop kubelet containerd
+for procs in $(find /sys/fs/cgroup -path '*kubepods*' -name cgroup.procs); do
+	for process in $(cat $procs); do kill -9 $process; done
+done
+for state in $(find /sys/fs/cgroup -path '*kubepods*' -name freezer.state); do echo THAWED > $state; done`
+
 // TestContainmentIsRestoredAfterTheNodeRestarts restarts the node of a contained pod: its containers are new ones, which
 // send as they start. How long they do until the agent is there is logged; from then on nothing comes.
 func TestContainmentIsRestoredAfterTheNodeRestarts(t *testing.T) {
@@ -163,6 +171,9 @@ func TestContainmentIsRestoredAfterTheNodeRestarts(t *testing.T) {
 	suite.await(t, s, v1alpha1.ConditionUploaded, captureTime)
 	demandSilence(t, s, s.outside, containment.ContainedAt.Time, "life")
 	suite.leaveStore(t)
+	if out, err := onNode(t.Context(), s.victim.Spec.NodeName, "sh", "-c", powerLoss); err != nil {
+		t.Fatalf("end what runs on the node: %v: %s", err, out)
+	}
 	restarted := time.Now()
 	if out, err := exec.CommandContext(t.Context(), "docker", "restart", s.victim.Spec.NodeName).CombinedOutput(); err != nil { // #nosec G204 -- a node of ours
 		t.Fatalf("restart the node: %v: %s", err, out)

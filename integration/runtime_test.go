@@ -5,7 +5,9 @@ package integration
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,13 +48,18 @@ func TestContainmentReleaseRestores(t *testing.T) {
 	demandRestored(t, s, s.outside, talkative...)
 }
 
-// TestContainmentOutlivesContainerd restarts the container runtime under a contained pod, in the middle of its capture.
+// killedBy is how long after its restart containerd has ended what it took for unknown, and the kubelet started another.
+const killedBy = 70 * time.Second
+
+// TestContainmentOutlivesContainerd restarts the container runtime under a contained pod, in the middle of its capture. The
+// same containers are frozen a while later, with the memory they had.
 func TestContainmentOutlivesContainerd(t *testing.T) {
 	s := talkingScene(t)
 	suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 300000000 /dev/urandom > /ballast")
 	suite.detect(t, s)
 	containment := suite.containment(t, s)
 	demandFrozen(t, s, containment)
+	before := suite.containerIDs(t, s.suspect())
 	// The way to the store leads through the runtime.
 	suite.leaveStore(t)
 	if _, err := onNode(t.Context(), s.victim.Spec.NodeName, "systemctl", "restart", "containerd"); err != nil {
@@ -64,10 +71,16 @@ func TestContainmentOutlivesContainerd(t *testing.T) {
 	demandPaused(t, s)
 	suite.await(t, s, v1alpha1.ConditionUploaded, 2*captureTime)
 	checkOnce(t, s, steps[:3])
+	watchStill(restarted.Add(killedBy - stillness))
+	demandPaused(t, s)
+	if after := suite.containerIDs(t, s.suspect()); !maps.Equal(before, after) {
+		t.Errorf("the containers were %v and are %v", before, after)
+	}
 	if err := suite.release(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	demandRestored(t, s, s.outside, talkative...)
+	// The stream's own pause has doubled with every attempt since; TestContainmentReleaseRestores waits for one.
+	demandRestored(t, s, s.outside, talkative[1:]...)
 }
 
 // livePort is where the victim says that it is healthy.
@@ -150,5 +163,37 @@ func awaitSuccessor(t *testing.T, s *scene, before string) {
 	})
 	if err != nil {
 		t.Fatalf("the kubelet did not replace the container: %v", err)
+	}
+}
+
+// TestContainmentExecProbesOfAFrozenPod has the runtime refuse what the kubelet wants to run in a frozen container, at once:
+// an answer that is no failure of the probe. One that waited for the frozen process would be.
+func TestContainmentExecProbesOfAFrozenPod(t *testing.T) {
+	one := idle("only")
+	one.LivenessProbe = &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}},
+		PeriodSeconds: 1, FailureThreshold: 1, TimeoutSeconds: 2,
+	}
+	s := suite.stage(t, one)
+	suite.strikeAfter(t, s)
+	before := suite.containerIDs(t, s.suspect())
+	suite.detect(t, s)
+	containment := suite.containment(t, s)
+	demandFrozen(t, s, containment)
+	for _, container := range containment.Containers {
+		if container.ProbeKillExpectedAt != nil {
+			t.Errorf("container %s is said to be killed by %s", container.Name, container.ProbeKill)
+		}
+	}
+	began := time.Now()
+	output, err := onNode(t.Context(), s.victim.Spec.NodeName, "ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id", "look", before["only"], "true")
+	if err == nil || !strings.Contains(err.Error(), "paused") {
+		t.Errorf("exec into a frozen container: %q, %v", output, err)
+	}
+	t.Logf("exec was refused after %s", time.Since(began).Round(time.Millisecond))
+	watchStill(began.Add(20*time.Second - stillness))
+	demandPaused(t, s)
+	if after := suite.containerIDs(t, s.suspect()); !maps.Equal(before, after) {
+		t.Errorf("the containers were %v and are %v", before, after)
 	}
 }

@@ -57,7 +57,7 @@ func (l lister) Strays(ctx context.Context, uid string) (running []order.Stray, 
 	if err != nil {
 		return nil, 0, err
 	}
-	list, err := found.Strays(containers.Reach{Pause: l.freezer.Method() == v1alpha1.FreezeRuntimePause, Stopped: folder})
+	list, err := found.Strays(containers.Reach{V1: l.freezer.Method() == v1alpha1.FreezeCgroupV1, Stopped: folder})
 	if errors.Is(err, containers.ErrSharedNamespace) {
 		err = fmt.Errorf("%w: %w", order.ErrSharedNamespace, err)
 	}
@@ -203,7 +203,7 @@ func (p captureParts) frozen(containerID string) bool {
 	if container.Process == 0 {
 		return true
 	}
-	state, err := p.freezer.State(ctx, freeze.Container{ID: container.ID, Cgroup: container.Cgroup, Freezer: container.Freezer})
+	state, err := p.freezer.State(freeze.Container{ID: container.ID, Cgroup: container.Cgroup, Freezer: container.Freezer})
 	return err == nil && state != freeze.Thawed
 }
 

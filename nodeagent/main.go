@@ -91,7 +91,7 @@ func run(ctx context.Context, o options.Options) (err error) {
 		return fmt.Errorf("add the look at the own image: %w", err)
 	}
 	list := containers.New(client)
-	freezing := freeze.New(method, freeze.NewRuntime(client))
+	freezing := freeze.New(method)
 	holder := newHolder(client)
 	node := order.Node{
 		Name: o.Pod.NodeName, Containers: lister{list, freezing}, Drop: dropper{drops, containers.NewKubelet(), list},

@@ -110,16 +110,19 @@ const (
 	LevelPolicyOnly ContainmentLevel = "PolicyOnly"
 )
 
-// FreezeMethod is how processes were stopped.
-// +kubebuilder:validation:Enum=CgroupV2;RuntimePause;None
+// FreezeMethod is how processes were stopped: the freezer of which cgroup tree.
+// +kubebuilder:validation:Enum=CgroupV2;CgroupV1;None
 type FreezeMethod string
 
 // Freeze methods.
 const (
-	FreezeCgroupV2     FreezeMethod = "CgroupV2"
-	FreezeRuntimePause FreezeMethod = "RuntimePause"
-	FreezeNone         FreezeMethod = "None"
+	FreezeCgroupV2 FreezeMethod = "CgroupV2"
+	FreezeCgroupV1 FreezeMethod = "CgroupV1"
+	FreezeNone     FreezeMethod = "None"
 )
+
+// MaxHooks is how many hooks a Containment can name.
+const MaxHooks = 64
 
 // Containment is what holds the pod.
 type Containment struct {

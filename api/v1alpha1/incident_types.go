@@ -120,7 +120,25 @@ type AppliedPolicy struct {
 	// +listType=map
 	// +listMapKey=uid
 	// +kubebuilder:validation:MaxItems=128
-	Others []Ref `json:"others,omitempty"`
+	Others []PolicyRef `json:"others,omitempty"`
+	// othersOmitted counts those that others had no room for.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	OthersOmitted int32 `json:"othersOmitted,omitempty"`
+}
+
+// MaxOthers is how many policies an AppliedPolicy can name beside its own.
+const MaxOthers = 128
+
+// PolicyRef binds to a network policy of any kind by uid.
+type PolicyRef struct {
+	// kind of the policy, such as NetworkPolicy.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind"`
+
+	Ref `json:",inline"`
 }
 
 // Extension moves the release later.

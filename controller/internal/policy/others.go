@@ -17,9 +17,6 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// maxOthers is the bound of AppliedPolicy.others in the schema.
-const maxOthers = 128
-
 // otherKind is a kind of policy that may select a pod beside ours.
 type otherKind struct {
 	schema.GroupVersionKind
@@ -46,13 +43,13 @@ func otherKinds() []otherKind {
 
 // others names the policies, not ours, that selected the pod when it was contained: an analyst needs them to tell what
 // the pod could reach before.
-func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels map[string]string) ([]v1alpha1.Ref, error) {
+func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels map[string]string) ([]v1alpha1.PolicyRef, error) {
 	selected := subject{namespace: pod.Namespace, labels: podLabels}
 	var err error
 	if selected.namespaceLabels, err = p.namespaceLabels(ctx, pod.Namespace); err != nil {
 		return nil, err
 	}
-	var refs []v1alpha1.Ref
+	var refs []v1alpha1.PolicyRef
 	for _, kind := range otherKinds() {
 		list, err := p.list(ctx, kind, pod.Namespace)
 		if err != nil {
@@ -62,11 +59,14 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 			if ours(&list[i]) || !kind.selects(selected, &list[i]) {
 				continue
 			}
-			refs = append(refs, v1alpha1.Ref{Name: list[i].GetName(), UID: string(list[i].GetUID())})
+			ref := v1alpha1.Ref{Name: list[i].GetName(), UID: string(list[i].GetUID())}
+			refs = append(refs, v1alpha1.PolicyRef{Kind: kind.Kind, Ref: ref})
 		}
 	}
-	slices.SortFunc(refs, func(a, b v1alpha1.Ref) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID)) })
-	return refs[:min(len(refs), maxOthers)], nil
+	slices.SortFunc(refs, func(a, b v1alpha1.PolicyRef) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
+	})
+	return refs, nil
 }
 
 // list is empty for a kind that is not served, or not any more.

@@ -32,13 +32,18 @@ func recordsOthers(t *testing.T, f fixture) {
 		}
 	}
 	createClusterwide(t, f)
-	got := map[string]bool{}
+	got := map[string]string{}
 	for _, ref := range f.ensure(t, nil).Others {
-		got[ref.Name] = ref.UID != ""
+		if ref.UID == "" {
+			t.Errorf("%s has no uid", ref.Name)
+		}
+		got[ref.Name] = ref.Kind
 	}
-	want := map[string]bool{
-		"by-app-cilium": true, "by-app-core": true, "everything-cilium": true, "everything-core": true,
-		"clusterwide": true, "admin": true, "default": true, "cluster": true,
+	want := map[string]string{
+		"by-app-cilium": "CiliumNetworkPolicy", "by-app-core": "NetworkPolicy",
+		"everything-cilium": "CiliumNetworkPolicy", "everything-core": "NetworkPolicy",
+		"clusterwide": "CiliumClusterwideNetworkPolicy", "admin": "AdminNetworkPolicy",
+		"default": "BaselineAdminNetworkPolicy", "cluster": "ClusterNetworkPolicy",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)

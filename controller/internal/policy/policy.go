@@ -90,9 +90,12 @@ func (p *Policies) first(ctx context.Context, pod v1alpha1.PodRef, labels map[st
 		}
 		applied.AppliedAt = metav1.NewMicroTime(p.clock.Now())
 	}
-	if applied.Others, err = p.others(ctx, pod, labels); err != nil {
+	others, err := p.others(ctx, pod, labels)
+	if err != nil {
 		return nil, err
 	}
+	applied.Others = others[:min(len(others), v1alpha1.MaxOthers)]
+	applied.OthersOmitted = int32(len(others) - len(applied.Others)) // #nosec G115 -- what a list call returns fits
 	return applied, nil
 }
 

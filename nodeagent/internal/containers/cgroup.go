@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // mount is one mount of a cgroup tree: the cgroup at root is visible at point.
@@ -106,47 +104,20 @@ func within(cgroup, other string) bool {
 	return cgroup == other || strings.HasPrefix(cgroup, other+"/")
 }
 
-// onNode reads the cgroup trees and runs do on a thread that has joined the node's cgroup namespace, that of process 1.
-//
-// Both mountinfo and /proc/PID/cgroup show paths relative to the cgroup namespace of the thread that reads them. On a pure
-// cgroup v2 host the runtime gives this container a namespace of its own, where every other pod is `/../..`. The mounts
-// are the node's, mounted into this container at their own paths. The thread is not handed back: it ends with its
-// goroutine.
+// onNode reads the cgroup trees as the node has them, and runs do. The mounts are the node's, mounted into this container at
+// their own paths.
 func onNode(do func(trees) error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		found, err := joinNode()
-		if err == nil {
-			err = do(found)
+	return proc.OnNode(func() error {
+		file, err := os.Open("/proc/thread-self/mountinfo")
+		if err != nil {
+			return fmt.Errorf("open mountinfo: %w", err)
 		}
-		done <- err
-	}()
-	return <-done
-}
-
-func joinNode() (trees, error) {
-	if err := joinCgroupNamespace("/proc/1/ns/cgroup"); err != nil {
-		return trees{}, err
-	}
-	file, err := os.Open("/proc/thread-self/mountinfo")
-	if err != nil {
-		return trees{}, fmt.Errorf("open mountinfo: %w", err)
-	}
-	found, err := readTrees(file)
-	return found, errors.Join(err, file.Close())
-}
-
-func joinCgroupNamespace(file string) error {
-	descriptor, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", file, err)
-	}
-	err = unix.Setns(descriptor, unix.CLONE_NEWCGROUP)
-	if err := errors.Join(err, unix.Close(descriptor)); err != nil {
-		return fmt.Errorf("join the cgroup namespace of %s: %w", file, err)
-	}
-	return nil
+		found, err := readTrees(file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return err
+		}
+		return do(found)
+	})
 }
 
 // placeOf returns where a process, or the thread of one, is: its id may be `PID` or `PID/task/TID`.
@@ -157,6 +128,3 @@ func (t trees) placeOf(id string) (place, error) {
 	}
 	return t.place(string(content)), nil
 }
-
-// over says that a process or a thread is gone.
-func over(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }

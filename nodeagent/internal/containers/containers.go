@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // Labels that containerd's CRI plugin puts on every container of a pod.
@@ -34,8 +36,8 @@ type Container struct {
 	StartTime uint64
 	// Cgroup is the container's cgroup2 folder, empty when it does not run or its folder is not known to be the pod's.
 	Cgroup string
-	// Freezer is the container's folder in the v1 freezer's tree: empty when it does not run, its first process is
-	// elsewhere, or no such tree is visible here.
+	// Freezer is the container's folder in the v1 freezer's tree: empty when it does not run, the folder is not known, or no
+	// such tree is visible here.
 	Freezer string
 	// freezer is the same as /proc/PID/cgroup shows it.
 	freezer string
@@ -172,8 +174,8 @@ func describe(ctx context.Context, container containerd.Container) (described, e
 	}
 	process := int(task.Pid())
 	// Read before the runtime is asked whether the process still runs: what does was no other when this was read.
-	started, startErr := startTime(process)
-	if startErr != nil && !over(startErr) {
+	started, startErr := proc.Started(process)
+	if startErr != nil && !proc.Over(startErr) {
 		return described{}, startErr
 	}
 	status, err := task.Status(ctx)

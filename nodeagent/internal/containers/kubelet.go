@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 const (
@@ -43,7 +45,7 @@ func (k *Kubelet) Cgroup() (uint64, error) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	if k.process != 0 && k.is(k.process) {
-		if started, err := startTime(k.process); err == nil && started == k.started {
+		if started, err := proc.Started(k.process); err == nil && started == k.started {
 			return k.cgroup, nil
 		}
 	}
@@ -64,7 +66,7 @@ func (k *Kubelet) find(t trees) error {
 			continue
 		}
 		at, err := t.placeOf(strconv.Itoa(process))
-		if over(err) {
+		if proc.Over(err) {
 			continue
 		}
 		if err != nil {
@@ -97,8 +99,8 @@ func (k *Kubelet) remember(process int, folder string) error {
 	if handle.Size() != 8 {
 		return fmt.Errorf("ask for the id of cgroup %s: a handle of %d bytes", folder, handle.Size())
 	}
-	started, err := startTime(process)
-	if over(err) {
+	started, err := proc.Started(process)
+	if proc.Over(err) {
 		return nil
 	}
 	k.process, k.started, k.cgroup = process, started, binary.NativeEndian.Uint64(handle.Bytes())

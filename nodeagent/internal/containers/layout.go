@@ -6,6 +6,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // split cuts a container's folder into the pod's cgroup and the container's own, which is the pod's direct child. The
@@ -71,7 +73,7 @@ func (p *Pod) settle(t trees) error {
 	places := map[int]place{}
 	for _, container := range p.running() {
 		at, err := t.placeOf(strconv.Itoa(container.Process))
-		if err != nil && !over(err) {
+		if err != nil && !proc.Over(err) {
 			return fmt.Errorf("find the cgroups of pod %s: %w", p.UID, err)
 		}
 		places[container.Process] = at
@@ -102,8 +104,7 @@ func (p *Pod) settle(t trees) error {
 			folder, shown := resolve(t.freezer, name)
 			return shown && isFolder(folder)
 		})
-		// A runtime that runs the container in a machine of its own has nothing in such a folder, or has none.
-		if within(at.freezer, container.freezer) && strings.Contains(path.Base(container.freezer), container.ID) {
+		if container.freezer != "" {
 			container.Freezer, _ = resolve(t.freezer, container.freezer)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // descendants returns the processes that a container of the pod started, with their start times, wherever they are now.
@@ -20,12 +22,12 @@ func (p *Pod) descendants(t trees) (map[int]uint64, error) {
 	}
 	verdicts := map[int]bool{}
 	for _, sandbox := range p.Sandboxes {
-		shim := all[sandbox.Process].parent
+		shim := all[sandbox.Process].Parent
 		if !all.has(sandbox) || !isShim(shim, sandbox.ID) {
 			continue
 		}
 		for process, at := range all {
-			if at.parent == shim {
+			if at.Parent == shim {
 				verdicts[process] = !isHelper(process, shim, t)
 			}
 		}
@@ -38,7 +40,7 @@ func (p *Pod) descendants(t trees) (map[int]uint64, error) {
 	found := map[int]uint64{}
 	for process := range all {
 		if all.descends(process, verdicts) {
-			found[process] = all[process].started
+			found[process] = all[process].Started
 		}
 	}
 	return found, nil
@@ -62,7 +64,7 @@ func isHelper(process, shim int, t trees) bool {
 	}
 	mounts, err := readNamespace(process, "mnt")
 	if err != nil {
-		return !over(err) // a first thread that ended has none, and no helper ends that one alone
+		return !proc.Over(err) // a first thread that ended has none, and no helper ends that one alone
 	}
 	shimPlace, err := t.placeOf(strconv.Itoa(shim))
 	if err != nil {
@@ -73,12 +75,12 @@ func isHelper(process, shim int, t trees) bool {
 }
 
 // family is every process of the node with its parent.
-type family map[int]stat
+type family map[int]proc.Stat
 
 // has says whether a container's first process is among them, and not a later one with its id.
 func (f family) has(container Container) bool {
 	at, found := f[container.Process]
-	return found && at.started == container.StartTime
+	return found && at.Started == container.StartTime
 }
 
 // readFamily reads every process twice, and leaves out what is not the same. A parent that was read between two equal
@@ -93,7 +95,7 @@ func readFamily() (family, error) {
 		return nil, err
 	}
 	for process, at := range first {
-		if again, found := second[process]; !found || again.parent != at.parent || again.started != at.started {
+		if again, found := second[process]; !found || again.Parent != at.Parent || again.Started != at.Started {
 			delete(first, process)
 		}
 	}
@@ -107,8 +109,8 @@ func readAll() (family, error) {
 		return nil, err
 	}
 	for _, process := range all {
-		at, err := readStat(strconv.Itoa(process))
-		if over(err) {
+		at, err := proc.Read(strconv.Itoa(process))
+		if proc.Over(err) {
 			continue
 		}
 		if err != nil {
@@ -155,7 +157,7 @@ func (f family) descends(process int, verdicts map[int]bool) bool {
 			break
 		}
 		way = append(way, process)
-		process = at.parent
+		process = at.Parent
 	}
 	for _, one := range way {
 		verdicts[one] = verdict

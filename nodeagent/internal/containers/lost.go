@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // maxPodDepth is how far below a mount of cgroup2 a pod's folder is looked for. Four levels are usual; a node that is
@@ -115,8 +117,8 @@ func lowest(pod, containerID string) (Stray, error) {
 	slices.Sort(own)
 	slices.Sort(all)
 	for _, process := range append(own, all...) {
-		started, err := startTime(process)
-		if !over(err) {
+		started, err := proc.Started(process)
+		if !proc.Over(err) {
 			return Stray{process, started}, err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // maxNested is how many levels of pid namespaces the kernel allows (MAX_PID_NS_LEVEL).
@@ -81,12 +83,12 @@ func (m *members) first(container Container, kind string, into map[string]bool) 
 	name, err := m.pin(container.Process, kind)
 	if err == nil {
 		var started uint64
-		started, err = startTime(container.Process)
+		started, err = proc.Started(container.Process)
 		if err == nil && started == container.StartTime {
 			into[name] = true
 		}
 	}
-	if over(err) {
+	if proc.Over(err) {
 		return nil
 	}
 	return err
@@ -134,7 +136,7 @@ func (m *members) hold(process int) (bool, error) {
 		return false, nil
 	}
 	if started, found := m.descendants[process]; found {
-		now, err := startTime(process)
+		now, err := proc.Started(process)
 		if err != nil || now == started {
 			return err == nil, err
 		}

@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // maxDescribed is how many sandboxes of a node, which may have hundreds, the runtime is asked about at once.
@@ -67,7 +69,7 @@ func networks(list []described, networkOf func(process int) (inode uint64, start
 			continue
 		}
 		inode, started, err := networkOf(one.container.Process)
-		if over(err) {
+		if proc.Over(err) {
 			continue
 		}
 		if err != nil {
@@ -88,6 +90,6 @@ func networkOf(process int) (inode uint64, started uint64, err error) {
 	if err := unix.Stat(file, &found); err != nil {
 		return 0, 0, fmt.Errorf("look at %s: %w", file, err)
 	}
-	started, err = startTime(process)
+	started, err = proc.Started(process)
 	return found.Ino, started, err
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 const freezerTree = "/sys/fs/cgroup/freezer"
@@ -130,7 +132,7 @@ func (s *scene) wantWith(what string, wanted error, reach Reach, processes ...in
 
 func started(t *testing.T, process int) uint64 {
 	t.Helper()
-	found, err := startTime(process)
+	found, err := proc.Started(process)
 	must(t, err)
 	return found
 }
@@ -142,7 +144,7 @@ func child(t *testing.T, process int) int {
 		all, err := readAll()
 		must(t, err)
 		for one, at := range all {
-			if at.parent == process {
+			if at.Parent == process {
 				return one
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // ErrSharedNamespace says that a container or sandbox is in the node's own pid namespace.
@@ -20,9 +22,8 @@ type Stray struct {
 
 // Reach is what stops once every running container of a pod is frozen.
 type Reach struct {
-	// Pause says that containers are frozen by the runtime's pause, which acts on their folders in the v1 freezer, and not
-	// through their cgroup2 folders.
-	Pause bool
+	// V1 says that containers are frozen through their folders in the v1 freezer, and not through their cgroup2 folders.
+	V1 bool
 	// Stopped is a cgroup2 folder whose processes are stopped by themselves; empty for none.
 	Stopped string
 }
@@ -85,7 +86,7 @@ func (p Pod) strays(all []int, m *members, reached area) ([]Stray, error) {
 		}
 		started, stray, err := examine(process, m, reached)
 		switch {
-		case over(err):
+		case proc.Over(err):
 		case err != nil:
 			failures++
 			failure = err
@@ -104,7 +105,7 @@ func examine(process int, m *members, reached area) (started uint64, stray bool,
 	if held, err := m.hold(process); !held || err != nil {
 		return 0, false, err
 	}
-	if started, err = startTime(process); err != nil {
+	if started, err = proc.Started(process); err != nil {
 		return 0, false, err
 	}
 	if held, err := m.hold(process); !held || err != nil {
@@ -113,14 +114,14 @@ func examine(process int, m *members, reached area) (started uint64, stray bool,
 	if inside, err := reached.holds(process); inside || err != nil {
 		return 0, false, err
 	}
-	now, err := startTime(process)
+	now, err := proc.Started(process)
 	return started, now == started, err
 }
 
 // area is where the freeze reaches.
 type area struct {
 	trees trees
-	pause bool
+	v1    bool
 	// unified and stopped are cgroup2 folders, freezer are paths in the v1 freezer's tree.
 	unified, freezer []string
 	stopped          string
@@ -129,7 +130,7 @@ type area struct {
 }
 
 func (p Pod) area(reach Reach, t trees) area {
-	reached := area{trees: t, pause: reach.Pause, stopped: reach.Stopped, pod: p.Cgroup}
+	reached := area{trees: t, v1: reach.V1, stopped: reach.Stopped, pod: p.Cgroup}
 	for _, container := range p.Containers {
 		// The freeze passes over a container without a process.
 		if container.Process == 0 {
@@ -159,11 +160,11 @@ func (a area) holds(process int) (bool, error) {
 		if err == nil && a.reaches(at) {
 			continue
 		}
-		var now stat
+		var now proc.Stat
 		if err == nil {
-			now, err = readStat(id)
+			now, err = proc.Read(id)
 		}
-		if over(err) || (err == nil && now.exiting) {
+		if proc.Over(err) || (err == nil && now.Exiting) {
 			continue
 		}
 		return false, err
@@ -179,7 +180,7 @@ func (a area) reaches(at place) bool {
 		return false
 	}
 	folder, folders := at.unified, a.unified
-	if a.pause && at.freezer != "" {
+	if a.v1 && at.freezer != "" {
 		folder, folders = at.freezer, a.freezer
 	}
 	for _, one := range folders {

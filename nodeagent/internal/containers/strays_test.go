@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 func TestStraysAreFoundWhereverTheyWentAndNoOthers(t *testing.T) {
@@ -27,7 +29,7 @@ func TestStraysAreFoundWhereverTheyWentAndNoOthers(t *testing.T) {
 	reach := Reach{Stopped: filepath.Join(s.unified, stopped)}
 	reaches := []Reach{reach}
 	if s.freezer != "" {
-		reaches = append(reaches, Reach{Pause: true, Stopped: reach.Stopped})
+		reaches = append(reaches, Reach{V1: true, Stopped: reach.Stopped})
 	}
 	for _, reach := range reaches {
 		for folder, stray := range map[string]bool{
@@ -76,9 +78,9 @@ func TestProcessOfANestedNamespaceIsAStrayAndThatOfAnothersIsNot(t *testing.T) {
 
 func parent(t *testing.T, process int) int {
 	t.Helper()
-	found, err := readStat(strconv.Itoa(process))
+	found, err := proc.Read(strconv.Itoa(process))
 	must(t, err)
-	return found.parent
+	return found.Parent
 }
 
 func TestNamespacesThatTheSuspectJoinedMakeNobodyItsOwn(t *testing.T) {
@@ -119,13 +121,13 @@ func TestTheTreeInWhichThePodIsFrozenCountsAndTheOneInWhichItIsCutOff(t *testing
 	_, second := s.container(unix.CLONE_NEWPID)
 	move(t, second, filepath.Join(s.freezer, outside))
 	s.want("left the v1 freezer's", Reach{})
-	s.want("left the v1 freezer's", Reach{Pause: true}, second)
+	s.want("left the v1 freezer's", Reach{V1: true}, second)
 	move(t, second, filepath.Join(s.freezer, theContainer))
 	move(t, second, filepath.Join(s.unified, outside))
 	s.want("left the cgroup2 folder", Reach{}, second)
-	s.want("left the cgroup2 folder", Reach{Pause: true}, second)
+	s.want("left the cgroup2 folder", Reach{V1: true}, second)
 	move(t, second, filepath.Join(s.unified, thePod))
-	s.want("left its container's cgroup2 folder for the pod's", Reach{Pause: true})
+	s.want("left its container's cgroup2 folder for the pod's", Reach{V1: true})
 	if got, want := s.pod.Containers[0].Freezer, filepath.Join(s.freezer, theContainer); got != want {
 		t.Errorf("Freezer = %s, want %s", got, want)
 	}
@@ -141,9 +143,9 @@ func TestProcessIsAStrayWithOneThreadOutside(t *testing.T) {
 	others := threads(t, first)
 	s.first(&s.pod.Containers[0], first, theContainer)
 	must(t, s.pod.locate())
-	s.want("no thread outside", Reach{Pause: true})
+	s.want("no thread outside", Reach{V1: true})
 	must(t, os.WriteFile(filepath.Join(s.freezer, outside, "tasks"), strconv.AppendInt(nil, int64(others[0]), 10), 0))
-	s.want("one thread outside", Reach{Pause: true}, first)
+	s.want("one thread outside", Reach{V1: true}, first)
 }
 
 func TestEndedProcessIsNoStrayUnlessAThreadLives(t *testing.T) {
@@ -161,24 +163,24 @@ func TestEndedProcessIsNoStrayUnlessAThreadLives(t *testing.T) {
 		must(t, err)
 		return strings.Contains(string(status), "State:\tZ")
 	})
-	for _, reach := range []Reach{{}, {Pause: true}} {
+	for _, reach := range []Reach{{}, {V1: true}} {
 		s.want("an ended child", reach)
 	}
 
 	headless := program(t, "end the first thread", unix.CLONE_NEWPID)
 	threads(t, headless)
 	eventually(t, "the first thread does not end", func() bool {
-		found, err := readStat(strconv.Itoa(headless))
+		found, err := proc.Read(strconv.Itoa(headless))
 		must(t, err)
-		return found.exiting
+		return found.Exiting
 	})
 	s.first(&s.pod.Containers[0], headless, theContainer)
 	must(t, s.pod.locate())
-	for _, reach := range []Reach{{}, {Pause: true}} {
+	for _, reach := range []Reach{{}, {V1: true}} {
 		s.want("without its first thread", reach)
 	}
 	s.put(headless, outside)
-	for _, reach := range []Reach{{}, {Pause: true}} {
+	for _, reach := range []Reach{{}, {V1: true}} {
 		s.want("without its first thread, outside", reach, headless)
 	}
 }
@@ -241,7 +243,7 @@ func named(t *testing.T, process int, argument string) (found int) {
 		must(t, err)
 		for one, at := range all {
 			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", one))
-			if at.parent == process && strings.HasSuffix(string(line), "\x00"+argument+"\x00") {
+			if at.Parent == process && strings.HasSuffix(string(line), "\x00"+argument+"\x00") {
 				found = one
 			}
 		}

@@ -9,9 +9,6 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// maxHooks is what status.containment.hooks can name.
-const maxHooks = 64
-
 // findings of one containment, gathered from several goroutines.
 type findings struct {
 	mutex      sync.Mutex
@@ -37,8 +34,8 @@ func (f *findings) fallShort(format string, args ...any) {
 // result is Full only when every hook that was wanted is in place and verified.
 func (f *findings) result(now time.Time) Result {
 	sort.Slice(f.hooks, func(i, j int) bool { return f.hooks[i].ID < f.hooks[j].ID })
-	if more := len(f.hooks) - maxHooks; more > 0 {
-		f.hooks = f.hooks[:maxHooks]
+	if more := len(f.hooks) - v1alpha1.MaxHooks; more > 0 {
+		f.hooks = f.hooks[:v1alpha1.MaxHooks]
 		f.shortfalls = append(f.shortfalls, fmt.Sprintf("%d more hooks are in place than the record can name", more))
 	}
 	sort.Strings(f.shortfalls)

@@ -17,10 +17,10 @@ import (
 const interval = time.Millisecond
 
 // setFrozen writes cgroup.freeze and waits until cgroup.events confirms it, or says that no process is left.
-func setFrozen(ctx context.Context, folder string, frozen bool) (State, error) {
-	value, want := "0", Thawed
-	if frozen {
-		value, want = "1", Frozen
+func setFrozen(ctx context.Context, folder string, want State) (State, error) {
+	value := "0"
+	if want == Frozen {
+		value = "1"
 	}
 	if folder == "" {
 		return "", ErrNoCgroup

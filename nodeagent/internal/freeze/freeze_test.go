@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -27,51 +26,53 @@ func need(t *testing.T, ok bool, what string) {
 	}
 }
 
-// makeCgroup makes a cgroup2 folder with one process that counts into a file, and returns both.
-func makeCgroup(t *testing.T) (folder, counter string) {
+// place is where a method's folders are.
+type place struct {
+	method v1alpha1.FreezeMethod
+	root   string
+}
+
+func (p place) container(folder string) Container {
+	if p.method == v1alpha1.FreezeCgroupV1 {
+		return Container{ID: "c1", Freezer: folder, Cgroup: "/nonexistent"}
+	}
+	return Container{ID: "c1", Cgroup: folder, Freezer: "/nonexistent"}
+}
+
+// places returns those of this machine, and demands one at least.
+func places(t *testing.T) (found []place) {
 	t.Helper()
 	need(t, os.Geteuid() == 0, "making a cgroup needs root")
-	root := ""
-	for _, candidate := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		var stat unix.Statfs_t
-		if unix.Statfs(candidate, &stat) == nil && stat.Type == unix.CGROUP2_SUPER_MAGIC {
-			root = candidate
+		if unix.Statfs(root, &stat) == nil && stat.Type == unix.CGROUP2_SUPER_MAGIC {
+			found = append(found, place{v1alpha1.FreezeCgroupV2, root})
 			break
 		}
 	}
-	need(t, root != "", "no cgroup2 is mounted")
-	folder = filepath.Join(root, fmt.Sprintf("freeze-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
-	if err := os.Mkdir(folder, 0o700); err != nil {
+	if root, err := freezerRoot(); err != nil {
 		t.Fatal(err)
+	} else if root != "" {
+		found = append(found, place{v1alpha1.FreezeCgroupV1, root})
 	}
-	counter = filepath.Join(t.TempDir(), "count")
-	process := exec.Command("sh", "-c", `while :; do echo >> "$0"; sleep 0.002; done`, counter)
-	if err := process.Start(); err != nil {
-		t.Fatal(err)
-	}
+	need(t, len(found) > 0, "no cgroup freezer is mounted")
+	return found
+}
+
+// makeContainer makes a folder with one process that counts into a file.
+func makeContainer(t *testing.T, at place) (container Container, folder, counter string) {
+	t.Helper()
+	folder = filepath.Join(at.root, fmt.Sprintf("freeze-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	do(t, os.Mkdir(folder, 0o700))
+	t.Cleanup(func() { removeFolder(t, folder) })
+	_, counter = stray(t, folder)
+	container = at.container(folder)
 	t.Cleanup(func() {
-		if err := os.WriteFile(filepath.Join(folder, "cgroup.kill"), []byte("1"), 0); err != nil && !vanished(err) {
+		if _, err := New(at.method).Thaw(context.WithoutCancel(t.Context()), container); err != nil {
 			t.Error(err)
 		}
-		_ = process.Wait()
-		deadline := time.Now().Add(2 * time.Second)
-		for {
-			err := os.Remove(folder)
-			if err == nil || errors.Is(err, os.ErrNotExist) {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Errorf("remove %s: %v", folder, err)
-				return
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
 	})
-	if err := os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Appendf(nil, "%d", process.Process.Pid), 0); err != nil {
-		t.Fatal(err)
-	}
-	waitForGrowth(t, counter)
-	return folder, counter
+	return container, folder, counter
 }
 
 func size(t *testing.T, file string) int64 {
@@ -96,72 +97,125 @@ func waitForGrowth(t *testing.T, file string) {
 }
 
 func TestFreezeStopsEveryProcessAndThawResumesThem(t *testing.T) {
-	folder, counter := makeCgroup(t)
-	freezer := New(v1alpha1.FreezeCgroupV2, nil)
-	container := Container{ID: "c1", Cgroup: folder}
-
-	for range 2 { // the second time it is frozen already
-		state, err := freezer.Freeze(t.Context(), container)
-		if err != nil || state != Frozen {
-			t.Fatalf("Freeze = %q, %v", state, err)
-		}
-	}
-	if state, err := freezer.State(t.Context(), container); err != nil || state != Frozen {
-		t.Errorf("State = %q, %v", state, err)
-	}
-	before := size(t, counter)
-	time.Sleep(100 * time.Millisecond)
-	if after := size(t, counter); after != before {
-		t.Errorf("the frozen process wrote %d bytes", after-before)
-	}
-	for range 2 {
-		state, err := freezer.Thaw(t.Context(), container)
-		if err != nil || state != Thawed {
-			t.Fatalf("Thaw = %q, %v", state, err)
-		}
-	}
-	waitForGrowth(t, counter)
-}
-
-func TestFreezeOfAKilledContainerIsGone(t *testing.T) {
-	folder, _ := makeCgroup(t)
-	freezer := New(v1alpha1.FreezeCgroupV2, nil)
-	container := Container{ID: "c1", Cgroup: folder}
-	if _, err := freezer.Freeze(t.Context(), container); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "cgroup.kill"), []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
-	for range 400 {
-		events, err := os.ReadFile(filepath.Join(folder, "cgroup.events"))
-		if err == nil && has(events, "populated 0") {
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	for name, act := range map[string]func(context.Context, Container) (State, error){"freeze": freezer.Freeze, "thaw": freezer.Thaw} {
-		if state, err := act(t.Context(), container); err != nil || state != Gone {
-			t.Errorf("%s with no process left = %q, %v", name, state, err)
-		}
-	}
-	missing := Container{ID: "c2", Cgroup: folder + "-missing"}
-	if state, err := freezer.Freeze(t.Context(), missing); err != nil || state != Gone {
-		t.Errorf("Freeze without a cgroup = %q, %v", state, err)
+	for _, at := range places(t) {
+		t.Run(string(at.method), func(t *testing.T) {
+			container, _, counter := makeContainer(t, at)
+			freezer := New(at.method)
+			for range 2 { // the second time it is frozen already
+				state, err := freezer.Freeze(t.Context(), container)
+				if err != nil || state != Frozen {
+					t.Fatalf("Freeze = %q, %v", state, err)
+				}
+			}
+			if state, err := freezer.State(container); err != nil || state != Frozen {
+				t.Errorf("State = %q, %v", state, err)
+			}
+			before := size(t, counter)
+			time.Sleep(100 * time.Millisecond)
+			if after := size(t, counter); after != before {
+				t.Errorf("the frozen process wrote %d bytes", after-before)
+			}
+			for range 2 {
+				state, err := freezer.Thaw(t.Context(), container)
+				if err != nil || state != Thawed {
+					t.Fatalf("Thaw = %q, %v", state, err)
+				}
+			}
+			if state, err := freezer.State(container); err != nil || state != Thawed {
+				t.Errorf("State = %q, %v", state, err)
+			}
+			waitForGrowth(t, counter)
+		})
 	}
 }
 
-func TestFreezeOfAnUnknownCgroupIsAnError(t *testing.T) {
-	_, err := New(v1alpha1.FreezeCgroupV2, nil).Freeze(t.Context(), Container{ID: "c1"})
-	if !errors.Is(err, ErrNoCgroup) {
-		t.Errorf("Freeze = %v, want ErrNoCgroup", err)
+func TestWithoutAProcessAContainerIsGone(t *testing.T) {
+	for _, at := range places(t) {
+		t.Run(string(at.method), func(t *testing.T) {
+			freezer := New(at.method)
+			folder := filepath.Join(at.root, fmt.Sprintf("freeze-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+			for _, of := range []string{"no folder", "an empty folder"} {
+				if state, err := freezer.Freeze(t.Context(), at.container(folder)); err != nil || state != Gone {
+					t.Errorf("Freeze of %s = %q, %v", of, state, err)
+				}
+				if state, err := freezer.State(at.container(folder)); err != nil || state != Gone {
+					t.Errorf("State of %s = %q, %v", of, state, err)
+				}
+				if state, err := freezer.Thaw(t.Context(), at.container(folder)); err != nil || state != Gone {
+					t.Errorf("Thaw of %s = %q, %v", of, state, err)
+				}
+				if err := os.Mkdir(folder, 0o700); err == nil {
+					t.Cleanup(func() { removeFolder(t, folder) })
+				}
+			}
+		})
 	}
 }
 
-func TestThawOfAnUnknownCgroupHasNothingToThaw(t *testing.T) {
-	state, err := New(v1alpha1.FreezeCgroupV2, nil).Thaw(t.Context(), Container{ID: "c1"})
-	if err != nil || state != Gone {
-		t.Errorf("Thaw = %q, %v, want Gone", state, err)
+// TestFreezeReachesBelowTheContainersFolder has the only process in a folder that a container made for itself.
+func TestFreezeReachesBelowTheContainersFolder(t *testing.T) {
+	for _, at := range places(t) {
+		t.Run(string(at.method), func(t *testing.T) {
+			above := filepath.Join(at.root, fmt.Sprintf("freeze-above-%d-%d", os.Getpid(), time.Now().UnixNano()))
+			do(t, os.Mkdir(above, 0o700))
+			t.Cleanup(func() { removeFolder(t, above) })
+			_, _, counter := makeContainer(t, place{at.method, above})
+			freezer := New(at.method)
+			if state, err := freezer.Freeze(t.Context(), at.container(above)); err != nil || state != Frozen {
+				t.Errorf("Freeze = %q, %v", state, err)
+			}
+			before := size(t, counter)
+			time.Sleep(50 * time.Millisecond)
+			if after := size(t, counter); after != before {
+				t.Errorf("the frozen process wrote %d bytes", after-before)
+			}
+			if state, err := freezer.Thaw(t.Context(), at.container(above)); err != nil || state != Thawed {
+				t.Errorf("Thaw = %q, %v", state, err)
+			}
+			waitForGrowth(t, counter)
+		})
+	}
+}
+
+// TestThawUnderAFrozenFolderIsAnError freezes what is above: the container's own folder is not what holds it.
+func TestThawUnderAFrozenFolderIsAnError(t *testing.T) {
+	for _, at := range places(t) {
+		t.Run(string(at.method), func(t *testing.T) {
+			above := filepath.Join(at.root, fmt.Sprintf("freeze-above-%d-%d", os.Getpid(), time.Now().UnixNano()))
+			do(t, os.Mkdir(above, 0o700))
+			t.Cleanup(func() { removeFolder(t, above) })
+			container, _, _ := makeContainer(t, place{at.method, above})
+			freezer := New(at.method)
+			if state, err := freezer.Freeze(t.Context(), at.container(above)); err != nil || state != Frozen {
+				t.Errorf("Freeze = %q, %v", state, err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if state, err := freezer.Thaw(ctx, container); !errors.Is(err, context.DeadlineExceeded) || state != "" {
+				t.Errorf("Thaw = %q, %v", state, err)
+			}
+			if state, err := freezer.Thaw(t.Context(), at.container(above)); err != nil || state != Thawed {
+				t.Errorf("Thaw of the upper folder = %q, %v", state, err)
+			}
+		})
+	}
+}
+
+func TestAnUnknownCgroupIsNotFrozenAndHasNothingToThaw(t *testing.T) {
+	containers := map[v1alpha1.FreezeMethod]Container{
+		v1alpha1.FreezeCgroupV1: {ID: "c1", Cgroup: "/nonexistent"},
+		v1alpha1.FreezeCgroupV2: {ID: "c1", Freezer: "/nonexistent"},
+	}
+	for method, container := range containers {
+		if _, err := New(method).Freeze(t.Context(), container); !errors.Is(err, ErrNoCgroup) {
+			t.Errorf("%s: Freeze = %v, want ErrNoCgroup", method, err)
+		}
+		if _, err := New(method).State(container); !errors.Is(err, ErrNoCgroup) {
+			t.Errorf("%s: State = %v, want ErrNoCgroup", method, err)
+		}
+		if state, err := New(method).Thaw(t.Context(), container); err != nil || state != Gone {
+			t.Errorf("%s: Thaw = %q, %v, want Gone", method, state, err)
+		}
 	}
 }
 
@@ -171,8 +225,8 @@ func TestMethodFollowsWhatTheRuntimeLooksAt(t *testing.T) {
 		want  v1alpha1.FreezeMethod
 	}{
 		"pure cgroup v2":       {unix.CGROUP2_SUPER_MAGIC, v1alpha1.FreezeCgroupV2},
-		"hybrid or cgroup v1":  {unix.TMPFS_MAGIC, v1alpha1.FreezeRuntimePause},
-		"v1 controller itself": {unix.CGROUP_SUPER_MAGIC, v1alpha1.FreezeRuntimePause},
+		"hybrid or cgroup v1":  {unix.TMPFS_MAGIC, v1alpha1.FreezeCgroupV1},
+		"v1 controller itself": {unix.CGROUP_SUPER_MAGIC, v1alpha1.FreezeCgroupV1},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -194,38 +248,5 @@ func TestDetectAgreesWithTheMountedFileSystem(t *testing.T) {
 	}
 	if _, err := Detect(filepath.Join(t.TempDir(), "missing")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Detect of a missing folder = %v, want ErrNotExist", err)
-	}
-}
-
-// tasks records which call the Freezer made.
-type tasks struct{ calls []string }
-
-func (r *tasks) Pause(_ context.Context, id string) (State, error) {
-	r.calls = append(r.calls, "pause "+id)
-	return Frozen, nil
-}
-
-func (r *tasks) Resume(_ context.Context, id string) (State, error) {
-	r.calls = append(r.calls, "resume "+id)
-	return Thawed, nil
-}
-
-func (r *tasks) State(_ context.Context, id string) (State, error) {
-	r.calls = append(r.calls, "state "+id)
-	return Frozen, nil
-}
-
-func TestRuntimePauseNeverTouchesTheCgroup(t *testing.T) {
-	runtime := &tasks{}
-	freezer := New(v1alpha1.FreezeRuntimePause, runtime)
-	container := Container{ID: "c1", Cgroup: "/nonexistent"}
-	if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
-		t.Errorf("Freeze = %q, %v", state, err)
-	}
-	if state, err := freezer.Thaw(t.Context(), container); err != nil || state != Thawed {
-		t.Errorf("Thaw = %q, %v", state, err)
-	}
-	if got := fmt.Sprint(runtime.calls); got != "[pause c1 resume c1]" {
-		t.Errorf("calls = %s", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,34 +13,83 @@ import (
 	"time"
 )
 
-// errThawed says that the runtime takes a container for paused whose processes run.
-var errThawed = errors.New("the runtime says paused, and the freezer THAWED")
-
-// confirmPaused waits until the v1 freezer says of a paused container's folder that every process in it is frozen. The
-// runtime knows only that it paused the container once; whoever may write to that tree may have thawed it since. A folder
-// that is gone had its last process end.
-func confirmPaused(ctx context.Context, folder string) (State, error) {
+// setFreezer writes freezer.state and waits until it says so of every process in the folder and below it, or that none is
+// left. It asks at each look: a freeze that a process escaped for the moment stands at FREEZING until it is asked for again.
+func setFreezer(ctx context.Context, folder string, want State) (State, error) {
+	value := "THAWED"
+	if want == Frozen {
+		value = "FROZEN"
+	}
+	if folder == "" {
+		return "", ErrNoCgroup
+	}
 	file := filepath.Join(folder, "freezer.state")
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for {
-		content, err := os.ReadFile(file) // #nosec G304 -- a file of a cgroup that the runtime made
-		switch state := strings.TrimSpace(string(content)); {
-		case vanished(err):
+		err := os.WriteFile(file, []byte(value), 0)
+		if vanished(err) {
 			return Gone, nil
-		case err != nil:
+		}
+		if err != nil {
 			return "", err
-		case state == "FROZEN":
-			return Frozen, nil
-		case state == "THAWED":
-			return "", fmt.Errorf("%s: %w", file, errThawed)
+		}
+		state, err := readFreezer(folder)
+		if err != nil || state == want || state == Gone {
+			return state, err
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("wait for %s to say FROZEN: %w", file, ctx.Err())
+			return "", fmt.Errorf("wait for %s to say %s: %w", file, value, ctx.Err())
 		case <-ticks.C:
 		}
 	}
+}
+
+// readFreezer returns Thawed until every process is frozen.
+func readFreezer(folder string) (State, error) {
+	if folder == "" {
+		return "", ErrNoCgroup
+	}
+	content, err := os.ReadFile(filepath.Join(folder, "freezer.state")) // #nosec G304 -- a file of a cgroup that the runtime made
+	if vanished(err) {
+		return Gone, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	inside, err := populated(folder)
+	switch {
+	case err != nil:
+		return "", err
+	case !inside:
+		return Gone, nil
+	case strings.TrimSpace(string(content)) == "FROZEN":
+		return Frozen, nil
+	}
+	return Thawed, nil
+}
+
+// populated says whether a process is in a folder of a v1 tree or below it. These trees have no line that says so.
+func populated(folder string) (inside bool, err error) {
+	err = filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
+		if vanished(err) || (err == nil && !entry.IsDir()) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		list, err := os.ReadFile(filepath.Join(name, "cgroup.procs")) // #nosec G304,G122 -- a file of a cgroup, where there are no links
+		if len(list) > 0 {
+			inside = true
+			return fs.SkipAll
+		}
+		if err != nil && !vanished(err) {
+			return err
+		}
+		return nil
+	})
+	return inside, err
 }
 
 // freezerRoot returns where the v1 freezer's tree is mounted, empty when it is not.

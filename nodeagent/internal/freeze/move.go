@@ -1,18 +1,17 @@
 package freeze
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // mover moves processes into a cgroup2 folder.
@@ -22,20 +21,10 @@ type mover struct {
 	freezer string
 }
 
-// moveAll returns those that were moved, and why another one was not.
-//
-// It writes on a thread that has joined the node's cgroup namespace, that of process 1: where cgroup2 is mounted with
-// nsdelegate, as systemd does, the kernel moves no process into or out of what the writer's namespace does not show. The
-// thread is not handed back: it ends with its goroutine. Between folders of different cpusets the kernel asks for
-// CAP_SYS_NICE as well, and an older one wherever the cpuset controller is on.
+// moveAll returns those that were moved, and why another one was not. Between folders of different cpusets the kernel asks
+// for CAP_SYS_NICE as well, and an older one wherever the cpuset controller is on.
 func (m mover) moveAll(strays []Stray) (moved []Stray, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err = joinCgroupNamespace("/proc/1/ns/cgroup"); err != nil {
-			return
-		}
+	err = proc.OnNode(func() error {
 		var errs []error
 		for _, stray := range strays {
 			there, err := m.move(stray)
@@ -46,30 +35,17 @@ func (m mover) moveAll(strays []Stray) (moved []Stray, err error) {
 				errs = append(errs, fmt.Errorf("stop process %d: %w", stray.PID, err))
 			}
 		}
-		err = errors.Join(errs...)
-	}()
-	<-done
+		return errors.Join(errs...)
+	})
 	return moved, err
-}
-
-func joinCgroupNamespace(file string) error {
-	descriptor, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", file, err)
-	}
-	err = unix.Setns(descriptor, unix.CLONE_NEWCGROUP)
-	if err := errors.Join(err, unix.Close(descriptor)); err != nil {
-		return fmt.Errorf("join the cgroup namespace of %s: %w", file, err)
-	}
-	return nil
 }
 
 // move says whether the process is in the folder now. No call moves a process rather than a number, so its start time is
 // looked at right before: the kernel gives a number again only after all others, which takes longer than from here to the
 // write.
 func (m mover) move(stray Stray) (bool, error) {
-	now, err := readStat(strconv.Itoa(stray.PID))
-	if ended(err) || (err == nil && (now.started != stray.StartTime || now.over)) {
+	now, err := proc.Read(strconv.Itoa(stray.PID))
+	if proc.Over(err) || (err == nil && (now.Started != stray.StartTime || now.Ended)) {
 		return false, nil
 	}
 	if err != nil {
@@ -95,42 +71,8 @@ func (m mover) move(stray Stray) (bool, error) {
 	return true, nil
 }
 
-func (m mover) write(folder string, process int) error {
-	return os.WriteFile(filepath.Join(folder, "cgroup.procs"), strconv.AppendInt(nil, int64(process), 10), 0)
-}
-
-// ended says that a process or a thread is over.
-func ended(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
-
-var errStat = errors.New("not a stat file")
-
-// stat is what is read of the stat file of a process or a thread.
-type stat struct {
-	state string
-	// over says that it ended, all its threads with it, and waits for its parent to notice.
-	over bool
-	// started in clock ticks since the boot.
-	started uint64
-}
-
-// readStat reads the stat file of a process, or of the thread of one: its id may be `PID` or `PID/task/TID`. The fields
-// begin behind the name, which may hold spaces and parentheses.
-func readStat(id string) (stat, error) {
-	content, err := os.ReadFile("/proc/" + id + "/stat")
-	if err != nil {
-		return stat{}, err
-	}
-	// 71 (name) state 3, ... number of threads 20, ... start time 22
-	fields := strings.Fields(string(content[bytes.LastIndexByte(content, ')')+1:]))
-	if len(fields) < 20 {
-		return stat{}, fmt.Errorf("read /proc/%s/stat: %w", id, errStat)
-	}
-	started, err := strconv.ParseUint(fields[19], 10, 64)
-	if err != nil {
-		return stat{}, fmt.Errorf("read /proc/%s/stat: %w", id, err)
-	}
-	alone := fields[17] == "1" || fields[17] == "0"
-	return stat{fields[0], alone && strings.Contains("ZX", fields[0]), started}, nil
+func (m mover) write(folder string, pid int) error {
+	return os.WriteFile(filepath.Join(folder, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0)
 }
 
 // confirm waits until the whole folder is frozen, and counts the moved. One that does not freeze within the bound, as in an
@@ -149,7 +91,7 @@ func confirm(ctx context.Context, folder string, moved []Stray) (int, error) {
 		switch {
 		case err == nil:
 			stopped++
-		case !ended(err):
+		case !proc.Over(err):
 			errs = append(errs, fmt.Errorf("stop process %d: %w", stray.PID, err))
 		}
 	}
@@ -160,23 +102,23 @@ var errRuns = errors.New("not frozen within the bound")
 
 // asleep says whether every thread of a process in a frozen cgroup is stopped. The freeze wakes each thread that sleeps
 // interruptibly, to sleep or stop again in the freeze itself: so one that sleeps so is frozen.
-func asleep(process int) error {
-	task := strconv.Itoa(process) + "/task"
+func asleep(pid int) error {
+	task := strconv.Itoa(pid) + "/task"
 	threads, err := os.ReadDir("/proc/" + task)
 	if err != nil {
 		return err
 	}
 	for _, thread := range threads {
-		now, err := readStat(task + "/" + thread.Name())
-		if ended(err) {
+		now, err := proc.Read(task + "/" + thread.Name())
+		if proc.Over(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		// Sleeping, stopped, traced, or ended.
-		if !strings.Contains("STtZX", now.state) {
-			return fmt.Errorf("thread %s is in state %s: %w", thread.Name(), now.state, errRuns)
+		if !strings.Contains("STtZX", now.State) {
+			return fmt.Errorf("thread %s is in state %s: %w", thread.Name(), now.State, errRuns)
 		}
 	}
 	return nil

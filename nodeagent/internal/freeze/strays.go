@@ -30,7 +30,7 @@ type Stray struct {
 // that was set going is frozen again, without strays as well.
 //
 // Children that a stray starts before it is moved are not moved with it: look again, until no stray is left. With the
-// method RuntimePause a stray leaves the v1 freezer's tree for its root: whoever froze it there could thaw it, and a
+// method CgroupV1 a stray leaves the v1 freezer's tree for its root: whoever froze it there could thaw it, and a
 // process frozen twice is never confirmed.
 func (f *Freezer) Stop(ctx context.Context, podCgroup string, strays []Stray) (stopped int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
@@ -47,7 +47,7 @@ func (f *Freezer) Stop(ctx context.Context, podCgroup string, strays []Stray) (s
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return 0, fmt.Errorf("stop %d strays: %w", len(strays), err)
 	}
-	if f.method == v1alpha1.FreezeRuntimePause {
+	if f.method == v1alpha1.FreezeCgroupV1 {
 		if to.freezer, err = freezerRoot(); err != nil {
 			return 0, err
 		}
@@ -68,7 +68,7 @@ func (f *Freezer) StartStrays(ctx context.Context, podCgroup string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
-	if _, err := setFrozen(ctx, filepath.Join(podCgroup, straysName), false); err != nil {
+	if _, err := setFrozen(ctx, filepath.Join(podCgroup, straysName), Thawed); err != nil {
 		return fmt.Errorf("set the strays of %s going: %w", podCgroup, err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // onOwnNode has the test run once more in a process that is process 1, as the node's first process is: that of this
@@ -43,7 +44,12 @@ func onOwnNode(t *testing.T) bool {
 // makePod makes the cgroup of a pod, with a container whose process counts into a file beside it, and one outside of it.
 func makePod(t *testing.T) (pod, outside string) {
 	t.Helper()
-	outside, _ = makeCgroup(t)
+	for _, at := range places(t) {
+		if at.method == v1alpha1.FreezeCgroupV2 {
+			_, outside, _ = makeContainer(t, at)
+		}
+	}
+	need(t, outside != "", "no cgroup2 is mounted")
 	pod = filepath.Join(filepath.Dir(outside), filepath.Base(outside)+"-pod")
 	for _, folder := range []string{pod, filepath.Join(pod, "c1"), filepath.Join(pod, straysName)} {
 		if filepath.Base(folder) != straysName {
@@ -97,9 +103,9 @@ func put(t *testing.T, process int, folder string) {
 
 func named(t *testing.T, process int) Stray {
 	t.Helper()
-	now, err := readStat(strconv.Itoa(process))
+	now, err := proc.Read(strconv.Itoa(process))
 	do(t, err)
-	return Stray{process, now.started}
+	return Stray{process, now.Started}
 }
 
 // idle starts a process that waits, and has no children that come and go.
@@ -137,9 +143,9 @@ func TestStopFreezesStraysInTheirPodUntilTheyAreStarted(t *testing.T) {
 	if !onOwnNode(t) {
 		return
 	}
-	for _, method := range []v1alpha1.FreezeMethod{v1alpha1.FreezeCgroupV2, v1alpha1.FreezeRuntimePause} {
+	for _, method := range []v1alpha1.FreezeMethod{v1alpha1.FreezeCgroupV2, v1alpha1.FreezeCgroupV1} {
 		pod, outside := makePod(t)
-		freezer, folder := New(method, nil), filepath.Join(pod, straysName)
+		freezer, folder := New(method), filepath.Join(pod, straysName)
 		first, counter := stray(t, outside)
 		for range 2 { // the second time it is there already
 			if stopped, err := freezer.Stop(t.Context(), pod, []Stray{first}); err != nil || stopped != 1 {
@@ -178,7 +184,7 @@ func TestStopLeavesALaterProcessWithTheSameIDAlone(t *testing.T) {
 		return
 	}
 	pod, outside := makePod(t)
-	freezer := New(v1alpha1.FreezeCgroupV2, nil)
+	freezer := New(v1alpha1.FreezeCgroupV2)
 	innocent := idle(t, outside)
 	over := exec.Command("true")
 	do(t, over.Run())
@@ -195,7 +201,7 @@ func TestStopLeavesALaterProcessWithTheSameIDAlone(t *testing.T) {
 	do(t, ended.Start())
 	t.Cleanup(func() { _ = ended.Wait() })
 	for range 400 {
-		if now, err := readStat(strconv.Itoa(ended.Process.Pid)); err != nil || now.state == "Z" {
+		if now, err := proc.Read(strconv.Itoa(ended.Process.Pid)); err != nil || now.State == "Z" {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -220,18 +226,17 @@ func TestStopNamesWhatItCannotStopAndStopsTheOthers(t *testing.T) {
 	t.Cleanup(func() { removeFolder(t, held) })
 	stuck, free := idle(t, outside), idle(t, outside)
 	put(t, stuck.PID, held)
-	set := func(state string) {
-		do(t, os.WriteFile(filepath.Join(held, "freezer.state"), []byte(state), 0))
+	set := func(want State) {
+		if state, err := setFreezer(context.WithoutCancel(t.Context()), held, want); err != nil || (state != want && state != Gone) {
+			t.Fatalf("setFreezer = %s, %v", state, err)
+		}
 	}
-	set("FROZEN")
-	t.Cleanup(func() { set("THAWED") })
-	if state, err := confirmPaused(t.Context(), held); err != nil || state != Frozen {
-		t.Fatalf("confirmPaused = %s, %v", state, err)
-	}
+	set(Frozen)
+	t.Cleanup(func() { set(Thawed) })
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	stopped, err := New(v1alpha1.FreezeCgroupV2, nil).Stop(ctx, pod, []Stray{stuck, free})
+	stopped, err := New(v1alpha1.FreezeCgroupV2).Stop(ctx, pod, []Stray{stuck, free})
 	if stopped != 1 || !errors.Is(err, errRuns) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Stop = %d, %v", stopped, err)
 	}
@@ -239,8 +244,8 @@ func TestStopNamesWhatItCannotStopAndStopsTheOthers(t *testing.T) {
 		strings.Contains(text, fmt.Sprintf("process %d:", free.PID)) {
 		t.Errorf("the error names others than %d: %s", stuck.PID, text)
 	}
-	// With the runtime's pause it leaves the v1 freezer, and is frozen once.
-	stopped, err = New(v1alpha1.FreezeRuntimePause, nil).Stop(t.Context(), pod, []Stray{stuck, free})
+	// Where containers are frozen in the v1 freezer it leaves that tree, and is frozen once.
+	stopped, err = New(v1alpha1.FreezeCgroupV1).Stop(t.Context(), pod, []Stray{stuck, free})
 	if stopped != 2 || err != nil {
 		t.Errorf("Stop out of the v1 freezer = %d, %v", stopped, err)
 	}
@@ -261,7 +266,7 @@ func TestStopReportsAProcessThatCannotBeMoved(t *testing.T) {
 	inPlace := filepath.Join(folder, "cgroup.procs")
 	do(t, unix.Mount(list, inPlace, "", unix.MS_BIND, ""))
 	do(t, unix.Mount("", inPlace, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
-	freezer := New(v1alpha1.FreezeCgroupV2, nil)
+	freezer := New(v1alpha1.FreezeCgroupV2)
 	stopped, err := freezer.Stop(t.Context(), pod, []Stray{caught})
 	if stopped != 0 || !errors.Is(err, unix.EROFS) || !strings.Contains(fmt.Sprint(err), strconv.Itoa(caught.PID)) {
 		t.Errorf("Stop = %d, %v", stopped, err)
@@ -279,7 +284,7 @@ func TestStopWorksBesideAThreadedContainer(t *testing.T) {
 	pod, outside := makePod(t)
 	do(t, os.WriteFile(filepath.Join(pod, "c1", "cgroup.type"), []byte("threaded"), 0))
 	inside, caught := idle(t, filepath.Join(pod, "c1")), idle(t, outside)
-	freezer := New(v1alpha1.FreezeCgroupV2, nil)
+	freezer := New(v1alpha1.FreezeCgroupV2)
 	if stopped, err := freezer.Stop(t.Context(), pod, []Stray{caught}); stopped != 1 || err != nil {
 		t.Errorf("Stop = %d, %v", stopped, err)
 	}
@@ -292,7 +297,7 @@ func TestStopWorksBesideAThreadedContainer(t *testing.T) {
 }
 
 func TestStopNeedsAPodAndStartNeedsNone(t *testing.T) {
-	freezer := New(v1alpha1.FreezeCgroupV2, nil)
+	freezer := New(v1alpha1.FreezeCgroupV2)
 	if stopped, err := freezer.Stop(t.Context(), "", []Stray{{PID: os.Getpid()}}); !errors.Is(err, ErrNoCgroup) || stopped != 0 {
 		t.Errorf("Stop = %d, %v, want ErrNoCgroup", stopped, err)
 	}
@@ -310,58 +315,5 @@ func TestStopNeedsAPodAndStartNeedsNone(t *testing.T) {
 	}
 	if stopped, err := freezer.Stop(t.Context(), missing, nil); stopped != 0 || err != nil {
 		t.Errorf("Stop of none = %d, %v", stopped, err)
-	}
-}
-
-// freezerTasks pauses with the v1 freezer, and believes in the state that it last reached, as containerd's shim does.
-type freezerTasks struct {
-	tasks
-	folder string
-	paused bool
-	// broken leaves the freezer as it is.
-	broken bool
-}
-
-func (r *freezerTasks) Pause(ctx context.Context, id string) (State, error) {
-	if r.paused || r.broken {
-		return r.tasks.Pause(ctx, id)
-	}
-	r.paused = true
-	return Frozen, os.WriteFile(filepath.Join(r.folder, "freezer.state"), []byte("FROZEN"), 0)
-}
-
-func (r *freezerTasks) Resume(context.Context, string) (State, error) {
-	r.paused = false
-	return Thawed, os.WriteFile(filepath.Join(r.folder, "freezer.state"), []byte("THAWED"), 0)
-}
-
-func TestPausedContainerIsFrozenOnlyIfTheFreezerSaysSo(t *testing.T) {
-	const tree = "/sys/fs/cgroup/freezer"
-	_, err := os.Stat(tree)
-	need(t, err == nil && os.Geteuid() == 0, "no v1 freezer")
-	folder := filepath.Join(tree, fmt.Sprintf("freeze-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
-	do(t, os.Mkdir(folder, 0o700))
-	t.Cleanup(func() { removeFolder(t, folder) })
-	idle(t, folder)
-	runtime := &freezerTasks{folder: folder}
-	t.Cleanup(func() { _, _ = runtime.Resume(context.Background(), "c1") })
-	freezer := New(v1alpha1.FreezeRuntimePause, runtime)
-	container := Container{ID: "c1", Freezer: folder}
-	for range 2 { // the second time a process of the pod has thawed it
-		if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
-			t.Errorf("Freeze = %q, %v", state, err)
-		}
-		if state, err := confirmPaused(t.Context(), folder); err != nil || state != Frozen {
-			t.Errorf("the freezer says %q, %v", state, err)
-		}
-		do(t, os.WriteFile(filepath.Join(folder, "freezer.state"), []byte("THAWED"), 0))
-	}
-	runtime.broken = true
-	if state, err := freezer.Freeze(t.Context(), container); !errors.Is(err, errThawed) || state != "" {
-		t.Errorf("Freeze that freezes nothing = %q, %v", state, err)
-	}
-	container.Freezer += "-missing"
-	if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Gone {
-		t.Errorf("Freeze of one whose folder is gone = %q, %v", state, err)
 	}
 }

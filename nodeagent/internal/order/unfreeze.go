@@ -98,7 +98,7 @@ func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Contai
 	}
 	// Hooks of devices that came later.
 	for _, hook := range hooks {
-		if _, later := byID[hook.ID]; later && len(containment.Hooks) < maxHooks {
+		if _, later := byID[hook.ID]; later && len(containment.Hooks) < v1alpha1.MaxHooks {
 			containment.Hooks = append(containment.Hooks, hook)
 		}
 	}
@@ -106,8 +106,6 @@ func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Contai
 }
 
 const (
-	// maxHooks is what a status can name.
-	maxHooks = 64
 	// flowsWithin bounds what a store that is away can cost of the time to the release.
 	flowsWithin = 5 * time.Second
 	// releasesWithin bounds what the runtime can cost of it.

@@ -1,4 +1,4 @@
-package containers
+package proc
 
 import (
 	"errors"
@@ -12,14 +12,14 @@ func TestStatIsReadBehindTheName(t *testing.T) {
 	}
 	for name, content := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got, err := parseStat(content); err != nil || got != (stat{parent: 7, exiting: true, started: 990}) {
-				t.Errorf("parseStat = %+v, %v", got, err)
+			if got, err := parse([]byte(content)); err != nil || got != (Stat{State: "S", Parent: 7, Exiting: true, Started: 990}) {
+				t.Errorf("parse = %+v, %v", got, err)
 			}
 		})
 	}
 	for _, content := range []string{"", "71", "71 (x) S 1"} {
-		if _, err := parseStat(content); !errors.Is(err, errStat) {
-			t.Errorf("parseStat(%q) = %v, want errStat", content, err)
+		if _, err := parse([]byte(content)); !errors.Is(err, errStat) {
+			t.Errorf("parse(%q) = %v, want errStat", content, err)
 		}
 	}
 }
