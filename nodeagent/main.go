@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -130,13 +131,17 @@ func newManager(o options.Options, dates *serverDate) (ctrl.Manager, error) {
 	}
 	access.QPS, access.Burst = requestsPerSecond, requestBurst
 	access.Wrap(dates.wrap)
+	return managerFor(access, o)
+}
+
+func managerFor(access *rest.Config, o options.Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("build the scheme: %w", err)
 	}
 	grace := shutdown
 	manager, err := ctrl.NewManager(access, ctrl.Options{
-		Scheme: scheme, Cache: order.CacheOptions(o.Pod.NodeName), GracefulShutdownTimeout: &grace,
+		Scheme: scheme, MapperProvider: kinds, Cache: order.CacheOptions(o.Pod.NodeName), GracefulShutdownTimeout: &grace,
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress: o.ProbeAddress,
 		// With the API server away the guard has work to do: this process does not end for want of orders.
