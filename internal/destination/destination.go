@@ -24,17 +24,27 @@ const (
 var ErrPlainHTTP = errors.New("endpoint is http and insecureAllowHTTP is not set")
 
 // Open returns the bucket, or the WORMConfig's own when bucket is empty, with the credential in credentialsDir. Both
-// are read anew at every call, so that a rotated credential counts at once. It does not connect.
-func Open(ctx context.Context, reader client.Reader, credentialsDir, bucket string) (*worm.S3, error) {
-	config, err := Config(ctx, reader)
+// are read anew at every call, so that a rotated credential counts at once. It does not connect. adjust sets what the
+// WORMConfig does not say: patience, bandwidth, the store's key.
+func Open(
+	ctx context.Context, reader client.Reader, credentialsDir, bucket string, adjust ...func(*worm.Config),
+) (*worm.S3, error) {
+	settings, err := read(ctx, reader, credentialsDir, bucket)
 	if err != nil {
 		return nil, err
 	}
-	settings, err := storeConfig(config.Spec, credentialsDir, bucket)
-	if err != nil {
-		return nil, err
+	for _, change := range adjust {
+		change(&settings)
 	}
 	return worm.NewS3(settings)
+}
+
+func read(ctx context.Context, reader client.Reader, credentialsDir, bucket string) (worm.Config, error) {
+	config, err := Config(ctx, reader)
+	if err != nil {
+		return worm.Config{}, err
+	}
+	return storeConfig(config.Spec, credentialsDir, bucket)
 }
 
 // Config reads the cluster's one WORMConfig.

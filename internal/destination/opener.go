@@ -27,15 +27,15 @@ func NewOpener(reader client.Reader, credentialsDir string) *Opener {
 	return &Opener{reader: reader, credentialsDir: credentialsDir, opened: map[worm.Config]*worm.S3{}}
 }
 
-// Open returns the bucket, or the WORMConfig's own when bucket is empty.
-func (o *Opener) Open(ctx context.Context, bucket string) (*worm.S3, error) {
-	config, err := Config(ctx, o.reader)
+// Open returns the bucket, or the WORMConfig's own when bucket is empty, adjusted as by the function Open. A bandwidth that
+// is another one each time makes another client each time.
+func (o *Opener) Open(ctx context.Context, bucket string, adjust ...func(*worm.Config)) (*worm.S3, error) {
+	settings, err := read(ctx, o.reader, o.credentialsDir, bucket)
 	if err != nil {
 		return nil, err
 	}
-	settings, err := storeConfig(config.Spec, o.credentialsDir, bucket)
-	if err != nil {
-		return nil, err
+	for _, change := range adjust {
+		change(&settings)
 	}
 	o.mutex.Lock()
 	defer o.mutex.Unlock()

@@ -1,7 +1,6 @@
 package worm
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -16,23 +15,11 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-const (
-	// smallBody is stored by one request out of one small buffer: manifests and bundles.
-	smallBody = 64 << 10
-	// firstPartSize of a multipart upload; memory use is one part.
-	firstPartSize = 16 << 20
-	// partsPerSize is after how many parts the size doubles, up to maxPartSize: 1,000 × 496 MiB + 5,000 × 512 MiB
-	// is about 2.9 TiB within the 10,000 parts that S3 allows, and the first 16 GiB cost 16 MiB of memory.
-	partsPerSize = 1000
-	maxPartSize  = 512 << 20
-	maxParts     = 10000
-	// abortTimeout bounds the clean-up after a failed upload, which runs although the caller's context has ended.
-	abortTimeout = 10 * time.Second
-)
-
-const headerChecksum = "x-amz-checksum-sha256"
+// abortTimeout bounds the clean-up after a failed upload, which runs although the caller's context has ended.
+const abortTimeout = 10 * time.Second
 
 // Put stores body under key, locked, if the key is free. The condition is decided when the last byte has been sent.
+// Parts are kept until the store has taken them, two at most, so that a request can be repeated though a body cannot.
 func (s *S3) Put(ctx context.Context, key string, body io.Reader, lock Lock) (Object, error) {
 	lock, err := lock.normalize(time.Now())
 	if err != nil {
@@ -40,7 +27,7 @@ func (s *S3) Put(ctx context.Context, key string, body io.Reader, lock Lock) (Ob
 	}
 	whole := sha256.New()
 	stream := &countingReader{source: io.TeeReader(body, whole)}
-	first, err := readFirst(stream)
+	first, err := s.buffers.readFirst(stream)
 	last := errors.Is(err, io.EOF)
 	if err != nil && !last {
 		return Object{}, fmt.Errorf("put %s: read body: %w", key, err)
@@ -48,11 +35,12 @@ func (s *S3) Put(ctx context.Context, key string, body io.Reader, lock Lock) (Ob
 	var info minio.UploadInfo
 	if last {
 		info, err = s.putWhole(ctx, key, first, lock)
+		s.buffers.giveBack(first)
 	} else {
 		info, err = s.putParts(ctx, &upload{key: key, part: first, rest: stream, lock: lock})
 	}
 	if err != nil {
-		return Object{}, fmt.Errorf("put %s: %w", key, putError(err))
+		return Object{}, fmt.Errorf("put %s: %w", key, err)
 	}
 	if info.VersionID == "" {
 		// Object Lock needs versioning: a store that made no version has kept no lock.
@@ -65,13 +53,22 @@ func newObject(key, versionID string, size int64, digest hash.Hash, lock Lock) O
 	return Object{Key: key, VersionID: versionID, Size: size, SHA256: hex.EncodeToString(digest.Sum(nil)), Lock: lock}
 }
 
-func (s *S3) putWhole(ctx context.Context, key string, data []byte, lock Lock) (minio.UploadInfo, error) {
+func (s *S3) putWhole(ctx context.Context, key string, data []byte, lock Lock) (info minio.UploadInfo, err error) {
 	sum := sha256.Sum256(data)
-	options := lockOptions(lock)
-	options.UserMetadata = map[string]string{headerChecksum: base64.StdEncoding.EncodeToString(sum[:])}
+	options := s.options(lock)
+	options.UserMetadata = map[string]string{minio.ChecksumSHA256.Key(): base64.StdEncoding.EncodeToString(sum[:])}
 	options.SetMatchETagExcept("*")
-	return s.core.PutObject(ctx, s.bucket, key, bytes.NewReader(data), int64(len(data)), "",
-		hex.EncodeToString(sum[:]), options)
+	err = s.try(ctx, silence, func(ctx context.Context, body *body) (err error) {
+		info, err = s.core.PutObject(ctx, s.bucket, key, body.of(data), int64(len(data)), "", hex.EncodeToString(sum[:]), options)
+		return err
+	})
+	return info, err
+}
+
+func (s *S3) options(lock Lock) minio.PutObjectOptions {
+	return minio.PutObjectOptions{
+		Mode: minio.RetentionMode(lock.Mode), RetainUntilDate: lock.RetainUntil, ServerSideEncryption: s.encryption,
+	}
 }
 
 // upload is a multipart upload in progress.
@@ -81,143 +78,129 @@ type upload struct {
 	part []byte // the part to send next
 	rest io.Reader
 	lock Lock
+	sums checksums
+	done []minio.CompletePart
 }
 
 func (s *S3) putParts(ctx context.Context, u *upload) (minio.UploadInfo, error) {
-	options := lockOptions(u.lock)
-	options.UserMetadata = map[string]string{"x-amz-checksum-algorithm": "SHA256"}
-	id, err := s.core.NewMultipartUpload(ctx, s.bucket, u.key, options)
-	if err != nil {
+	if err := s.startUpload(ctx, u); err != nil {
 		return minio.UploadInfo{}, fmt.Errorf("start upload: %w", err)
 	}
-	u.id = id
-	parts, err := s.sendParts(ctx, u)
-	if err != nil {
+	if err := s.sendParts(ctx, u); err != nil {
 		return minio.UploadInfo{}, s.abort(ctx, u, err)
 	}
-	var condition minio.PutObjectOptions
+	condition := minio.PutObjectOptions{UserMetadata: u.sums.whole()}
 	condition.SetMatchETagExcept("*")
-	info, err := s.core.CompleteMultipartUpload(ctx, s.bucket, u.key, u.id, parts, condition)
+	var info minio.UploadInfo
+	tries := 0
+	err := s.try(ctx, silenceOfComplete, func(ctx context.Context, _ *body) (err error) {
+		tries++
+		info, err = s.core.CompleteMultipartUpload(ctx, s.bucket, u.key, u.id, u.done, condition)
+		return err
+	})
 	if err != nil {
 		return minio.UploadInfo{}, s.abort(ctx, u, fmt.Errorf("complete upload: %w", err))
 	}
-	return info, nil
+	if info.VersionID == "" && tries > 1 {
+		// The first answer was lost. versitygw says yes once more, but not to which version.
+		return minio.UploadInfo{}, fmt.Errorf("complete upload: %w", errForgotten)
+	}
+	return info, u.sums.check(info)
 }
 
-func (s *S3) sendParts(ctx context.Context, u *upload) ([]minio.CompletePart, error) {
-	var parts []minio.CompletePart
+// startUpload asks for a checksum of the whole, and for one of each part alone where the store has none of the whole.
+func (s *S3) startUpload(ctx context.Context, u *upload) (err error) {
+	if !s.noCRC64.Load() {
+		u.sums = newCRC64()
+		if err = s.newUpload(ctx, u); !refusesChecksum(err) {
+			return err
+		}
+	}
+	u.sums = partSums{}
+	if second := s.newUpload(ctx, u); second != nil {
+		return second
+	}
+	s.noCRC64.Store(true)
+	return nil
+}
+
+func (s *S3) newUpload(ctx context.Context, u *upload) error {
+	options := s.options(u.lock)
+	options.UserMetadata = u.sums.announce()
+	return s.try(ctx, silence, func(ctx context.Context, _ *body) (err error) {
+		u.id, err = s.core.NewMultipartUpload(ctx, s.bucket, u.key, options)
+		return err
+	})
+}
+
+// sendParts sends one part while the next one is read, if the upload is long and no other one does so: of the streams
+// that are sent at the same time most are short, and each second buffer costs memory.
+func (s *S3) sendParts(ctx context.Context, u *upload) error {
+	var spare []byte
+	ahead := false
+	defer func() {
+		if ahead {
+			s.ahead.Unlock()
+		}
+		s.buffers.giveBack(spare)
+		s.buffers.giveBack(u.part)
+	}()
 	for number := 1; len(u.part) > 0; number++ {
 		if number > maxParts {
-			return nil, fmt.Errorf("body is longer than %d parts hold", maxParts)
+			return fmt.Errorf("body is longer than %d parts hold", maxParts)
 		}
-		part, err := s.sendPart(ctx, u, number)
+		size := partSize(number + 1)
+		var next *filling
+		if ahead = ahead || (number >= firstParts && s.ahead.TryLock()); ahead {
+			next = s.buffers.fillNext(u.rest, spare, size)
+		}
+		sent := s.sendPart(ctx, u, number)
+		if next == nil && sent == nil {
+			next, u.part = s.buffers.fillNext(u.rest, u.part, size), nil
+		}
+		var err error
+		if next != nil {
+			spare = u.part
+			u.part, err = next.wait()
+		}
+		if sent != nil {
+			return fmt.Errorf("send part %d: %w", number, sent)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("send part %d: %w", number, err)
-		}
-		parts = append(parts, part)
-		if u.part, err = nextPart(u.rest, u.part, partSize(number+1)); err != nil {
-			return nil, fmt.Errorf("read body: %w", err)
+			return fmt.Errorf("read body: %w", err)
 		}
 	}
-	return parts, nil
+	return nil
 }
 
-func (s *S3) sendPart(ctx context.Context, u *upload, number int) (minio.CompletePart, error) {
+func (s *S3) sendPart(ctx context.Context, u *upload, number int) error {
 	sum := sha256.Sum256(u.part)
-	checksum := base64.StdEncoding.EncodeToString(sum[:])
-	sent, err := s.core.PutObjectPart(ctx, s.bucket, u.key, u.id, number, bytes.NewReader(u.part), int64(len(u.part)),
-		minio.PutObjectPartOptions{
-			Sha256Hex:    hex.EncodeToString(sum[:]),
-			CustomHeader: http.Header{http.CanonicalHeaderKey(headerChecksum): []string{checksum}},
-		})
+	header, done := u.sums.part(u.part, sum)
+	var sent minio.ObjectPart
+	err := s.try(ctx, silence, func(ctx context.Context, body *body) (err error) {
+		sent, err = s.core.PutObjectPart(ctx, s.bucket, u.key, u.id, number, body.of(u.part), int64(len(u.part)),
+			minio.PutObjectPartOptions{Sha256Hex: hex.EncodeToString(sum[:]), CustomHeader: header})
+		return err
+	})
 	if err != nil {
-		return minio.CompletePart{}, err
+		return err
 	}
-	return minio.CompletePart{PartNumber: number, ETag: sent.ETag, ChecksumSHA256: checksum}, nil
+	done.PartNumber, done.ETag = number, sent.ETag
+	u.done = append(u.done, done)
+	return nil
 }
 
 // abort gives back what the store holds of an unfinished upload, and returns why it is unfinished.
 func (s *S3) abort(ctx context.Context, u *upload, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
-	err := s.core.AbortMultipartUpload(ctx, s.bucket, u.key, u.id)
-	if err != nil && minio.ToErrorResponse(err).StatusCode != http.StatusNotFound {
-		return errors.Join(cause, fmt.Errorf("abort upload: %w", err))
-	}
-	return cause
-}
-
-func lockOptions(lock Lock) minio.PutObjectOptions {
-	return minio.PutObjectOptions{Mode: minio.RetentionMode(lock.Mode), RetainUntilDate: lock.RetainUntil}
-}
-
-// putError names ErrExists where the store refused the condition.
-func putError(err error) error {
+	err := s.try(ctx, silence, func(ctx context.Context, _ *body) error {
+		return s.core.AbortMultipartUpload(ctx, s.bucket, u.key, u.id)
+	})
 	var answer minio.ErrorResponse
-	if errors.As(err, &answer) && answer.StatusCode == http.StatusPreconditionFailed {
-		return fmt.Errorf("%w: %w", ErrExists, err)
+	if err == nil || (errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound) {
+		return cause
 	}
-	return err
-}
-
-// partSize of the part with this number, from 1.
-func partSize(number int) int {
-	size := firstPartSize
-	for range (number - 1) / partsPerSize {
-		if size == maxPartSize {
-			break
-		}
-		size *= 2
-	}
-	return size
-}
-
-// readFirst returns the first part, with io.EOF when the body ended within it.
-func readFirst(body io.Reader) ([]byte, error) {
-	small := make([]byte, smallBody)
-	n, err := fill(small, body)
-	if err != nil {
-		return small[:n], err
-	}
-	part := make([]byte, firstPartSize)
-	copy(part, small)
-	m, err := fill(part[n:], body)
-	return part[:n+m], err
-}
-
-// nextPart fills the buffer of the part before, or a larger one; it is empty when the body has ended.
-func nextPart(body io.Reader, buffer []byte, size int) ([]byte, error) {
-	if cap(buffer) < size {
-		buffer = make([]byte, size)
-	}
-	n, err := fill(buffer[:size], body)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return buffer[:n], nil
-}
-
-// fill reads until the buffer is full. Unlike io.ReadFull it keeps a body's own io.ErrUnexpectedEOF apart from the
-// body's end, so that a torn stream is never stored as a whole one.
-func fill(buffer []byte, body io.Reader) (int, error) {
-	n := 0
-	for n < len(buffer) {
-		m, err := body.Read(buffer[n:])
-		n += m
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-type countingReader struct {
-	source io.Reader
-	count  int64
-}
-
-func (r *countingReader) Read(p []byte) (int, error) {
-	n, err := r.source.Read(p)
-	r.count += int64(n)
-	return n, err
+	// Wrapped is the cause alone: it says what to do.
+	return fmt.Errorf("%w; abort upload: %s", cause, err.Error())
 }

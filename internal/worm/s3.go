@@ -9,15 +9,15 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/encrypt"
+	"golang.org/x/time/rate"
 )
-
-// maxRetries of one request. Reconcilers and agents repeat the whole operation, so that a dead store is reported
-// within seconds instead of minutes.
-const maxRetries = 3
 
 // Headers in which every S3 server reports the lock of a version to a HEAD.
 const (
@@ -37,12 +37,28 @@ type Config struct {
 	SecretKey string
 	// SessionToken belongs to a temporary credential; empty otherwise.
 	SessionToken string
+	// Patience is how long a request is repeated while the store is unavailable. A reconciler repeats the whole anyway
+	// and has none: a dead store is reported within seconds. Who streams what cannot be read twice has some.
+	Patience time.Duration
+	// Bandwidth in bytes that all stores with this limiter send together; nil is no limit.
+	Bandwidth *rate.Limiter
+	// KMSKeyID of the key that the store encrypts with (SSE-KMS); empty is no encryption.
+	KMSKeyID string
 }
 
 // S3 is a bucket with Object Lock. Put needs s3:PutObject, s3:PutObjectRetention and s3:AbortMultipartUpload only.
 type S3 struct {
-	core   minio.Core
-	bucket string
+	core      minio.Core
+	bucket    string
+	patience  time.Duration
+	bandwidth *rate.Limiter
+	// encryption by the store; nil is none.
+	encryption encrypt.ServerSide
+	// noCRC64 is set once the store has refused CRC64NVME.
+	noCRC64 atomic.Bool
+	// ahead is held by the one upload that reads a part ahead.
+	ahead   sync.Mutex
+	buffers buffers
 }
 
 // NewS3 checks the configuration; it does not connect.
@@ -71,12 +87,18 @@ func NewS3(config Config) (*S3, error) {
 		Secure:     secure,
 		Transport:  transport,
 		Region:     region,
-		MaxRetries: maxRetries,
+		MaxRetries: 1, // try repeats
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make client of %s: %w", config.Endpoint, err)
 	}
-	return &S3{core: *core, bucket: config.Bucket}, nil
+	store := &S3{core: *core, bucket: config.Bucket, patience: config.Patience, bandwidth: config.Bandwidth}
+	if config.KMSKeyID != "" {
+		if store.encryption, err = encrypt.NewSSEKMS(config.KMSKeyID, nil); err != nil {
+			return nil, fmt.Errorf("encrypt with the store's key %s: %w", config.KMSKeyID, err)
+		}
+	}
+	return store, nil
 }
 
 // Bucket that the store writes to.
@@ -84,7 +106,11 @@ func (s *S3) Bucket() string { return s.bucket }
 
 // Stat returns what the store says of one version.
 func (s *S3) Stat(ctx context.Context, key, versionID string) (Object, error) {
-	info, err := s.core.StatObject(ctx, s.bucket, key, minio.StatObjectOptions{VersionID: versionID, Checksum: true})
+	var info minio.ObjectInfo
+	err := s.try(ctx, silence, func(ctx context.Context, _ *body) (err error) {
+		info, err = s.core.StatObject(ctx, s.bucket, key, minio.StatObjectOptions{VersionID: versionID, Checksum: true})
+		return err
+	})
 	if err != nil {
 		return Object{}, fmt.Errorf("stat %s: %w", key, readError(err))
 	}
@@ -102,16 +128,23 @@ func (s *S3) Stat(ctx context.Context, key, versionID string) (Object, error) {
 
 // Open streams one version; a read fails when the connection ends before the object does.
 func (s *S3) Open(ctx context.Context, key, versionID string) (io.ReadCloser, error) {
-	body, _, _, err := s.core.GetObject(ctx, s.bucket, key, minio.GetObjectOptions{VersionID: versionID})
+	var stored io.ReadCloser
+	err := s.repeat(ctx, func() (err error) {
+		stored, _, _, err = s.core.GetObject(ctx, s.bucket, key, minio.GetObjectOptions{VersionID: versionID})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, readError(err))
 	}
-	return body, nil
+	return stored, nil
 }
 
 // readError names ErrNotFound where the store says so. A delete marker answers 405 to a read of its version.
 func readError(err error) error {
-	answer := minio.ToErrorResponse(err)
+	var answer minio.ErrorResponse
+	if !errors.As(err, &answer) {
+		return err
+	}
 	if answer.StatusCode == http.StatusNotFound || answer.StatusCode == http.StatusMethodNotAllowed {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
@@ -123,6 +156,8 @@ func newTransport(secure bool, caBundle string) (*http.Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make transport: %w", err)
 	}
+	// Completing an upload may take longer than the client's own minute; each request has a limit of its own.
+	transport.ResponseHeaderTimeout = silenceOfComplete
 	if !secure || caBundle == "" {
 		return transport, nil
 	}

@@ -2,19 +2,9 @@ package worm
 
 import (
 	"context"
-	"errors"
 	"io"
 	"time"
 )
-
-// ErrExists is returned by Put when the key is taken: nothing was stored and nothing was replaced.
-var ErrExists = errors.New("key exists")
-
-// ErrNotFound is returned by Stat and Open when the store has no such key or version.
-var ErrNotFound = errors.New("object not found")
-
-// ErrNotLocked is returned by Put when the store kept the object without the lock that was asked for.
-var ErrNotLocked = errors.New("object is not locked")
 
 // Lock is how long, and how firmly, the store refuses to delete a version.
 type Lock struct {
@@ -37,9 +27,10 @@ type Object struct {
 
 // Putter stores objects. A node agent has nothing more.
 type Putter interface {
-	// Put stores body under key, locked, only if the key is free (ErrExists otherwise). It streams: memory use does
-	// not grow with the body. On error nothing readable is left under the key, except that a lost connection can
-	// leave a complete object whose answer was never heard; a second Put then returns ErrExists.
+	// Put stores body under key, locked, only if the key is free (ErrExists otherwise). It streams, and reads the body
+	// once. On error nothing readable is left under the key, except that a lost connection can leave a complete object
+	// whose answer was never heard: the repeated request, or a second Put, then returns ErrExists. The other errors are
+	// ErrUnavailable, those of NeedsOperator, ErrAltered, and what the body or the context returned.
 	Put(ctx context.Context, key string, body io.Reader, lock Lock) (Object, error)
 }
 

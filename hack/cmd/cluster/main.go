@@ -94,7 +94,7 @@ func testenv(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	binaries, err := servers.Binaries(ctx)
+	binaries, err := servers.TestBinaries(ctx)
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,25 @@ func storeClient() program {
 	}}
 }
 
+// secondStore is another store with Object Lock, which the tests of ours run on as well.
+func secondStore() program {
+	return program{"versitygw", asset.Program{
+		Name: "versitygw", Module: "github.com/versity/versitygw", Version: "v1.8.0",
+		Packages: []string{"github.com/versity/versitygw/cmd/versitygw"}, Binary: "versitygw",
+	}}
+}
+
+// TestBinaries are those of Binaries and what only tests start.
+func TestBinaries(ctx context.Context) (map[string]string, error) {
+	paths, err := Binaries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	second := secondStore()
+	paths[second.name], err = second.path(ctx)
+	return paths, err
+}
+
 // Binaries builds what is not there yet and returns the path of each server's binary by its name. The first build
 // takes about five minutes on two free cores.
 func Binaries(ctx context.Context) (map[string]string, error) {

@@ -56,7 +56,7 @@ func (r *run) attempt(ctx context.Context, item item, root string) (*stored, err
 	lines := &gapLines{previous: r.result.GapsObject, start: func() *upload.Object {
 		return upload.Start(ctx, r.store, attempt.Folder+"/gaps.jsonl", target.Lock)
 	}}
-	writer := upload.NewWriter(ctx, r.store, attempt, target.Lock, upload.FirstSegment)
+	writer := upload.NewWriter(ctx, r.store, upload.Options{Folder: attempt.Folder, Lock: target.Lock})
 	result, err := r.stream(ctx, item, root, streams{writer, lines, attempt})
 	if err != nil {
 		writer.Abort(err)
@@ -104,7 +104,7 @@ func (r *run) stream(ctx context.Context, item item, root string, to streams) (*
 		Kind:             v1alpha1.ArtifactRootFilesystem,
 		Container:        item.Name,
 		MediaType:        item.mediaType,
-		Segments:         uploaded.Segments,
+		Segments:         uploaded.Objects(),
 		Size:             uploaded.Size,
 		SHA256:           uploaded.SHA256,
 		MerkleRoot:       archived.MerkleRoot,

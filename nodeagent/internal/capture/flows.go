@@ -37,7 +37,7 @@ func (r *run) flows(ctx context.Context) error {
 	}
 	r.result.Artifacts = append(r.result.Artifacts, v1alpha1.Artifact{
 		Name: flowsArtifact, Kind: v1alpha1.ArtifactDroppedFlows, MediaType: evidence.MediaTypeFlows,
-		Segments: uploaded.Segments, Size: uploaded.Size, SHA256: uploaded.SHA256, Entries: int64(len(list)),
+		Segments: uploaded.Objects(), Size: uploaded.Size, SHA256: uploaded.SHA256, Entries: int64(len(list)),
 	})
 	if r.order.Stored != nil {
 		if err := r.order.Stored(r.result); err != nil {
@@ -67,7 +67,7 @@ func (c *Capturer) StoreFlows(ctx context.Context, destination v1alpha1.Destinat
 	if err != nil {
 		return v1alpha1.StoredObject{}, err
 	}
-	return uploaded.Segments[0], nil
+	return uploaded.Segments[0].StoredObject, nil
 }
 
 // storeFlows writes one line a flow. At most 2,048 flows are 1 MiB before compression, which is far from a second segment.
@@ -76,7 +76,7 @@ func storeFlows(ctx context.Context, store worm.Putter, target upload.Target, li
 	if err != nil {
 		return upload.Result{}, fmt.Errorf("store %s: %w", target.Name, err)
 	}
-	writer := upload.NewWriter(ctx, store, attempt, target.Lock, upload.FirstSegment)
+	writer := upload.NewWriter(ctx, store, upload.Options{Folder: attempt.Folder, Lock: target.Lock})
 	if err := writeFlows(writer, list); err != nil {
 		writer.Abort(err)
 		return upload.Result{}, fmt.Errorf("store %s: %w", target.Name, err)

@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"ugallu.io/forensics/api/evidence"
-	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/upload"
 )
@@ -40,15 +41,54 @@ func claim(t *testing.T, store worm.Putter) upload.Attempt {
 	return attempt
 }
 
+// frames writes data as the archive does: each frame by one Write.
+func frames(w io.Writer, data []byte, frame int) error {
+	for len(data) > 0 {
+		n := min(frame, len(data))
+		if _, err := w.Write(data[:n]); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+func random(size int) []byte {
+	data := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{byte(size)}).Read(data)
+	return data
+}
+
+func options(first int64) upload.Options {
+	return upload.Options{Folder: "forensics/0123456789abcdef/artifacts/web/rootfs.tar.zst", Lock: target().Lock, First: first}
+}
+
+// store writes a whole stream.
+func store(t *testing.T, to worm.Putter, o upload.Options, data []byte, frame int) upload.Result {
+	t.Helper()
+	w := upload.NewWriter(t.Context(), to, o)
+	must(t, frames(w, data, frame))
+	result, err := w.Finish()
+	must(t, err)
+	return result
+}
+
+func open(t *testing.T, store worm.Reader, segment upload.Segment) []byte {
+	t.Helper()
+	body, err := store.Open(t.Context(), segment.Key, segment.VersionID)
+	must(t, err)
+	data, err := io.ReadAll(body)
+	must(t, err)
+	must(t, body.Close())
+	return data
+}
+
 // fetch concatenates segments as they were reported.
-func fetch(t *testing.T, store worm.Reader, segments []v1alpha1.StoredObject) []byte {
+func fetch(t *testing.T, store worm.Reader, segments []upload.Segment) []byte {
 	t.Helper()
 	var all []byte
 	for i, segment := range segments {
-		body, err := store.Open(t.Context(), segment.Key, segment.VersionID)
-		must(t, err)
-		data, err := io.ReadAll(body)
-		must(t, err)
+		data := open(t, store, segment)
 		if int(segment.Index) != i || segment.Size != int64(len(data)) || segment.SHA256 != evidence.Digest(data) {
 			t.Errorf("segment %d reports index %d, %d bytes, %s", i, segment.Index, segment.Size, segment.SHA256)
 		}
@@ -60,43 +100,61 @@ func fetch(t *testing.T, store worm.Reader, segments []v1alpha1.StoredObject) []
 	return all
 }
 
-func TestWriterCutsAStreamIntoSegmentsThatAddUp(t *testing.T) {
+func TestWriterCutsAStreamBetweenWritesIntoSegmentsThatAddUp(t *testing.T) {
 	tests := map[string]struct {
 		size, write, segments int
 	}{
 		"empty":                   {0, 1, 1},
 		"one byte":                {1, 1, 1},
-		"exactly one segment":     {100, 7, 1},
-		"one byte more":           {101, 1000, 2},
-		"small writes":            {1000, 3, 10},
-		"doubles after sixteen":   {16*100 + 16*200 + 1, 333, 33},
-		"last one takes the rest": {100 * 5000, 4096, 128},
+		"exactly one segment":     {100, 10, 1},
+		"one write more":          {110, 10, 2},
+		"never within a write":    {1000, 1000, 1},
+		"a write fills more":      {1000, 70, 8},
+		"doubles after sixteen":   {16*100 + 16*200 + 10, 10, 33},
+		"last one takes the rest": {100 * 5000, 50, 128},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			store := worm.NewMemory()
-			data := make([]byte, test.size)
-			for i := range data {
-				data[i] = byte(rand.Uint32())
-			}
-			w := upload.NewWriter(t.Context(), store, claim(t, store), target().Lock, 100)
-			for rest := data; len(rest) > 0; {
-				n, err := w.Write(rest[:min(test.write, len(rest))])
-				must(t, err)
-				rest = rest[n:]
-			}
-			result, err := w.Finish()
-			must(t, err)
-			if !bytes.Equal(fetch(t, store, result.Segments), data) {
+			memory, data := worm.NewMemory(), random(test.size)
+			result := store(t, memory, options(100), data, test.write)
+			if !bytes.Equal(fetch(t, memory, result.Segments), data) {
 				t.Error("segments do not add up to the stream")
 			}
 			if len(result.Segments) != test.segments {
 				t.Errorf("%d segments, want %d", len(result.Segments), test.segments)
 			}
-			if result.Size != int64(test.size) || result.SHA256 != evidence.Digest(data) {
-				t.Errorf("reported %d bytes with %s", result.Size, result.SHA256)
+			for _, segment := range result.Segments[:len(result.Segments)-1] {
+				if segment.Size%int64(test.write) != 0 {
+					t.Errorf("segment %d of %d bytes ends within a write", segment.Index, segment.Size)
+				}
+			}
+			if result.Size != int64(test.size) || result.SHA256 != evidence.Digest(data) || len(result.Abandoned) > 0 {
+				t.Errorf("reported %d bytes with %s, abandoned %v", result.Size, result.SHA256, result.Abandoned)
 			}
 		})
+	}
+}
+
+func TestWriterMakesOneSegmentWhenAsked(t *testing.T) {
+	memory := worm.NewMemory()
+	if result := store(t, memory, options(math.MaxInt64), random(10_000), 7); len(result.Segments) != 1 {
+		t.Errorf("%d segments", len(result.Segments))
+	}
+}
+
+func TestWriterReportsEachSegmentBeforeItBeginsTheNext(t *testing.T) {
+	memory, o := worm.NewMemory(), options(100)
+	var reported []upload.Segment
+	o.Stored = func(segment upload.Segment) error {
+		reported = append(reported, segment)
+		if objects := memory.Objects(); objects[len(objects)-1].Key != segment.Key {
+			t.Errorf("after segment %d came %s", segment.Index, objects[len(objects)-1].Key)
+		}
+		return nil
+	}
+	result := store(t, memory, o, random(950), 10)
+	if diff := cmp.Diff(result.Segments, reported); diff != "" {
+		t.Errorf("reported (-want +got):\n%s", diff)
 	}
 }
 
@@ -114,40 +172,6 @@ func TestClaimNeverGivesAFolderTwice(t *testing.T) {
 	if diff := cmp.Diff(want, claim(t, store).Abandoned); diff != "" {
 		t.Errorf("abandoned (-want +got):\n%s", diff)
 	}
-}
-
-func TestWriterAfterACrashReplacesNothing(t *testing.T) {
-	store := worm.NewMemory()
-	dead := upload.NewWriter(t.Context(), store, claim(t, store), target().Lock, 10)
-	_, err := dead.Write([]byte("0123456789-from-the-first-attempt"))
-	must(t, err)
-	dead.Abort(errors.New("agent died"))
-	before := store.Objects()
-
-	w := upload.NewWriter(t.Context(), store, claim(t, store), target().Lock, 10)
-	_, err = w.Write([]byte("second attempt"))
-	must(t, err)
-	result, err := w.Finish()
-	must(t, err)
-	if got := string(fetch(t, store, result.Segments)); got != "second attempt" {
-		t.Errorf("stored %q", got)
-	}
-	if diff := cmp.Diff(before, store.Objects()[:len(before)]); diff != "" {
-		t.Errorf("objects of the first attempt changed:\n%s", diff)
-	}
-}
-
-func TestWriterReportsATakenSegment(t *testing.T) {
-	store := worm.NewMemory()
-	attempt := claim(t, store)
-	_, err := store.Put(t.Context(), attempt.Folder+"/0", bytes.NewReader(nil), target().Lock)
-	must(t, err)
-	w := upload.NewWriter(t.Context(), store, attempt, target().Lock, 10)
-	_, err = w.Write([]byte("more than one segment"))
-	if !errors.Is(err, worm.ErrExists) {
-		t.Errorf("error %v, want ErrExists", err)
-	}
-	w.Abort(err)
 }
 
 // broken fails after it read some bytes, or takes other bytes than it says.
@@ -170,20 +194,49 @@ func (b broken) Put(_ context.Context, key string, body io.Reader, lock worm.Loc
 
 func TestWriterReturnsTheErrorOfTheStore(t *testing.T) {
 	want := errors.New("connection reset")
-	w := upload.NewWriter(t.Context(), broken{err: want}, upload.Attempt{Folder: "f"}, target().Lock, 1<<20)
+	w := upload.NewWriter(t.Context(), claimable{broken{err: want}}, options(1<<20))
 	if _, err := io.Copy(w, io.LimitReader(zeros{}, 1<<16)); !errors.Is(err, want) {
 		t.Errorf("error %v, want %v", err, want)
 	}
-	w.Abort(want)
+	if _, err := w.Write([]byte("more")); !errors.Is(err, want) {
+		t.Errorf("the next write: error %v, want %v", err, want)
+	}
+	if _, err := w.Finish(); !errors.Is(err, want) {
+		t.Errorf("finish: error %v, want %v", err, want)
+	}
+}
+
+func TestWriterTakesNothingAfterItsEnd(t *testing.T) {
+	w := upload.NewWriter(t.Context(), worm.NewMemory(), options(10))
+	w.Abort(errors.New("agent stops"))
+	if _, err := w.Write([]byte("x")); err == nil {
+		t.Error("wrote after Abort")
+	}
+	w = upload.NewWriter(t.Context(), worm.NewMemory(), options(10))
+	_, err := w.Finish()
+	must(t, err)
+	if _, err := w.Write([]byte("x")); err == nil {
+		t.Error("wrote after Finish")
+	}
 }
 
 func TestFinishNoticesThatTheStoreTookOtherBytes(t *testing.T) {
-	w := upload.NewWriter(t.Context(), broken{lie: true}, upload.Attempt{Folder: "f"}, target().Lock, 1<<20)
+	w := upload.NewWriter(t.Context(), claimable{broken{lie: true}}, options(1<<20))
 	_, err := fmt.Fprint(w, "evidence")
 	must(t, err)
 	if _, err := w.Finish(); !errors.Is(err, upload.ErrMismatch) {
 		t.Errorf("error %v, want ErrMismatch", err)
 	}
+}
+
+// claimable lets claims pass.
+type claimable struct{ worm.Putter }
+
+func (c claimable) Put(ctx context.Context, key string, body io.Reader, lock worm.Lock) (worm.Object, error) {
+	if strings.HasSuffix(key, ".claim") {
+		return worm.Object{}, nil
+	}
+	return c.Putter.Put(ctx, key, body, lock)
 }
 
 type zeros struct{}

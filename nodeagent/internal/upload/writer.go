@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
+	"math"
+	"slices"
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
@@ -21,108 +24,189 @@ const (
 	doubling = 16
 )
 
+// errEnded is what a writer says that was aborted or finished.
+var errEnded = errors.New("the upload has ended")
+
+// Options of one stream.
+type Options struct {
+	// Folder of the objects, without trailing slash. It belongs to this one stream for ever.
+	Folder string
+	Lock   worm.Lock
+	// First is the size after which the first segments end; 0 is FirstSegment, and math.MaxInt64 makes one segment.
+	First int64
+	// Resume are the segments that are recorded of the stream, from the first.
+	Resume []Segment
+	// Stored is called after each segment is locked and before the next one begins. The caller persists it: what is not
+	// persisted is stored again after a crash. May be nil.
+	Stored func(Segment) error
+	// Seal makes an encrypted file of its own of each segment. May be nil.
+	Seal Seal
+}
+
 // Writer stores a stream as segments, each locked when it is complete. Either Finish or Abort ends it.
 type Writer struct {
 	ctx      context.Context
 	store    worm.Putter
-	folder   string
-	lock     worm.Lock
-	first    int64
-	current  *Object
-	segments []v1alpha1.StoredObject
+	options  Options
+	numbers  numbers
+	replay   *replay
+	current  *sending
+	segments []Segment
+	sent     bool
 	sum      hash.Hash
 	size     int64
+	err      error
 }
 
 // Result is a stored stream.
 type Result struct {
-	Segments []v1alpha1.StoredObject
-	Size     int64
-	SHA256   string
+	Segments []Segment
+	// Size and SHA256 of the stream, before any sealing.
+	Size   int64
+	SHA256 string
+	// Abandoned are keys in the folder that earlier tries, or a stranger, took and that are no segment's. Each may hold a
+	// locked object.
+	Abandoned []string
 }
 
-// NewWriter stores into the folder of an attempt. first is the size of the first segment, FirstSegment but in tests.
-// ctx bounds the whole upload.
-func NewWriter(ctx context.Context, store worm.Putter, attempt Attempt, lock worm.Lock, first int64) *Writer {
-	return &Writer{ctx: ctx, store: store, folder: attempt.Folder, lock: lock, first: first, sum: sha256.New()}
+// Objects are the stored objects of the segments.
+func (r *Result) Objects() []v1alpha1.StoredObject {
+	objects := make([]v1alpha1.StoredObject, len(r.Segments))
+	for i := range r.Segments {
+		objects[i] = r.Segments[i].StoredObject
+	}
+	return objects
 }
 
-// Write blocks until the store has taken the bytes. worm.ErrExists means that the store had a segment under this key:
-// claim another attempt and start again, nothing was replaced.
+// NewWriter stores into a folder. It does not connect; ctx bounds the whole upload.
+func NewWriter(ctx context.Context, store worm.Putter, options Options) *Writer {
+	if options.First == 0 {
+		options.First = FirstSegment
+	}
+	w := &Writer{
+		ctx: ctx, store: store, options: options, segments: slices.Clone(options.Resume), sum: sha256.New(),
+		numbers: numbers{store: store, folder: options.Folder, lock: options.Lock, kept: map[int]bool{}},
+	}
+	for i := range w.segments {
+		w.numbers.keep(w.segments[i].Key)
+	}
+	w.replay, w.err = newReplay(options.Resume)
+	return w
+}
+
+// Write blocks until the store has taken the bytes. After ErrDiverged start anew without Resume; after any other error,
+// of which those of worm tell whether to wait or to call for a person, give the segments that were Stored as Resume to
+// another writer. This one repeats the error.
 func (w *Writer) Write(p []byte) (int, error) {
-	written := 0
-	for written < len(p) {
-		left := w.segmentSize() - w.currentSize()
-		if left == 0 {
-			if err := w.finishSegment(); err != nil {
-				return written, err
-			}
-			continue
-		}
-		if w.current == nil {
-			w.startSegment()
-		}
-		n, err := w.current.Write(p[written:min(len(p), written+int(min(left, int64(len(p)))))])
-		w.sum.Write(p[written : written+n])
-		written += n
-		w.size += int64(n)
-		if err != nil {
-			return written, err
+	if w.err != nil {
+		return 0, w.err
+	}
+	var n int
+	n, w.err = w.write(p)
+	w.sum.Write(p[:n])
+	w.size += int64(n)
+	return n, w.err
+}
+
+func (w *Writer) write(p []byte) (int, error) {
+	recorded, err := w.replay.take(p)
+	if err != nil || recorded == len(p) {
+		return recorded, err
+	}
+	if w.current == nil {
+		if err := w.startSegment(); err != nil {
+			return recorded, err
 		}
 	}
-	return written, nil
+	n, err := w.current.Write(p[recorded:])
+	if err == nil && w.current.size >= w.segmentSize() {
+		err = w.finishSegment()
+	}
+	return recorded + n, err
 }
 
 // Finish completes the last segment. An empty stream is one empty segment.
 func (w *Writer) Finish() (Result, error) {
-	if w.current == nil && len(w.segments) == 0 {
-		w.startSegment()
+	if w.err == nil {
+		w.err = w.finish()
 	}
-	if w.current != nil {
-		if err := w.finishSegment(); err != nil {
-			return Result{}, err
+	if w.err != nil {
+		w.Abort(w.err)
+		return Result{}, w.err
+	}
+	w.err = errEnded
+	return Result{
+		Segments: w.segments, Size: w.size, SHA256: hex.EncodeToString(w.sum.Sum(nil)), Abandoned: w.numbers.abandoned(),
+	}, nil
+}
+
+func (w *Writer) finish() error {
+	if err := w.replay.end(); err != nil {
+		return err
+	}
+	if len(w.segments) == 0 && w.current == nil {
+		if err := w.startSegment(); err != nil {
+			return err
 		}
 	}
-	return Result{Segments: w.segments, Size: w.size, SHA256: hex.EncodeToString(w.sum.Sum(nil))}, nil
+	if w.current != nil {
+		return w.finishSegment()
+	}
+	if !w.sent {
+		// Everything was recorded. Taking a number finds those above the recorded ones that another try took.
+		if _, err := w.numbers.claim(w.ctx, len(w.segments)); err != nil {
+			return err
+		}
+		w.numbers.next--
+	}
+	return nil
 }
 
 // Abort gives up the segment that is being stored; complete ones stay locked.
 func (w *Writer) Abort(cause error) {
+	if w.err == nil {
+		w.err = errors.Join(errEnded, cause)
+	}
 	if w.current != nil {
-		w.current.Abort(cause)
+		w.current.object.Abort(cause)
 		w.current = nil
 	}
 }
 
-func (w *Writer) startSegment() {
-	key := fmt.Sprintf("%s/%d", w.folder, len(w.segments))
-	w.current = Start(w.ctx, w.store, key, w.lock)
+func (w *Writer) startSegment() error {
+	key, err := w.numbers.claim(w.ctx, len(w.segments))
+	if err != nil {
+		return err
+	}
+	w.sent = true
+	w.current, err = w.options.startSegment(w.ctx, w.store, key)
+	return err
 }
 
 func (w *Writer) finishSegment() error {
 	current := w.current
 	w.current = nil
-	stored, err := current.Finish()
+	segment, err := current.finish(len(w.segments))
 	if err != nil {
 		return err
 	}
-	stored.Index = int32(len(w.segments)) // #nosec G115 -- at most 128
-	w.segments = append(w.segments, stored)
+	w.segments = append(w.segments, segment)
+	w.numbers.keep(segment.Key)
+	if w.options.Stored == nil {
+		return nil
+	}
+	if err := w.options.Stored(segment); err != nil {
+		return fmt.Errorf("record segment %s: %w", segment.Key, err)
+	}
 	return nil
 }
 
-func (w *Writer) currentSize() int64 {
-	if w.current == nil {
-		return 0
-	}
-	return w.current.size
-}
-
-// segmentSize is where the current segment ends.
+// segmentSize is after how many bytes the current segment ends.
 func (w *Writer) segmentSize() int64 {
 	index := len(w.segments)
-	if index == maxSegments-1 {
-		return 1<<63 - 1
+	shift := index / doubling
+	if index == maxSegments-1 || w.options.First > math.MaxInt64>>shift {
+		return math.MaxInt64
 	}
-	return w.first << (index / doubling)
+	return w.options.First << shift
 }

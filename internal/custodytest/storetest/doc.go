@@ -1,0 +1,2 @@
+// Package storetest runs stores with Object Lock on loopback for tests, and a proxy that makes them misbehave.
+package storetest
