@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -121,6 +123,12 @@ func (f freezer) Freeze(ctx context.Context, container order.Container) (bool, e
 	return state == freeze.Frozen, err
 }
 
+// Still implements order.Freezer.
+func (f freezer) Still(container order.Container) bool {
+	state, err := f.State(frozenContainer(container))
+	return err == nil && state != freeze.Thawed
+}
+
 // Thaw implements order.Freezer.
 func (f freezer) Thaw(ctx context.Context, container order.Container) (bool, error) {
 	state, err := f.Freezer.Thaw(ctx, frozenContainer(container))
@@ -174,10 +182,14 @@ type captureParts struct {
 }
 
 // capturer is capture.Capturer as the orders need it.
-type capturer struct{ inner *capture.Capturer }
+type capturer struct {
+	inner *capture.Capturer
+	// running captures.
+	running *atomic.Int32
+}
 
 func newCapturer(parts captureParts) capturer {
-	return capturer{&capture.Capturer{
+	return capturer{running: new(atomic.Int32), inner: &capture.Capturer{
 		View: func(ctx context.Context, incident, containerID string) (capture.View, error) {
 			view, err := parts.holder.View(ctx, incident, containerID)
 			if err != nil {
@@ -209,6 +221,13 @@ func (p captureParts) frozen(containerID string) bool {
 
 // Capture implements order.Capturer.
 func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress func(v1alpha1.Progress)) (order.Captured, error) {
+	c.running.Add(1)
+	defer func() {
+		// What a capture takes, an agent without one gives back.
+		if c.running.Add(-1) == 0 {
+			debug.FreeOSMemory()
+		}
+	}()
 	list := make([]capture.Container, len(wanted.Containers))
 	for i, container := range wanted.Containers {
 		list[i] = capture.Container{ID: container.ContainerID, Name: container.Name}

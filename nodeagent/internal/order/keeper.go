@@ -13,8 +13,14 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// keepEvery is how often contained pods are looked at.
-const keepEvery = 10 * time.Second
+const (
+	// keepEvery is how often contained pods are looked at.
+	keepEvery = 10 * time.Second
+	// wholeEvery is how often everything of a frozen pod is looked at: its hooks, its processes wherever they are, its
+	// hold. That takes tens of milliseconds. In between its freezers and its pins are: nothing of it runs that could
+	// change the rest, and the watches tell of what starts and of new devices.
+	wholeEvery = 5 * time.Minute
+)
 
 // keeper keeps contained pods contained, removes the drop of pods that are gone, and lets a pod go whose time is up when
 // nobody is there to order it.
@@ -25,6 +31,13 @@ type keeper struct {
 	done map[string]string
 	// tidied are the releases, by name, that left nothing held.
 	tidied map[string]bool
+	// kept are the frozen pods, by uid, as they were found and left at the last look at everything.
+	kept map[string]keptPod
+}
+
+type keptPod struct {
+	at  time.Time
+	pod Pod
 }
 
 // Start looks at once and then regularly, until the context ends.
@@ -57,6 +70,9 @@ func (k *keeper) look(ctx context.Context) error {
 	}
 	errs := []error{k.leftovers(ctx)}
 	maps.DeleteFunc(k.done, func(uid, _ string) bool { return len(known[uid].overdue) == 0 })
+	maps.DeleteFunc(k.kept, func(uid string, kept keptPod) bool {
+		return !known[uid].frozen || !slices.Contains(pinned, uid) || k.node.Clock.Since(kept.at) >= wholeEvery || !k.still(kept.pod)
+	})
 	for uid, wanted := range known {
 		switch {
 		case wanted.contained:
@@ -79,7 +95,36 @@ func (k *keeper) restore(ctx context.Context, uid string) error {
 		return nil
 	}
 	defer unlock()
-	return restore(ctx, k.node, uid)
+	if _, kept := k.kept[uid]; kept {
+		return nil
+	}
+	known, err := intents(ctx, k.node)
+	if err != nil || !known[uid].contained {
+		return err
+	}
+	pod, err := find(ctx, k.node, uid)
+	if err != nil || len(pod.Processes) == 0 {
+		return err
+	}
+	still, err := restoreTo(ctx, k.node, pod, known[uid])
+	if err != nil || !still {
+		return err
+	}
+	if k.kept == nil {
+		k.kept = map[string]keptPod{}
+	}
+	k.kept[uid] = keptPod{k.node.Clock.Now(), pod}
+	return nil
+}
+
+// still says whether every container that ran at the last look stands still.
+func (k *keeper) still(pod Pod) bool {
+	for _, container := range pod.Containers {
+		if container.Process != 0 && !k.node.Freeze.Still(container) {
+			return false
+		}
+	}
+	return true
 }
 
 // leftovers lets go what a release had to keep: containerd before 2.2 needs the lease for as long as the container runs.

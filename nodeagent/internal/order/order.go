@@ -104,6 +104,8 @@ type Freezer interface {
 	Method() v1alpha1.FreezeMethod
 	// Freeze says whether the container stands still; one without processes has nothing to stop.
 	Freeze(ctx context.Context, container Container) (frozen bool, err error)
+	// Still says whether nothing of the container runs, by its freezer alone.
+	Still(container Container) bool
 	// Thaw says whether the container goes on; one without processes does not.
 	Thaw(ctx context.Context, container Container) (thawed bool, err error)
 	// Stop stops processes that left their containers' reach, and says how many stand still. The error names the others.

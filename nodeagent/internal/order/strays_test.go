@@ -232,14 +232,14 @@ func TestStraysOfAPodThatIsKeptFrozenAreStopped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.strays, w.strayErr = [][]Stray{{{Process: 100, Started: 1}}}, shared
-			if err := freezeAgain(context.Background(), w.agent.node, w.pod); err != nil {
+			if _, err := freezeAgain(context.Background(), w.agent.node, w.pod); err != nil {
 				t.Error(err)
 			}
 			if diff := cmp.Diff([]string{"freeze", "stop strays"}, w.done); diff != "" {
 				t.Errorf("effects (-want +got):\n%s", diff)
 			}
 			w.strays, w.failing = [][]Stray{{{Process: 100, Started: 1}}}, map[string]error{"stop strays": errors.New("no")}
-			if err := freezeAgain(context.Background(), w.agent.node, w.pod); err == nil {
+			if _, err := freezeAgain(context.Background(), w.agent.node, w.pod); err == nil {
 				t.Error("a stray that runs is not told of")
 			}
 		})

@@ -74,33 +74,41 @@ func restore(ctx context.Context, node Node, podUID string) error {
 	if err != nil || len(pod.Processes) == 0 {
 		return err
 	}
-	wanted := known[podUID]
+	_, err = restoreTo(ctx, node, pod, known[podUID])
+	return err
+}
+
+// restoreTo brings a pod that has processes to what is wanted of it, and says whether nothing of it may run or send any more.
+func restoreTo(ctx context.Context, node Node, pod Pod, wanted intent) (still bool, err error) {
 	dropped, dropErr := node.Drop.Attach(ctx, pod, Cut{Running: !wanted.frozen})
 	if len(dropped.Shortfalls) > 0 {
-		log.FromContext(ctx).Info("pod is cut off in part", "podUID", podUID, "level", dropped.Level, "shortfalls", dropped.Shortfalls)
+		log.FromContext(ctx).Info("pod is cut off in part", "podUID", pod.UID, "level", dropped.Level, "shortfalls", dropped.Shortfalls)
 	}
 	var processErr error
 	switch {
 	case wanted.frozen:
-		processErr = freezeAgain(ctx, node, pod)
+		still, processErr = freezeAgain(ctx, node, pod)
 	case wanted.thawed:
 		processErr = errors.Join(thawAll(ctx, node, pod), node.Freeze.StartStrays(ctx, pod))
 	}
-	return errors.Join(dropErr, processErr, holdAll(ctx, node, pod, wanted.incidents))
+	err = errors.Join(dropErr, processErr, holdAll(ctx, node, pod, wanted.incidents))
+	return still && err == nil && len(dropped.Shortfalls) == 0, err
 }
 
 // freezeAgain freezes whatever of the pod runs. Another incident may have been told that the pod shares a namespace with
-// the node: that is on its record.
-func freezeAgain(ctx context.Context, node Node, pod Pod) error {
-	err := eachRunning(pod, func(container Container) error {
+// the node, of which more may run than was found: that is on its record.
+func freezeAgain(ctx context.Context, node Node, pod Pod) (still bool, err error) {
+	err = eachRunning(pod, func(container Container) error {
 		_, err := freezeOne(ctx, node, container)
 		return err
 	})
 	strays := stopStrays(ctx, node, pod, true)
-	if errors.Is(strays.lookErr, ErrSharedNamespace) {
+	shared := errors.Is(strays.lookErr, ErrSharedNamespace)
+	if shared {
 		strays.lookErr = nil
 	}
-	return errors.Join(err, strays.lookErr, strays.stopErr)
+	err = errors.Join(err, strays.lookErr, strays.stopErr)
+	return err == nil && !shared, err
 }
 
 // holdAll holds every container of the pod for every incident that contains it.

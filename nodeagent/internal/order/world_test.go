@@ -47,6 +47,8 @@ type world struct {
 	processes [][]int
 	// attach answers in place of dropped and dropErr.
 	attach func(Cut) (Dropped, error)
+	// unpinned says that nothing keeps the pod cut off, thawed that its containers run although they were frozen.
+	unpinned, thawed bool
 	// observed are the hooks that are in place.
 	observed []v1alpha1.Hook
 	// stop answers for the strays that are to be stopped: all of them, when nil.
@@ -177,7 +179,12 @@ func (w *world) Detach(string) error {
 }
 
 // Pods implements Dropper.
-func (w *world) Pods() ([]string, error) { return []string{podUID}, nil }
+func (w *world) Pods() ([]string, error) {
+	if w.unpinned {
+		return nil, nil
+	}
+	return []string{podUID}, nil
+}
 
 // Method implements Freezer.
 func (w *world) Method() v1alpha1.FreezeMethod { return v1alpha1.FreezeCgroupV2 }
@@ -194,6 +201,9 @@ func (w *world) Freeze(_ context.Context, container Container) (bool, error) {
 	}
 	return container.Process != 0, nil
 }
+
+// Still implements Freezer.
+func (w *world) Still(Container) bool { return !w.thawed }
 
 // Thaw implements Freezer.
 func (w *world) Thaw(_ context.Context, container Container) (bool, error) {
