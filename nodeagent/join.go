@@ -27,6 +27,9 @@ import (
 // stateWithin bounds the question whether a container is frozen: the runtime answers in milliseconds.
 const stateWithin = 5 * time.Second
 
+// storePatience is how long one request waits for a store that is away, before the artifact starts anew.
+const storePatience = 2 * time.Minute
+
 // lister is containers.Lister as the orders need it.
 type lister struct {
 	*containers.Lister
@@ -189,6 +192,7 @@ type capturer struct {
 }
 
 func newCapturer(parts captureParts) capturer {
+	opener := destination.NewOpener(parts.live, parts.credentials)
 	return capturer{running: new(atomic.Int32), inner: &capture.Capturer{
 		View: func(ctx context.Context, incident, containerID string) (capture.View, error) {
 			view, err := parts.holder.View(ctx, incident, containerID)
@@ -198,7 +202,7 @@ func newCapturer(parts captureParts) capturer {
 			return view, nil
 		},
 		Open: func(ctx context.Context, bucket string) (worm.Putter, error) {
-			return destination.Open(ctx, parts.live, parts.credentials, bucket)
+			return opener.Open(ctx, bucket, func(config *worm.Config) { config.Patience = storePatience })
 		},
 		Frozen: parts.frozen,
 	}}

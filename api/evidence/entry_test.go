@@ -42,9 +42,7 @@ func TestMerkleTreeAgreesWithTheDefinitionOfRFC6962(t *testing.T) {
 func TestMerkleRootCoversEveryField(t *testing.T) {
 	root := func(entry evidence.Entry) string {
 		var tree evidence.MerkleTree
-		if err := tree.Add(&entry); err != nil {
-			t.Fatal(err)
-		}
+		tree.Add(&entry)
 		return tree.Root()
 	}
 	base := evidence.Entry{Path: "a", Type: evidence.EntryFile, ModTime: "1.000000001"}

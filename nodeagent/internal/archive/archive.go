@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ugallu.io/forensics/api/evidence"
 )
 
@@ -18,6 +16,8 @@ type Options struct {
 	Format Format
 	// Level in the format's own scale; 0 is the fastest.
 	Level int
+	// Workers that compress, at most four and by default one a core. Their number changes no byte of the archive.
+	Workers int
 	// MaxBytes of file content. A file that does not fit is left out, and named; smaller ones still go in, so that one
 	// huge file does not hide all others.
 	MaxBytes int64
@@ -27,8 +27,28 @@ type Options struct {
 	MaxDuration time.Duration
 	// Artifact is the name that gaps carry.
 	Artifact string
+
+	// UpperLayer says that the root is the upper folder of an overlay, and has the index explain its markers. They are
+	// archived as they lie there in any case.
+	UpperLayer bool
+	// UserXAttrs says that the overlay was mounted with the option userxattr: its markers are then attributes that begin
+	// with "user.overlay." and not with "trusted.overlay.". Without it a container could forge them.
+	UserXAttrs bool
+	// Upper is the upper folder of the overlay that is the root, where it is known: the index then says from which layer
+	// each entry comes.
+	Upper string
+	// Lower is a mounted view of the layers below the root, or below Upper, where there is one: files that differ from
+	// those in content alone are flagged.
+	Lower string
+
 	// Gaps receives one line of JSON for each gap; nil keeps counts only.
 	Gaps io.Writer
+	// Index receives the canonical JSON of one evidence.Entry a line, in the order of the archive: one for every name that
+	// was seen, also of what is not in the archive. When a limit ends the archive, the last line names where. Index and
+	// Timeline are written by another goroutine than Gaps, and never at the same time as out.
+	Index io.Writer
+	// Timeline receives the same entries in the body format of The Sleuth Kit.
+	Timeline io.Writer
 	// Progress is called after every entry and every MiB of content; the caller limits its rate.
 	Progress func(Progress)
 }
@@ -45,8 +65,10 @@ type Result struct {
 	BytesRead, BytesTar, BytesWritten int64
 	// SHA256 of the compressed stream.
 	SHA256 string
-	// MerkleRoot over the canonical JSON of every evidence.Entry, in the order of the archive (RFC 6962).
+	// MerkleRoot over the lines of the index, as evidence.MerkleTree defines it, and how many lines there are. It is
+	// computed also when the index is not wanted.
 	MerkleRoot string
+	IndexLines int64
 	Gaps       []evidence.Gap
 	Truncated  bool
 }
@@ -57,29 +79,27 @@ type Result struct {
 // names take more memory than there is for them). The root itself is the entry "./". Nothing below root is followed,
 // executed or opened but regular files and folders; their access times stay as they are where the kernel lets us.
 //
-// Whatever cannot be read is a gap, never an error. Errors are those of out, of Options.Gaps and of ctx; the stream is
-// then incomplete.
+// Each call of out's Write has exactly one frame, which can be decompressed alone. A frame begins at the header of an
+// entry, or, within an entry that is larger than a frame, at a block boundary of its data.
+//
+// Whatever cannot be read is a gap, never an error. Errors are those of out, of the writers in Options and of ctx; the
+// stream is then incomplete.
 func Write(ctx context.Context, out io.Writer, root string, options Options) (Result, error) {
-	if options.Format == "" {
-		options.Format = Zstd
-	}
-	level, err := options.level()
+	encoders, err := options.encoders()
 	if err != nil {
 		return Result{}, err
 	}
-	folder, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	folder, err := openRoot(root)
 	if err != nil {
-		return Result{}, fmt.Errorf("open root %s: %w", root, err)
+		return Result{}, fmt.Errorf("root %s: %w", root, err)
 	}
-	compressor, err := newCompressor(out, options.Format, level)
-	if err != nil {
-		return Result{}, errors.Join(err, unix.Close(folder))
-	}
+	index := newIndexer(options)
+	compressor := newCompressor(out, index, encoders)
 	w := newWalker(ctx, compressor, options)
 	err = w.root(folder)
 	truncated := errors.Is(err, errLimit)
 	if err == nil || (truncated && !w.cut) {
-		err = w.tar.close()
+		err = w.end()
 	} else if truncated {
 		err = nil
 	}
@@ -93,10 +113,11 @@ func Write(ctx context.Context, out io.Writer, root string, options Options) (Re
 	return Result{
 		Entries:      w.entries,
 		BytesRead:    w.bytesRead,
-		BytesTar:     w.stream.bytes,
+		BytesTar:     compressor.taken,
 		BytesWritten: compressor.written.Load(),
 		SHA256:       compressor.digest(),
-		MerkleRoot:   w.tree.Root(),
+		MerkleRoot:   index.tree.Root(),
+		IndexLines:   int64(index.tree.Size()), // #nosec G115 -- counted one by one
 		Gaps:         w.gaps.sorted(),
 		Truncated:    truncated || w.skipped,
 	}, nil

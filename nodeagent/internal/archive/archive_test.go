@@ -36,14 +36,18 @@ func write(t testing.TB, root string, options archive.Options) ([]byte, archive.
 // extract lets GNU tar, which shares no code with us, unpack an archive.
 func extract(t testing.TB, data []byte, compression string) string {
 	t.Helper()
-	target := t.TempDir()
+	return extractTo(t, t.TempDir(), data, compression)
+}
+
+func extractTo(t testing.TB, target string, data []byte, compression string) string {
+	t.Helper()
 	command := exec.Command("tar", "--extract", compression, "--file=-", "--directory="+target, "--numeric-owner",
 		"--same-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--delay-directory-restore")
 	command.Stdin = bytes.NewReader(data)
 	command.Env = append(os.Environ(), "LC_ALL=C")
 	output, err := command.CombinedOutput()
 	if err != nil {
-		t.Fatalf("tar: %v\n%s", err, output)
+		t.Fatalf("tar: %v\n%s", err, output[:min(len(output), 2000)])
 	}
 	return target
 }
@@ -136,39 +140,6 @@ func TestWriteIsDeterministic(t *testing.T) {
 	}
 	if names[0] != "./" {
 		t.Errorf("first entry is %q, want the root", names[0])
-	}
-}
-
-func TestWriteMerkleRootCanBeRecomputedFromTheArchive(t *testing.T) {
-	root := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(root, "b"), []byte("content"), 0o640))
-	must(t, os.Symlink("b", filepath.Join(root, "c")))
-	data, result := write(t, root, archive.Options{})
-	var tree evidence.MerkleTree
-	for reader := open(t, data); ; {
-		header, err := reader.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		must(t, err)
-		content, err := io.ReadAll(reader)
-		must(t, err)
-		entry := evidence.Entry{
-			Path: filepath.Clean(header.Name), Mode: uint32(header.Mode), UID: uint32(header.Uid), GID: uint32(header.Gid),
-			Size: header.Size, Link: header.Linkname, ModTime: header.PAXRecords["mtime"],
-		}
-		switch header.Typeflag {
-		case tar.TypeReg:
-			entry.Type, entry.SHA256 = evidence.EntryFile, evidence.Digest(content)
-		case tar.TypeSymlink:
-			entry.Type = evidence.EntrySymlink
-		case tar.TypeDir:
-			entry.Type = evidence.EntryDirectory
-		}
-		must(t, tree.Add(&entry))
-	}
-	if got := tree.Root(); got != result.MerkleRoot {
-		t.Errorf("recomputed root %s, reported %s", got, result.MerkleRoot)
 	}
 }
 

@@ -29,6 +29,8 @@ const (
 	GapTooDeep = "FolderTooDeep"
 	// GapHardLink: too many hard links to remember; the content is stored once more under this name.
 	GapHardLink = "HardLinkStoredAsFile"
+	// GapLayer: another layer could not be looked into, so that the index does not say what comes from it or differs from it.
+	GapLayer = "LayerUnknown"
 	// GapMaxBytes: the content would have exceeded the limit on bytes; smaller files still went in.
 	GapMaxBytes = "MaxBytesReached"
 	// GapMaxEntries: the archive ends here because of the limit on entries.

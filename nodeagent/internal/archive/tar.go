@@ -1,9 +1,6 @@
 package archive
 
 import (
-	"bytes"
-	"fmt"
-	"io"
 	"path"
 	"strconv"
 	"unicode/utf8"
@@ -29,18 +26,17 @@ const (
 // header is what tar says of one entry. Headers are built here and not by archive/tar, which refuses sparse files and
 // attribute names with '='.
 type header struct {
-	// name is relative, raw bytes, with a trailing slash on a directory.
+	// name is relative, raw bytes; a directory's gets its trailing slash when it is encoded.
 	name     string
 	link     string
 	flag     byte
 	mode     uint32
 	uid, gid uint32
 	// size of the data that follows.
-	size         int64
-	modified     unix.StatxTimestamp
-	accessed     unix.StatxTimestamp
-	changed      unix.StatxTimestamp
-	born         *unix.StatxTimestamp
+	size int64
+	// modified is the whole second of times.modified.
+	modified     int64
+	times        times
 	major, minor uint32
 	xattrs       []xattr
 	// realSize is set on a sparse file alone: its size with holes.
@@ -48,60 +44,53 @@ type header struct {
 	sparse   bool
 }
 
-// tarWriter writes entries in the POSIX.1-2001 (PAX) format: one extended header for each entry, since ustar's own
-// fields hold neither nanoseconds nor attributes.
-type tarWriter struct {
-	out     io.Writer
-	records bytes.Buffer
+// times of an object as PAX prints them; born is empty where the filesystem does not know.
+type times struct{ accessed, modified, changed, born string }
+
+func timesOf(stat *unix.Statx_t) times {
+	t := times{accessed: stamp(stat.Atime), modified: stamp(stat.Mtime), changed: stamp(stat.Ctime)}
+	if stat.Mask&unix.STATX_BTIME != 0 {
+		t.born = stamp(stat.Btime)
+	}
+	return t
 }
 
-// writeHeader starts an entry; the caller writes header.size bytes and then pads.
-func (t *tarWriter) writeHeader(h *header) error {
-	t.records.Reset()
+// tarEncoder encodes headers in the POSIX.1-2001 (PAX) format: one extended header for each entry, since ustar's own
+// fields hold neither nanoseconds nor attributes.
+type tarEncoder struct{ records, encoded []byte }
+
+// header returns the blocks that begin an entry; header.size bytes of data and padding follow. They are valid until the
+// next call.
+func (t *tarEncoder) header(h *header) []byte {
+	t.records = t.records[:0]
 	t.describe(h)
-	extended := ustar(&header{name: "././@PaxHeader", flag: flagExtended, mode: 0o644, size: int64(t.records.Len())})
-	if _, err := t.out.Write(extended[:]); err != nil {
-		return err
-	}
-	size := int64(t.records.Len())
-	if _, err := t.out.Write(t.records.Bytes()); err != nil {
-		return err
-	}
-	if err := t.pad(size); err != nil {
-		return err
-	}
+	extended := ustar(&header{name: "././@PaxHeader", flag: flagExtended, mode: 0o644, size: int64(len(t.records))})
+	t.encoded = append(t.encoded[:0], extended[:]...)
+	t.encoded = append(t.encoded, t.records...)
+	t.encoded = append(t.encoded, zeros[:padding(int64(len(t.records)))]...)
 	plain := *h
 	if h.sparse {
 		plain.name = "GNUSparseFile.0/" + path.Base(h.name)
 	}
 	block := ustar(&plain)
-	_, err := t.out.Write(block[:])
-	return err
+	t.encoded = append(t.encoded, block[:]...)
+	return t.encoded
 }
 
-// pad completes the last block after size bytes of data.
-func (t *tarWriter) pad(size int64) error {
-	var zeros [blockSize]byte
-	rest := (blockSize - size%blockSize) % blockSize
-	_, err := t.out.Write(zeros[:rest])
-	return err
-}
+// zeros are the two empty blocks that end an archive.
+var zeros [2 * blockSize]byte
 
-// close ends the archive with two empty blocks.
-func (t *tarWriter) close() error {
-	var zeros [2 * blockSize]byte
-	_, err := t.out.Write(zeros[:])
-	return err
-}
+// padding is how many bytes complete the last block of so many bytes of data.
+func padding(size int64) int64 { return (blockSize - size%blockSize) % blockSize }
 
 // describe collects the extended records of an entry.
-func (t *tarWriter) describe(h *header) {
+func (t *tarEncoder) describe(h *header) {
 	t.describeNames(h)
-	t.record("mtime", stamp(h.modified))
-	t.record("atime", stamp(h.accessed))
-	t.record("ctime", stamp(h.changed))
-	if h.born != nil {
-		t.record("LIBARCHIVE.creationtime", stamp(*h.born))
+	t.record("mtime", h.times.modified)
+	t.record("atime", h.times.accessed)
+	t.record("ctime", h.times.changed)
+	if h.times.born != "" {
+		t.record("LIBARCHIVE.creationtime", h.times.born)
 	}
 	if !fits(uint64(h.uid), 7) {
 		t.record("uid", strconv.FormatUint(uint64(h.uid), 10))
@@ -117,14 +106,14 @@ func (t *tarWriter) describe(h *header) {
 		t.record("SCHILY.devminor", strconv.FormatUint(uint64(h.minor), 10))
 	}
 	for _, attribute := range h.xattrs {
-		t.record("SCHILY.xattr."+attribute.key(), string(attribute.value))
+		t.attribute(attribute)
 	}
 }
 
 // describeNames records what ustar's name fields cannot hold, and UTF-8 names, whose charset ustar leaves open. A short
 // name of raw bytes stays in the ustar field, which every reader takes as bytes.
-func (t *tarWriter) describeNames(h *header) {
-	name, link := needsRecord(h.name), needsRecord(h.link)
+func (t *tarEncoder) describeNames(h *header) {
+	name, link := needsRecord(h.name, len(h.slash())), needsRecord(h.link, 0)
 	if (name && !utf8.ValidString(h.name)) || (link && !utf8.ValidString(h.link)) {
 		t.record("hdrcharset", "BINARY")
 	}
@@ -135,16 +124,24 @@ func (t *tarWriter) describeNames(h *header) {
 		t.record("GNU.sparse.name", h.name)
 		t.record("GNU.sparse.realsize", strconv.FormatInt(h.realSize, 10))
 	case name:
-		t.record("path", h.name)
+		t.record("path", h.name, h.slash())
 	}
 	if link {
 		t.record("linkpath", h.link)
 	}
 }
 
-func needsRecord(name string) bool {
+// slash ends the name of a directory.
+func (h *header) slash() string {
+	if h.flag == flagDirectory {
+		return "/"
+	}
+	return ""
+}
+
+func needsRecord(name string, more int) bool {
 	const field = 100
-	if len(name) > field {
+	if len(name)+more > field {
 		return true
 	}
 	for i := range len(name) {
@@ -155,25 +152,56 @@ func needsRecord(name string) bool {
 	return false
 }
 
-// record appends "length key=value\n", where length counts its own digits too.
-func (t *tarWriter) record(key, value string) {
-	rest := len(key) + len(value) + len(" =\n")
-	length := rest + len(strconv.Itoa(rest))
-	if total := rest + len(strconv.Itoa(length)); total > length {
-		length = total
+// record appends "length key=value\n", with a value in parts.
+func (t *tarEncoder) record(key string, value ...string) {
+	size := len(key) + len("=\n")
+	for _, part := range value {
+		size += len(part)
 	}
-	fmt.Fprintf(&t.records, "%d %s=%s\n", length, key, value)
+	t.length(size)
+	t.records = append(append(t.records, key...), '=')
+	for _, part := range value {
+		t.records = append(t.records, part...)
+	}
+	t.records = append(t.records, '\n')
+}
+
+// attribute appends the record of an extended attribute.
+func (t *tarEncoder) attribute(x xattr) {
+	const prefix = "SCHILY.xattr."
+	key := x.key()
+	t.length(len(prefix) + len(key) + len("=\n") + len(x.value))
+	t.records = append(append(append(t.records, prefix...), key...), '=')
+	t.records = append(append(t.records, x.value...), '\n')
+}
+
+// length begins a record whose rest has so many bytes; it counts its own digits and the space, too.
+func (t *tarEncoder) length(rest int) {
+	rest += len(" ")
+	length := rest + digits(rest)
+	length = rest + digits(length)
+	t.records = append(strconv.AppendInt(t.records, int64(length), 10), ' ')
+}
+
+func digits(n int) int {
+	count := 1
+	for ; n > 9; n /= 10 {
+		count++
+	}
+	return count
 }
 
 // ustar encodes the plain header. What does not fit is zero here and stands in the extended records.
 func ustar(h *header) [blockSize]byte {
 	var block [blockSize]byte
-	copy(block[0:100], h.name)
+	if n := copy(block[0:100], h.name); n < 100 {
+		copy(block[n:100], h.slash())
+	}
 	octal(block[100:108], uint64(h.mode))
 	octal(block[108:116], uint64(h.uid))
 	octal(block[116:124], uint64(h.gid))
-	octal(block[124:136], uint64(h.size))         // #nosec G115 -- sizes are never negative
-	octal(block[136:148], uint64(h.modified.Sec)) // #nosec G115 -- a negative time does not fit and becomes zero
+	octal(block[124:136], uint64(h.size))     // #nosec G115 -- sizes are never negative
+	octal(block[136:148], uint64(h.modified)) // #nosec G115 -- a negative time does not fit and becomes zero
 	copy(block[148:156], "        ")
 	block[156] = h.flag
 	copy(block[157:257], h.link)
@@ -206,8 +234,17 @@ func fits(value uint64, digits int) bool { return value>>(3*digits) == 0 }
 // negative second, and PAX writes a negative number.
 func stamp(at unix.StatxTimestamp) string {
 	const second = 1_000_000_000
-	if at.Sec < 0 && at.Nsec > 0 {
-		return fmt.Sprintf("-%d.%09d", -(at.Sec + 1), second-at.Nsec)
+	var buffer [32]byte
+	text, whole, rest := buffer[:0], at.Sec, uint64(at.Nsec)
+	if whole < 0 && rest > 0 {
+		whole, rest = whole+1, second-rest
+		if whole == 0 {
+			text = append(text, '-')
+		}
 	}
-	return fmt.Sprintf("%d.%09d", at.Sec, at.Nsec)
+	text = append(strconv.AppendInt(text, whole, 10), '.')
+	for unit := uint64(second / 10); unit > 0; unit /= 10 {
+		text = append(text, '0'+byte(rest/unit%10))
+	}
+	return string(text)
 }

@@ -2,11 +2,11 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"slices"
 	"time"
 
@@ -43,22 +43,13 @@ type inode struct {
 	number       uint64
 }
 
-// firstName is where an object with several names was archived, and how many names may still come.
+// firstName is where an object with several names was archived, how many names may still come, and the digest of its
+// content.
 type firstName struct {
-	path string
-	left uint32
-}
-
-// counter counts the stream before compression.
-type counter struct {
-	out   io.Writer
-	bytes int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.out.Write(p)
-	c.bytes += int64(n)
-	return n, err
+	path   string
+	left   uint32
+	hashed bool
+	sum    [sha256.Size]byte
 }
 
 // walker archives one tree. It is used once.
@@ -68,37 +59,44 @@ type walker struct {
 	options     Options
 	deadline    time.Time
 	compressor  *compressor
-	stream      *counter
-	tar         tarWriter
-	tree        evidence.MerkleTree
+	tar         tarEncoder
+	marks       marks
 	gaps        gapLog
 	links       map[inode]*firstName
+	// at and offset are where the current entry begins.
+	at     *place
+	offset int64
+	// lower is the root of the layers below.
+	lower int
 	// linkRoom and nameRoom are what is left of maxLinkNames and maxNames.
 	linkRoom, nameRoom int
 	// here is the path of the folder that is walked, kept once for all levels: each level's own copy would take half of
 	// the square of the longest path.
-	here []byte
+	here, joined []byte
 
 	entries, bytesRead int64
 	// skipped is set when a file was left out because of MaxBytes, cut when the stream ends inside a file.
 	skipped, cut bool
 
-	content, attributes []byte
+	// holeRoom is how many bytes of holes may still be hashed.
+	holeRoom int64
+
+	// attributes is where the kernel puts attributes, buffer the content of files of other layers.
+	attributes, buffer []byte
 }
 
 func newWalker(ctx context.Context, c *compressor, options Options) *walker {
-	stream := &counter{out: c}
 	w := &walker{
 		interrupted: ctx.Err,
 		options:     options,
 		compressor:  c,
-		stream:      stream,
-		tar:         tarWriter{out: stream},
+		marks:       marksOf(options),
 		gaps:        gapLog{artifact: options.Artifact, lines: options.Gaps, counts: map[string]*evidence.Gap{}},
 		links:       map[inode]*firstName{},
 		linkRoom:    maxLinkNames,
 		nameRoom:    maxNames,
-		content:     make([]byte, readSize),
+		lower:       unknownFolder,
+		holeRoom:    maxHoles,
 		attributes:  make([]byte, attributeBuffer),
 	}
 	if options.MaxDuration > 0 {
@@ -107,21 +105,14 @@ func newWalker(ctx context.Context, c *compressor, options Options) *walker {
 	return w
 }
 
-// object is what the kernel said of a name, and where it is.
-type object struct {
-	folder int
-	name   string
-	path   string
-	stat   unix.Statx_t
-}
-
-func (o *object) kind() uint16 { return o.stat.Mode & unix.S_IFMT }
-
 // root archives an open folder as the root, and closes it.
 func (w *walker) root(folder int) error {
-	root := &object{folder: folder, path: "."}
+	root := &object{folder: folder, path: ".", beside: layers{unknownFolder, unknownFolder}}
 	if err := describe(folder, "", &root.stat); err != nil {
 		return errors.Join(fmt.Errorf("describe root: %w", err), unix.Close(folder))
+	}
+	if w.options.Upper != "" || w.options.UpperLayer {
+		root.layer = evidence.LayerUpper // its metadata are always those of the upper layer's root
 	}
 	return w.folder(root, folder, 0)
 }
@@ -129,29 +120,49 @@ func (w *walker) root(folder int) error {
 // folder writes an open folder and everything below it, and closes it. The path of o is not known any more afterwards.
 func (w *walker) folder(o *object, fd, depth int) error {
 	list := os.NewFile(uintptr(fd), o.name) // #nosec G115 -- descriptors are not negative
+	beside := layers{unknownFolder, unknownFolder}
 	err := w.folderEntry(o, attributesOf(fd))
+	if err == nil {
+		beside, err = w.below(o)
+	}
+	if depth == 0 {
+		w.lower = beside.lower
+	}
+	if err == nil {
+		err = w.content(o, list, beside, depth)
+	}
+	if closed := errors.Join(list.Close(), beside.close()); err == nil {
+		err = closed
+	}
+	return err
+}
+
+// content walks everything below an open folder.
+func (w *walker) content(o *object, list *os.File, beside layers, depth int) error {
 	above := len(w.here)
 	if depth > 0 {
 		w.here = append(w.here[:0], o.path...)
 	}
 	o.path = "" // it stands in here while the levels below are walked
+	parent := object{folder: int(list.Fd()), beside: beside}
+	parent.xwhiteouts = w.options.UpperLayer && w.marks.hasWhiteoutFiles(parent.folder)
+	var err error
 	for err == nil {
 		names, held, done := w.readNames(list)
 		for i := 0; i < len(names) && err == nil; i++ {
-			err = w.name(&object{folder: fd, name: names[i], path: w.below(names[i])}, depth)
+			child := parent
+			child.name, child.path = names[i], w.join(names[i])
+			err = w.name(&child, depth)
 		}
 		w.nameRoom += held
 		if done != nil {
 			if err == nil && !errors.Is(done, io.EOF) {
-				err = w.gaps.add(w.below(""), GapUnreadable, done, nil)
+				err = w.gaps.add(w.join(""), GapUnreadable, done, nil)
 			}
 			break
 		}
 	}
 	w.here = w.here[:above]
-	if closed := list.Close(); err == nil {
-		err = closed
-	}
 	return err
 }
 
@@ -170,16 +181,30 @@ func (w *walker) readNames(list *os.File) (names []string, held int, err error) 
 	return names, held, err
 }
 
-// below is the path of a name in the folder that is walked, or without a name that of the folder.
-func (w *walker) below(name string) string { return path.Join(".", string(w.here), name) }
+// join is the path of a name in the folder that is walked, or without a name that of the folder.
+func (w *walker) join(name string) string {
+	switch {
+	case len(w.here) == 0 && name == "":
+		return "."
+	case len(w.here) == 0:
+		return name
+	case name == "":
+		return string(w.here)
+	}
+	w.joined = append(append(append(w.joined[:0], w.here...), '/'), name...)
+	return string(w.joined)
+}
 
 // name archives one name of a folder.
 func (w *walker) name(o *object, depth int) error {
-	if err := w.limits(o.path); err != nil {
+	if err := w.limits(o); err != nil {
 		return err
 	}
 	if err := describe(o.folder, o.name, &o.stat); err != nil {
-		return w.gaps.add(o.path, GapUnreadable, err, nil)
+		return w.missing(o, GapUnreadable, err)
+	}
+	if err := w.findLayer(o); err != nil {
+		return err
 	}
 	if o.kind() == unix.S_IFDIR {
 		return w.enter(o, depth+1)
@@ -199,28 +224,29 @@ func (w *walker) name(o *object, depth int) error {
 	case unix.S_IFIFO:
 		return w.special(o, flagFIFO)
 	}
-	return w.gaps.add(o.path, GapSocket, errors.New("tar has no type for it"), entryOf(o, nil))
+	return w.missing(o, GapSocket, errors.New("tar has no type for it"))
 }
 
-// limits ends the walk at the object at path when a limit is reached.
-func (w *walker) limits(path string) error {
+// limits ends the walk at an object when a limit is reached.
+func (w *walker) limits(o *object) error {
 	if err := w.interrupted(); err != nil {
 		return err
 	}
 	if w.options.MaxEntries > 0 && w.entries >= w.options.MaxEntries {
-		return w.stop(path, GapMaxEntries)
+		return w.stop(o, GapMaxEntries)
 	}
 	if w.late() {
-		return w.stop(path, GapMaxDuration)
+		return w.stop(o, GapMaxDuration)
 	}
 	return nil
 }
 
 func (w *walker) late() bool { return !w.deadline.IsZero() && time.Now().After(w.deadline) }
 
-func (w *walker) stop(path, reason string) error {
-	cause := errors.New("nothing was archived from here on")
-	if err := w.gaps.add(path, reason, cause, nil); err != nil {
+var errNothingFollows = errors.New("nothing was archived from here on")
+
+func (w *walker) stop(o *object, reason string) error {
+	if err := w.missing(o, reason, errNothingFollows); err != nil {
 		return err
 	}
 	return errLimit
@@ -229,42 +255,57 @@ func (w *walker) stop(path, reason string) error {
 // enter opens a folder and archives it.
 func (w *walker) enter(o *object, depth int) error {
 	if depth > maxDepth {
-		cause := fmt.Errorf("deeper than %d levels", maxDepth)
-		return w.gaps.add(o.path, GapTooDeep, cause, entryOf(o, nil))
+		return w.missing(o, GapTooDeep, fmt.Errorf("deeper than %d levels", maxDepth))
 	}
 	if len(o.path)+len("/")+unix.NAME_MAX > maxPath {
-		cause := fmt.Errorf("paths below exceed %d bytes", maxPath)
-		return w.gaps.add(o.path, GapTooDeep, cause, entryOf(o, nil))
+		return w.missing(o, GapTooDeep, fmt.Errorf("paths below exceed %d bytes", maxPath))
 	}
 	fd, err := open(o.folder, o.name, unix.O_DIRECTORY)
 	if err != nil {
-		reason := GapUnreadable
-		if errors.Is(err, unix.EXDEV) {
-			reason = GapMountPoint
-		}
 		// The folder itself is still archived: its name, owner, mode and times are evidence.
-		return errors.Join(
-			w.gaps.add(o.path, reason, err, nil),
-			w.folderEntry(o, attributesAt(o.folder, o.name)),
-		)
+		if err := w.gap(o, whyClosed(err), err); err != nil {
+			return err
+		}
+		return w.folderEntry(o, attributesAt(o.folder, o.name))
 	}
 	if err := describe(fd, "", &o.stat); err != nil {
-		return errors.Join(w.gaps.add(o.path, GapUnreadable, err, nil), unix.Close(fd))
+		return errors.Join(w.missing(o, GapUnreadable, err), unix.Close(fd))
 	}
 	return w.folder(o, fd, depth)
 }
 
-// open opens one name of a folder for reading, through no link and onto no other mount, without touching its access
+// whyClosed is the reason for the gap when open returned an error.
+func whyClosed(err error) string {
+	if errors.Is(err, unix.EXDEV) {
+		return GapMountPoint
+	}
+	return GapUnreadable
+}
+
+// open opens a path below a folder for reading, through no link and onto no other mount, without touching its access
 // time where we may.
 func open(folder int, name string, flags uint64) (int, error) {
 	how := &unix.OpenHow{
 		Flags:   flags | unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NOATIME | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	}
 	fd, err := unix.Openat2(folder, name, how)
 	if errors.Is(err, unix.EPERM) {
 		how.Flags &^= unix.O_NOATIME
 		fd, err = unix.Openat2(folder, name, how)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open: %w", err)
+	}
+	return fd, nil
+}
+
+// openRoot opens a folder of the caller's choice, which is no link.
+func openRoot(path string) (int, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Open(path, flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) {
+		fd, err = unix.Open(path, flags, 0)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("open: %w", err)

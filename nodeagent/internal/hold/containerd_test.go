@@ -96,7 +96,15 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri", "io
 		t.Fatalf("connect: %v, %v\n%s", err, readErr, said)
 	}
 	t.Cleanup(func() { must(t, client.Close()) })
-	return &runtime{client}
+	// The client waits for the socket to exist, which it does before anybody listens.
+	for range 300 {
+		if _, err = client.Version(t.Context()); err == nil {
+			return &runtime{client}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("containerd does not answer: %v", err)
+	return nil
 }
 
 // image makes a committed layer with a file in it, as an unpacked image has.

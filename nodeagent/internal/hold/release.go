@@ -28,9 +28,10 @@ func (h *Holder) Release(ctx context.Context, incident, containerID string) erro
 		return fmt.Errorf("release %s: %w", containerID, err)
 	}
 	service := h.client.SnapshotService(snapshotter)
-	view := viewName(incident, containerID)
-	if err := service.Remove(ctx, view); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("remove view %s: %w", view, err)
+	for _, view := range ours(incident, containerID) {
+		if err := service.Remove(ctx, view); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove view %s: %w", view, err)
+		}
 	}
 	if _, err := h.client.ContainerService().Get(ctx, containerID); err == nil {
 		if err := h.bind(ctx, service, name, containerID); err != nil {

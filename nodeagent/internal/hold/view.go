@@ -29,26 +29,27 @@ type View struct {
 // this process: read-only, without devices, setuid or execution. It works while the container runs and after it is
 // gone. A view that an earlier process left behind is used again. ErrNotHeld without a hold.
 func (h *Holder) View(ctx context.Context, incident, containerID string) (*View, error) {
-	snapshotterName, evidence, err := h.held(ctx, incident, containerID)
+	snapshotter, evidence, err := h.held(ctx, incident, containerID)
 	if err != nil {
 		return nil, fmt.Errorf("view %s: %w", containerID, err)
 	}
-	v := &View{
-		name:        viewName(incident, containerID),
-		snapshotter: h.client.SnapshotService(snapshotterName),
-		ctx:         context.WithoutCancel(ctx),
-	}
-	leased := leases.WithLease(ctx, leaseName(incident, containerID))
-	mounts, err := v.snapshotter.View(leased, v.name, evidence)
+	ctx = leases.WithLease(ctx, leaseName(incident, containerID))
+	return h.view(ctx, snapshotter, viewName(incident, containerID), evidence)
+}
+
+// view mounts a view of a committed snapshot, under the lease that ctx carries.
+func (h *Holder) view(ctx context.Context, snapshotter, name, parent string) (*View, error) {
+	v := &View{name: name, snapshotter: h.client.SnapshotService(snapshotter), ctx: context.WithoutCancel(ctx)}
+	mounts, err := v.snapshotter.View(ctx, v.name, parent)
 	if errdefs.IsAlreadyExists(err) {
 		mounts, err = v.snapshotter.Mounts(ctx, v.name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("view snapshot %s: %w", evidence, err)
+		return nil, fmt.Errorf("view snapshot %s: %w", parent, err)
 	}
 	if err := v.mount(mounts); err != nil {
 		//nolint:contextcheck // what is undone must be undone when the context has ended, too
-		return nil, errors.Join(fmt.Errorf("mount snapshot %s: %w", evidence, err), v.Close())
+		return nil, errors.Join(fmt.Errorf("mount snapshot %s: %w", parent, err), v.Close())
 	}
 	return v, nil
 }

@@ -82,7 +82,9 @@ func (k *keeper) look(ctx context.Context) error {
 		}
 	}
 	for _, uid := range pinned {
-		errs = append(errs, k.orphan(ctx, uid))
+		if _, kept := k.kept[uid]; !kept {
+			errs = append(errs, k.orphan(ctx, uid))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -35,10 +35,13 @@ const (
 
 // CacheOptions restricts what this process sees: the orders of one node, and open incidents.
 func CacheOptions(node string) cache.Options {
-	return cache.Options{ByObject: map[client.Object]cache.ByObject{
-		&v1alpha1.EventResponse{}: {Field: fields.OneTermEqualSelector("spec.nodeName", node)},
-		&v1alpha1.Incident{}:      {Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelOpen: "true"})},
-	}}
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&v1alpha1.EventResponse{}: {Field: fields.OneTermEqualSelector("spec.nodeName", node)},
+			&v1alpha1.Incident{}:      {Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelOpen: "true"})},
+		},
+	}
 }
 
 // Guard keeps contained pods contained. It needs the API server for nothing but to learn of new orders.

@@ -1,0 +1,62 @@
+package podfiles
+
+import (
+	"fmt"
+	"sort"
+
+	"ugallu.io/forensics/api/evidence"
+)
+
+// Reasons why something of the pod is not captured.
+const (
+	// GapUnreadable: it could not be looked at.
+	GapUnreadable = "Unreadable"
+	// GapVolume: a volume of a kind that is not captured.
+	GapVolume = "VolumeNotCaptured"
+	// GapVolumesUnknown: without the pod's spec, volumes that have no folder on the node cannot be named.
+	GapVolumesUnknown = "VolumesNotKnown"
+	// GapMemoryVolume: an emptyDir volume in memory of which this process sees only the empty folder below it.
+	GapMemoryVolume = "MemoryVolumeNotVisible"
+	// GapSharedMemory: /dev/shm is something else than memory of the pod's own.
+	GapSharedMemory = "SharedMemoryNotCaptured"
+	// GapHidden: a file system in memory is covered by another mount, and no path leads to it.
+	GapHidden = "MemoryMountHidden"
+	// GapNodeNamespace: a process of the pod is in the node's mount namespace, whose files are not the pod's.
+	GapNodeNamespace = "ProcessInNodeNamespace"
+	// GapUntrusted: the way there leads through a file system that somebody may serve, and who looks there may hang.
+	GapUntrusted = "UntrustedFilesystem"
+	// GapTooMany: there is more of it than is listed.
+	GapTooMany = "TooManyToList"
+	// GapChanged: it was another one when it was opened than when it was found.
+	GapChanged = "ChangedWhileRead"
+	// GapTruncated: only the beginning of a file is recorded.
+	GapTruncated = "FileTruncated"
+	// GapDescription: a container's description lacks something.
+	GapDescription = "DescriptionIncomplete"
+)
+
+// gaps collects what is not captured.
+type gaps []evidence.PodGap
+
+func (g *gaps) add(path, reason string, cause error) {
+	*g = append(*g, evidence.PodGap{Path: evidence.Text(path), Reason: reason, Message: cause.Error()})
+}
+
+// Count sums gaps up by reason, in the order of the reasons.
+func Count(list []evidence.PodGap) []evidence.Gap {
+	counts := map[string]*evidence.Gap{}
+	for _, gap := range list {
+		count, ok := counts[gap.Reason]
+		if !ok {
+			count = &evidence.Gap{Reason: gap.Reason, Message: fmt.Sprintf("first at %q: %s", string(gap.Path), gap.Message)}
+			counts[gap.Reason] = count
+		}
+		count.Count++
+	}
+	sums := make([]evidence.Gap, 0, len(counts))
+	for _, count := range counts {
+		sums = append(sums, *count)
+	}
+	sort.Slice(sums, func(i, j int) bool { return sums[i].Reason < sums[j].Reason })
+	return sums
+}

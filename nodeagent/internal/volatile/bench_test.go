@@ -1,0 +1,45 @@
+package volatile
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkVolatile50 reads 50 processes: five pods of ten that share a network, a mount and an ipc namespace, each pod
+// with sockets, and one of them with a thousand descriptors.
+func BenchmarkVolatile50(b *testing.B) {
+	target := Target{PodUID: "pod-1"}
+	add := func(pid int) { target.Processes = append(target.Processes, Process{PID: pid}) }
+	for range 4 {
+		pod := start(b, "parent 9", namespaces(unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWIPC))
+		add(pod.Process.Pid)
+		for _, child := range pod.Children {
+			add(child)
+		}
+	}
+	pod := start(b, "parent 8", namespaces(unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWIPC))
+	add(pod.Process.Pid)
+	for _, child := range pod.Children {
+		add(child)
+	}
+	add(start(b, "descriptors "+b.TempDir()+" 1000", nil).Process.Pid)
+	if len(target.Processes) != 50 {
+		b.Fatalf("%d processes", len(target.Processes))
+	}
+	b.ResetTimer()
+	began := time.Now()
+	var bytes int64
+	for range b.N {
+		result, err := Collect(b.Context(), io.Discard, target, Options{NodeNetwork: "/proc/self/ns/net"})
+		must(b, err)
+		if result.Processes != 50 || result.Ended != 0 || result.Networks != 6 || result.Truncated {
+			b.Fatalf("result %+v", result)
+		}
+		bytes = result.Bytes
+	}
+	b.ReportMetric(float64(time.Since(began).Microseconds())/1000/float64(b.N), "ms")
+	b.ReportMetric(float64(bytes)/1024, "KiB")
+}

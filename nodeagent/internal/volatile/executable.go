@@ -1,0 +1,102 @@
+package volatile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/evidence"
+)
+
+// objects are what the process's own links lead to.
+type objects struct{ executable, directory, root *evidence.VolatileObject }
+
+func readObjects(h *handle, found *findings) (objects, error) {
+	var o objects
+	for name, object := range map[string]**evidence.VolatileObject{"exe": &o.executable, "cwd": &o.directory, "root": &o.root} {
+		var err error
+		if *object, err = readObject(h, h.through+name); err != nil {
+			part := map[string]string{"exe": "executable", "cwd": "directory", "root": "root"}[name]
+			found.add(part, reasonOf(err), err)
+		}
+	}
+	return o, nil
+}
+
+func readObject(h *handle, name string) (*evidence.VolatileObject, error) {
+	path, unnamed := h.link(name)
+	if unnamed != nil && !errors.Is(unnamed, unix.ENAMETOOLONG) {
+		return nil, unnamed
+	}
+	stat, err := h.look(name)
+	if err != nil {
+		return &evidence.VolatileObject{Path: evidence.Text(path), Deleted: markedDeleted(path)}, errors.Join(unnamed, err)
+	}
+	return &evidence.VolatileObject{
+		Path: evidence.Text(path), Deleted: stat.Nlink == 0 || markedDeleted(path),
+		Device: device(stat.Dev_major, stat.Dev_minor), Inode: stat.Ino, Links: stat.Nlink,
+		Mode: uint32(stat.Mode & 0o7777), Size: stat.Size, UID: stat.Uid, GID: stat.Gid,
+	}, unnamed
+}
+
+// hashes of executables, each version of a file read once.
+type hashes struct {
+	known map[identified]string
+	total int64
+}
+
+// executable hashes what the process runs.
+func (s *hashes) executable(ctx context.Context, g *guard, h *handle, list []evidence.VolatileMount, limits Limits) (string, error) {
+	exe, err := pinWatched(ctx, g, h, h.through+"exe")
+	if err != nil {
+		return "", err
+	}
+	defer exe.release()
+	version := identify(exe.stat)
+	if known, ok := s.known[version]; ok {
+		return known, nil
+	}
+	if err := readable(exe.stat, list); err != nil {
+		return "", err
+	}
+	size := int64(exe.stat.Size) // #nosec G115 -- the kernel bounds sizes to 63 bits
+	switch {
+	case size > limits.Hash:
+		return "", errLimit{limited(fmt.Sprintf("%d bytes", size), limits.Hash)}
+	case s.total+size > limits.HashTotal:
+		return "", errLimit{limited(fmt.Sprintf("%d bytes in all", s.total+size), limits.HashTotal)}
+	}
+	file, err := openContent(ctx, g, exe.shared, h.patience)
+	if err != nil {
+		return "", err
+	}
+	defer file.release()
+	s.total += size
+	sum, err := file.digest(ctx, g, size)
+	if err == nil {
+		s.known[version] = sum
+	}
+	return sum, err
+}
+
+// errLimit is an error for which a limit is the reason.
+type errLimit struct{ cause error }
+
+func (e errLimit) Error() string { return e.cause.Error() }
+
+func (e errLimit) Unwrap() error { return e.cause }
+
+// reasonOfContent of an error that kept a file's content from being read.
+func reasonOfContent(err error) string {
+	var limit errLimit
+	switch {
+	case errors.As(err, &limit):
+		return GapLimit
+	case errors.Is(err, errServed):
+		return GapFilesystem
+	default:
+		return reasonOf(err)
+	}
+}
