@@ -67,7 +67,7 @@ type compressor struct {
 // newCompressor starts as many workers as there are encoders.
 func newCompressor(out io.Writer, index *indexer, encoders []encoder) *compressor {
 	// One frame is being filled and one being written while every worker has one.
-	frames := 2*len(encoders) + 2
+	frames := len(encoders) + 2
 	c := &compressor{
 		out:     out,
 		index:   index,
