@@ -29,10 +29,9 @@ func BenchmarkVolatile50(b *testing.B) {
 	if len(target.Processes) != 50 {
 		b.Fatalf("%d processes", len(target.Processes))
 	}
-	b.ResetTimer()
-	began := time.Now()
 	var bytes int64
-	for range b.N {
+	began := time.Now()
+	for b.Loop() {
 		result, err := Collect(b.Context(), io.Discard, target, Options{NodeNetwork: "/proc/self/ns/net"})
 		must(b, err)
 		if result.Processes != 50 || result.Ended != 0 || result.Networks != 6 || result.Truncated {
@@ -42,4 +41,18 @@ func BenchmarkVolatile50(b *testing.B) {
 	}
 	b.ReportMetric(float64(time.Since(began).Microseconds())/1000/float64(b.N), "ms")
 	b.ReportMetric(float64(bytes)/1024, "KiB")
+}
+
+// BenchmarkMemory reads 256 MiB of one process, hash and all.
+func BenchmarkMemory(b *testing.B) {
+	const size = 256
+	a := start(b, "fill 256", nil)
+	b.SetBytes(size << 20)
+	for b.Loop() {
+		result, err := Memory(b.Context(), io.Discard, a.process(), Options{})
+		must(b, err)
+		if result.Stored < size<<20 || result.Truncated {
+			b.Fatalf("result %+v", result)
+		}
+	}
 }

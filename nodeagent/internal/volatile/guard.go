@@ -12,7 +12,7 @@ import (
 // kernel and 8 MiB of addresses. After that nothing that could wait is begun.
 const maxAbandoned = 16
 
-// briefly is how long a process that kept us waiting once is waited for again.
+// briefly is how long a process that kept us waiting once is waited for again, and the shortest that anyone is waited for.
 const briefly = 100 * time.Millisecond
 
 // guard bounds how long the kernel is waited for. A pod can serve a filesystem to itself, listen for opens of files, or
@@ -56,7 +56,7 @@ type outcome[T any] struct {
 	err   error
 }
 
-// watched runs work in a goroutine of its own and waits no longer than patience for it: errBlocked. Work may use the
+// watched runs work in a goroutine of its own and waits no longer than patience for it, less each time: errBlocked. Work may use the
 // descriptor on; beside it only what it made itself, what nobody changes, and the findings that it is given.
 func watched[T any](ctx context.Context, g *guard, on *shared, patience time.Duration, work func(*findings) (T, error)) (T, findings, error) {
 	var none T
@@ -68,6 +68,8 @@ func watched[T any](ctx context.Context, g *guard, on *shared, patience time.Dur
 	case g.abandoned >= maxAbandoned:
 		return none, nil, errBlocked
 	}
+	// All that can be given up cost less than three times the patience, and not sixteen times.
+	patience = max(patience>>g.abandoned, min(patience, briefly))
 	done := make(chan outcome[T], 1)
 	var settled atomic.Bool // by whoever comes first: the work with its outcome, or we who go on without it
 	on.hold()

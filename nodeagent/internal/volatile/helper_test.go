@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	play, ok := map[string]func(string) (told, error){
 		"wait": func(string) (told, error) { return told{}, nil }, "descriptors": playDescriptors, "network": playNetwork,
 		"secret": playSecret, "mounts": playMounts, "parent": playParent, "files": playFiles, "thread": playThread,
-		"fragments": playFragments,
+		"fragments": playFragments, "fill": playFill,
 	}[role]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "no role %q\n", role)
@@ -183,6 +183,23 @@ func playFragments(arguments string) (told, error) {
 	}
 	for page := range count {
 		memory[page*2<<12] = 'x'
+	}
+	kept = append(kept, memory)
+	return told{Address: addressOf(memory)}, nil
+}
+
+// playFill writes to so many MiB of memory.
+func playFill(arguments string) (told, error) {
+	count, err := strconv.Atoi(arguments)
+	if err != nil {
+		return told{}, err
+	}
+	memory, err := unix.Mmap(-1, 0, count<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return told{}, err
+	}
+	for at := range memory {
+		memory[at] = byte(at * at >> 7)
 	}
 	kept = append(kept, memory)
 	return told{Address: addressOf(memory)}, nil

@@ -209,6 +209,10 @@ func TestMemoryOfManyRunsHasItsCountWhereReadersLook(t *testing.T) {
 	if last := fmt.Sprintf("0x%016x", a.Address+2*69999<<12); !strings.Contains(output, last) {
 		t.Errorf("readelf does not show the run at %s", last)
 	}
+	output = tool(t, "gdb", "-nx", "-batch", "-ex", fmt.Sprintf("x/c %#x", a.Address+2*69999<<12), "-c", d.path)
+	if !strings.Contains(output, "120 'x'") {
+		t.Errorf("gdb does not show the last run:\n%s", output)
+	}
 	d = dumpMemory(t, a.process(), Options{Limits: Limits{Runs: 100}})
 	if d.Runs > 100 || !d.Truncated || d.reasons()[GapLimit] == 0 {
 		t.Errorf("result %+v, gaps %+v", d.MemoryResult, d.gaps)

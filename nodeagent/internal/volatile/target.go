@@ -70,11 +70,12 @@ type Limits struct {
 	// Duration of a call. What was not read by then is named.
 	Duration time.Duration
 	// Patience is how long the kernel may take to answer for one part of one process. A file on a filesystem that the pod
-	// itself serves never answers.
+	// itself serves never answers. It halves with each part that was given up.
 	Patience time.Duration
 }
 
-// withDefaults keeps the whole collection within about 60 MiB: 20,000 of anything are 5 MiB as records.
+// withDefaults keeps the whole collection below about 100 MiB: a record of 20,000 descriptors is 3 MiB long and takes 30 MiB
+// while it is made.
 func (l Limits) withDefaults() Limits {
 	orElse(&l.Text, 1<<20)
 	orElse(&l.Maps, 20_000)
@@ -95,7 +96,7 @@ func (l Limits) withDefaults() Limits {
 	orElse(&l.Memory, 1<<30)
 	orElse(&l.Runs, 500_000)
 	orElse(&l.Duration, time.Minute)
-	orElse(&l.Patience, 2*time.Second)
+	orElse(&l.Patience, 5*time.Second)
 	return l
 }
 
