@@ -129,7 +129,7 @@ func (f freezer) Freeze(ctx context.Context, container order.Container) (bool, e
 // Still implements order.Freezer.
 func (f freezer) Still(container order.Container) bool {
 	state, err := f.State(frozenContainer(container))
-	return err == nil && state != freeze.Thawed
+	return err == nil && (state == freeze.Frozen || state == freeze.Gone)
 }
 
 // Thaw implements order.Freezer.
@@ -220,7 +220,8 @@ func (p captureParts) frozen(containerID string) bool {
 		return true
 	}
 	state, err := p.freezer.State(freeze.Container{ID: container.ID, Cgroup: container.Cgroup, Freezer: container.Freezer})
-	return err == nil && state != freeze.Thawed
+	// Gone beside a process is one that runs elsewhere.
+	return err == nil && state == freeze.Frozen
 }
 
 // Capture implements order.Capturer.

@@ -60,7 +60,7 @@ func FuzzEntryCanonical(f *testing.F) {
 	f.Add("\u2028\ufeff<>&", []byte{0}, int64(0), uint64(math.MaxUint64), "😀\uffff")
 	f.Fuzz(func(t *testing.T, text string, value []byte, number int64, large uint64, key string) {
 		if !utf8.ValidString(key) {
-			t.Skip("names of attributes are UTF-8")
+			return // names of attributes are UTF-8
 		}
 		if value == nil {
 			value = []byte{}

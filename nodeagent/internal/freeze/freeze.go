@@ -36,6 +36,8 @@ type State string
 const (
 	Frozen State = "Frozen"
 	Thawed State = "Thawed"
+	// Freezing is a container of which some processes are frozen, or may be.
+	Freezing State = "Freezing"
 	// Gone is a container without processes: there is nothing to stop.
 	Gone State = "Gone"
 )

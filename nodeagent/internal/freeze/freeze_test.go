@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,6 +177,56 @@ func TestFreezeReachesBelowTheContainersFolder(t *testing.T) {
 			waitForGrowth(t, counter)
 		})
 	}
+}
+
+// TestAContainerOfManyFoldersIsNotTakenForOneWithoutAProcess makes more than are looked at, and none has a process.
+func TestAContainerOfManyFoldersIsNotTakenForOneWithoutAProcess(t *testing.T) {
+	root, err := freezerRoot()
+	do(t, err)
+	need(t, root != "" && os.Geteuid() == 0, "no v1 freezer")
+	above := filepath.Join(root, fmt.Sprintf("freeze-many-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	do(t, os.Mkdir(above, 0o700))
+	t.Cleanup(func() { removeFolder(t, above) })
+	for i := range maxFolders {
+		folder := filepath.Join(above, strconv.Itoa(i))
+		do(t, os.Mkdir(folder, 0o700))
+		t.Cleanup(func() { removeFolder(t, folder) })
+	}
+	freezer, container := New(v1alpha1.FreezeCgroupV1), Container{ID: "c1", Freezer: above}
+	if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
+		t.Errorf("Freeze = %q, %v", state, err)
+	}
+	if state, err := freezer.Thaw(t.Context(), container); err != nil || state != Thawed {
+		t.Errorf("Thaw = %q, %v", state, err)
+	}
+}
+
+// TestKilledFrozenContainerIsGoneOnceThawed kills as the runtime does: a signal, then a thaw.
+func TestKilledFrozenContainerIsGoneOnceThawed(t *testing.T) {
+	root, err := freezerRoot()
+	do(t, err)
+	need(t, root != "" && os.Geteuid() == 0, "no v1 freezer")
+	container, folder, _ := makeContainer(t, place{v1alpha1.FreezeCgroupV1, root})
+	freezer := New(v1alpha1.FreezeCgroupV1)
+	if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
+		t.Fatalf("Freeze = %q, %v", state, err)
+	}
+	list, err := os.ReadFile(filepath.Join(folder, "cgroup.procs"))
+	do(t, err)
+	for _, process := range strings.Fields(string(list)) {
+		pid, err := strconv.Atoi(process)
+		do(t, err)
+		do(t, unix.Kill(pid, unix.SIGKILL))
+	}
+	do(t, os.WriteFile(filepath.Join(folder, "freezer.state"), []byte("THAWED"), 0))
+	for range 400 {
+		if state, err := freezer.State(container); err != nil || state == Gone {
+			do(t, err)
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Error("the killed processes are still there")
 }
 
 // TestThawUnderAFrozenFolderIsAnError freezes what is above: the container's own folder is not what holds it.

@@ -13,8 +13,16 @@ import (
 	"time"
 )
 
-// setFreezer writes freezer.state and waits until it says so of every process in the folder and below it, or that none is
-// left. It asks at each look: a freeze that a process escaped for the moment stands at FREEZING until it is asked for again.
+const (
+	// askAgain spaces the requests of one freeze: one that a process escaped for the moment stands at FREEZING until it is
+	// asked for again, and one that follows a thaw at once undoes a kill, which a frozen process takes only as it is thawed.
+	askAgain = 100 * time.Millisecond
+	// maxFolders is how many are looked at for a process. A suspect may make any number.
+	maxFolders = 1000
+)
+
+// setFreezer writes freezer.state and waits until it says so, which for a freeze is of every process in the folder and below
+// it, or until no process is left.
 func setFreezer(ctx context.Context, folder string, want State) (State, error) {
 	value := "THAWED"
 	if want == Frozen {
@@ -26,13 +34,17 @@ func setFreezer(ctx context.Context, folder string, want State) (State, error) {
 	file := filepath.Join(folder, "freezer.state")
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
+	var asked time.Time
 	for {
-		err := os.WriteFile(file, []byte(value), 0)
-		if vanished(err) {
-			return Gone, nil
-		}
-		if err != nil {
-			return "", err
+		if time.Since(asked) >= askAgain {
+			err := os.WriteFile(file, []byte(value), 0)
+			if vanished(err) {
+				return Gone, nil
+			}
+			if err != nil {
+				return "", err
+			}
+			asked = time.Now()
 		}
 		state, err := readFreezer(folder)
 		if err != nil || state == want || state == Gone {
@@ -46,7 +58,7 @@ func setFreezer(ctx context.Context, folder string, want State) (State, error) {
 	}
 }
 
-// readFreezer returns Thawed until every process is frozen.
+// readFreezer returns Freezing as long as not every process is frozen.
 func readFreezer(folder string) (State, error) {
 	if folder == "" {
 		return "", ErrNoCgroup
@@ -58,26 +70,33 @@ func readFreezer(folder string) (State, error) {
 	if err != nil {
 		return "", err
 	}
-	inside, err := populated(folder)
-	switch {
-	case err != nil:
-		return "", err
-	case !inside:
+	if !populated(folder) {
 		return Gone, nil
-	case strings.TrimSpace(string(content)) == "FROZEN":
-		return Frozen, nil
 	}
-	return Thawed, nil
+	switch strings.TrimSpace(string(content)) {
+	case "FROZEN":
+		return Frozen, nil
+	case "THAWED":
+		return Thawed, nil
+	}
+	return Freezing, nil
 }
 
-// populated says whether a process is in a folder of a v1 tree or below it. These trees have no line that says so.
-func populated(folder string) (inside bool, err error) {
-	err = filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
+var errTooMany = errors.New("too many folders")
+
+// populated says whether a process is in a folder of a v1 tree or below it: these trees have no line that says so. It says
+// yes unless it has seen that none is: of more than maxFolders, and of one that cannot be read, as below a path too long.
+func populated(folder string) bool {
+	inside, seen := false, 0
+	err := filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
 		if vanished(err) || (err == nil && !entry.IsDir()) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if seen++; seen > maxFolders {
+			return errTooMany
 		}
 		list, err := os.ReadFile(filepath.Join(name, "cgroup.procs")) // #nosec G304,G122 -- a file of a cgroup, where there are no links
 		if len(list) > 0 {
@@ -89,7 +108,7 @@ func populated(folder string) (inside bool, err error) {
 		}
 		return nil
 	})
-	return inside, err
+	return inside || err != nil
 }
 
 // freezerRoot returns where the v1 freezer's tree is mounted, empty when it is not.
