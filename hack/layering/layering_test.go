@@ -84,8 +84,10 @@ func TestComponentsShareOnlyAPIAndInternal(t *testing.T) {
 var tools = map[string][]string{
 	"controller/internal/match":  {"controller/internal/trigger"},
 	"nodeagent/internal/archive": {"nodeagent/internal/capture"},
-	"nodeagent/internal/proc":    {"nodeagent/internal/containers", "nodeagent/internal/freeze"},
-	"nodeagent/internal/upload":  {"nodeagent/internal/capture"},
+	"nodeagent/internal/proc": {
+		"nodeagent/internal/containers", "nodeagent/internal/drop", "nodeagent/internal/freeze", "nodeagent/internal/podfiles",
+	},
+	"nodeagent/internal/upload": {"nodeagent/internal/capture"},
 }
 
 func TestStagesDoNotImportStages(t *testing.T) {

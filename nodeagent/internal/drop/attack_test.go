@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // secret is what must not arrive.
@@ -35,7 +36,7 @@ func (p *pod) onThread(t *testing.T, name string, work func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(within(int(namespace.Fd()), unix.CLONE_NEWNET, work), namespace.Close()); err != nil {
+	if err := errors.Join(proc.Within(int(namespace.Fd()), unix.CLONE_NEWNET, work), namespace.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

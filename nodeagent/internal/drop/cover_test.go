@@ -22,6 +22,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/bpf"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 func TestAPacketToThePodIsSeenCounted(t *testing.T) {
@@ -66,7 +67,7 @@ func (p *pod) onNode(t *testing.T, work func() error) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return errors.Join(within(int(node.Fd()), unix.CLONE_NEWNET, work), node.Close())
+	return errors.Join(proc.Within(int(node.Fd()), unix.CLONE_NEWNET, work), node.Close())
 }
 
 func TestClsactDropsWhereTheKernelHasNoTCX(t *testing.T) {
@@ -308,7 +309,7 @@ func TestANamespaceOfOneThreadIsThePodsToo(t *testing.T) {
 	}
 	var inode uint64
 	var found namespaces
-	err = within(int(pod.Fd()), unix.CLONE_NEWNET, func() (err error) {
+	err = proc.Within(int(pod.Fd()), unix.CLONE_NEWNET, func() (err error) {
 		if inode, err = inodeOf(pod); err != nil {
 			return err
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 const (
@@ -71,7 +73,7 @@ func (l *links) follow(podUID string, pod namespaces, node uint64) error {
 // listen returns a netlink socket that gets a message for each change of a device in the namespace.
 func listen(namespace *os.File) (*os.File, error) {
 	var socket int
-	err := within(int(namespace.Fd()), unix.CLONE_NEWNET, func() (err error) {
+	err := proc.Within(int(namespace.Fd()), unix.CLONE_NEWNET, func() (err error) {
 		socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 		if err != nil {
 			return err

@@ -6,34 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
-
-// within runs work on a thread of its own that has joined a namespace. The thread ends with the work: it is never used
-// by other goroutines.
-func within(namespace, kind int, work func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		done <- join(namespace, kind, work)
-	}()
-	return <-done
-}
-
-func join(namespace, kind int, work func() error) error {
-	if kind == unix.CLONE_NEWNS {
-		// A thread that shares its working folder with others cannot change its mount namespace.
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			return fmt.Errorf("unshare the thread's folders: %w", err)
-		}
-	}
-	if err := unix.Setns(namespace, kind); err != nil {
-		return fmt.Errorf("join the namespace: %w", err)
-	}
-	return work()
-}
 
 // ensureMounted mounts a bpf file system at the folder, in the node's mount namespace, when there is none.
 //
@@ -50,7 +27,7 @@ func ensureMounted(folder, nodeMountns string) error {
 	if err != nil {
 		return fmt.Errorf("open the node's mount namespace: %w", err)
 	}
-	err = within(int(node.Fd()), unix.CLONE_NEWNS, func() error {
+	err = proc.Within(int(node.Fd()), unix.CLONE_NEWNS, func() error {
 		if mounted, err := isBPF(folder); mounted || err != nil {
 			return err
 		}

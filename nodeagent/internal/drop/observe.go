@@ -16,6 +16,7 @@ import (
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/bpf"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // observe reads the hooks from the folder's pins alone: the pod and its devices may be gone.
@@ -164,7 +165,7 @@ func removeFilters(folder, nodeNetns string, entries []os.DirEntry) error {
 	if err != nil {
 		return fmt.Errorf("open the node's network namespace: %w", err)
 	}
-	err = within(int(node.Fd()), unix.CLONE_NEWNET, func() error {
+	err = proc.Within(int(node.Fd()), unix.CLONE_NEWNET, func() error {
 		var errs []error
 		for _, filter := range filters {
 			errs = append(errs, removeFilter(folder, filter.ifindex, filter.direction))

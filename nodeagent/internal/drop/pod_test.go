@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // Addresses of the test's three network namespaces: a pod, its node, and a receiver outside of both.
@@ -123,7 +125,7 @@ func (p *pod) receive(t *testing.T) {
 	}
 	var listener net.Listener
 	var datagrams net.PacketConn
-	err = within(int(namespace.Fd()), unix.CLONE_NEWNET, func() (err error) {
+	err = proc.Within(int(namespace.Fd()), unix.CLONE_NEWNET, func() (err error) {
 		if listener, err = net.Listen("tcp4", outsideAddress+":9001"); err != nil {
 			return err
 		}

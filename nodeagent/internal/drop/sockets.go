@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // States of a TCP socket, as the kernel numbers them.
@@ -105,7 +106,7 @@ type socketCounts struct{ tcp, waiting, udp int }
 
 // countSockets reads sockstat on a thread that has joined the namespace.
 func countSockets(namespace *os.File) (counts socketCounts, err error) {
-	err = within(int(namespace.Fd()), unix.CLONE_NEWNET, func() error {
+	err = proc.Within(int(namespace.Fd()), unix.CLONE_NEWNET, func() error {
 		for _, file := range []string{"sockstat", "sockstat6"} {
 			content, err := os.ReadFile("/proc/thread-self/net/" + file)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -12,6 +12,7 @@ import (
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/bpf"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // work of one call of Attach.
@@ -93,7 +94,7 @@ func (w work) attachLeading(ctx context.Context, node *os.File) error {
 				namespace = device.inside.namespace
 			}
 			group.Go(func() error {
-				return within(int(namespace.Fd()), unix.CLONE_NEWNET, func() error {
+				return proc.Within(int(namespace.Fd()), unix.CLONE_NEWNET, func() error {
 					w.found.add(w.hook(at, device))
 					return nil
 				})

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // ErrNotKept is returned by Open for a source that is not kept. It is an fs.ErrNotExist.
@@ -99,7 +101,7 @@ func (k *Keeper) within(work func() error) error {
 	if err != nil {
 		return fmt.Errorf("open the mount namespace to keep in: %w", err)
 	}
-	return errors.Join(within(int(namespace.Fd()), work), namespace.Close())
+	return errors.Join(proc.Within(int(namespace.Fd()), unix.CLONE_NEWNS, work), namespace.Close())
 }
 
 func (k *Keeper) path(kept Kept) string {

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 var (
@@ -32,76 +33,48 @@ type scene struct {
 
 // here shows the mount namespace of this process.
 func here(look func(*scene) error) error {
-	proc, err := openProc()
+	own, err := openProc()
 	if err != nil {
 		return err
 	}
-	return errors.Join(see(proc, look), unix.Close(proc))
+	return errors.Join(see(own, look), unix.Close(own))
 }
 
 // inside shows another mount namespace, from its root, whatever roots the processes in it have. The thread that enters it
 // ends with the look.
 func inside(namespace int, look func(*scene) error) error {
-	proc, err := openProc()
+	own, err := openProc()
 	if err != nil {
 		return err
 	}
-	err = within(namespace, func() error { return see(proc, look) })
-	return errors.Join(err, unix.Close(proc))
-}
-
-// within runs work on a thread of its own that has entered a mount namespace. The thread ends with the work.
-func within(namespace int, work func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- enter(namespace, work)
-			return
-		}
-		// The first thread never ends: it would stay in the namespace and keep it, and /proc/self would show that one. While
-		// this goroutine holds it, the next gets another.
-		defer runtime.UnlockOSThread()
-		done <- within(namespace, work)
-	}()
-	return <-done
-}
-
-func enter(namespace int, work func() error) error {
-	// A thread that shares its working folder with others cannot change its mount namespace.
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fmt.Errorf("unshare the thread's folders: %w", err)
-	}
-	if err := unix.Setns(namespace, unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("enter the mount namespace: %w", err)
-	}
-	return work()
+	err = proc.Within(namespace, unix.CLONE_NEWNS, func() error { return see(own, look) })
+	return errors.Join(err, unix.Close(own))
 }
 
 func openProc() (int, error) {
-	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	own, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open /proc: %w", err)
 	}
-	return proc, nil
+	return own, nil
 }
 
-func see(proc int, look func(*scene) error) error {
+func see(own int, look func(*scene) error) error {
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open the root of the mount namespace: %w", err)
 	}
-	list, err := readProc(proc, "thread-self/mountinfo", func(file *os.File) (*mounts, error) {
+	list, err := readProc(own, "thread-self/mountinfo", func(file *os.File) (*mounts, error) {
 		return readMounts(file, maxMemoryMounts)
 	})
 	if err == nil {
-		err = look(&scene{root: root, proc: proc, mounts: list})
+		err = look(&scene{root: root, proc: own, mounts: list})
 	}
 	return errors.Join(err, unix.Close(root))
 }
 
-func readProc[T any](proc int, name string, read func(*os.File) (T, error)) (found T, err error) {
-	fd, err := unix.Openat(proc, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func readProc[T any](own int, name string, read func(*os.File) (T, error)) (found T, err error) {
+	fd, err := unix.Openat(own, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return found, fmt.Errorf("open %s: %w", name, err)
 	}

@@ -1,2 +1,2 @@
-// Package proc tells which process a number stands for, and joins the node's view of the cgroup trees.
+// Package proc tells which process a number stands for, and runs work in other namespaces.
 package proc
