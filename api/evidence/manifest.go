@@ -9,9 +9,11 @@ import (
 // Media types of what is stored.
 const (
 	MediaTypeManifest = "application/vnd.ugallu.forensics.manifest.v1+json"
-	MediaTypeTarZstd  = "application/vnd.ugallu.forensics.rootfs.v1.tar+zstd"
-	MediaTypeTarGzip  = "application/vnd.ugallu.forensics.rootfs.v1.tar+gzip"
+	MediaTypeTarZstd  = "application/vnd.ugallu.forensics.archive.v1.tar+zstd"
+	MediaTypeTarGzip  = "application/vnd.ugallu.forensics.archive.v1.tar+gzip"
 	MediaTypeBundle   = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	// MediaTypeClusterState is that of YAML documents: one that says what follows, then the pod's objects.
+	MediaTypeClusterState = "application/vnd.ugallu.forensics.cluster-state.v1+yaml"
 )
 
 // ManifestVersion is the version of the manifest's shape.
@@ -42,8 +44,11 @@ type Manifest struct {
 	// Containment is the podfreeze response's containment record as it stood when that response completed.
 	Containment json.RawMessage `json:"containment,omitempty"`
 	Artifacts   []Artifact      `json:"artifacts"`
-	Gaps        []Gap           `json:"gaps"`
-	Truncated   bool            `json:"truncated"`
+	// ClusterStateAt is when the artifact of kind ClusterState was read from the API server. The response that stored the
+	// manifest names that artifact, not one of Responses.
+	ClusterStateAt *time.Time `json:"clusterStateAt,omitempty"`
+	Gaps           []Gap      `json:"gaps"`
+	Truncated      bool       `json:"truncated"`
 }
 
 // ResponseSummary names one response and its end.
@@ -56,13 +61,17 @@ type ResponseSummary struct {
 
 // Artifact is one stream of evidence with both accounts of it.
 type Artifact struct {
-	Name             string    `json:"name"`
-	Kind             string    `json:"kind"`
-	Container        string    `json:"container,omitempty"`
-	MediaType        string    `json:"mediaType"`
-	Size             int64     `json:"size"`
-	Entries          int64     `json:"entries,omitempty"`
+	Name      string `json:"name"`
+	Kind      string `json:"kind"`
+	Container string `json:"container,omitempty"`
+	MediaType string `json:"mediaType"`
+	Size      int64  `json:"size"`
+	Entries   int64  `json:"entries,omitempty"`
+	// MerkleRoot is over the IndexLines lines of the index of an archive.
 	MerkleRoot       string    `json:"merkleRoot,omitempty"`
+	IndexLines       int64     `json:"indexLines,omitempty"`
+	Index            *Segment  `json:"index,omitempty"`
+	Timeline         *Segment  `json:"timeline,omitempty"`
 	Asserted         Asserted  `json:"asserted"`
 	Observed         *Observed `json:"observed,omitempty"`
 	Segments         []Segment `json:"segments"`
@@ -92,6 +101,14 @@ type Segment struct {
 	SHA256         string    `json:"sha256"`
 	ObservedSHA256 string    `json:"observedSha256,omitempty"`
 	RetainUntil    time.Time `json:"retainUntil"`
+	// Plain is what the node encrypted into the object, on its word; absent where the object is the plain bytes.
+	Plain *PlainContent `json:"plain,omitempty"`
+}
+
+// PlainContent describes bytes before they were encrypted.
+type PlainContent struct {
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
 }
 
 // Gap counts evidence that is missing for one reason.

@@ -13,6 +13,9 @@ const (
 	MediaTypeVolatile = "application/vnd.ugallu.forensics.volatile.v1.ndjson+zstd"
 	// MediaTypeMemory is that of an ELF core file, zstd-compressed.
 	MediaTypeMemory = "application/vnd.ugallu.forensics.memory.v1.core+zstd"
+	// MediaTypeProcessFiles is that of a tar of files that no name leads to, with one VolatileFile a line as its last
+	// member, zstd-compressed.
+	MediaTypeProcessFiles = "application/vnd.ugallu.forensics.process-files.v1.tar+zstd"
 )
 
 // VolatileVersion is the version of the records' shape.

@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // AttestedKind is the kind of object that a bundle attests.
 // +kubebuilder:validation:Enum=SecurityEvent;EventResponse;Incident
@@ -22,6 +26,7 @@ type AttestedFor struct {
 }
 
 // AttestationBundleSpec says what is attested.
+// +kubebuilder:validation:XValidation:rule="(self.attestedFor.kind == 'Incident') == has(self.number)",message="number is required for kind Incident, and forbidden otherwise"
 type AttestationBundleSpec struct {
 	// attestedFor names the object.
 	// +required
@@ -30,6 +35,16 @@ type AttestationBundleSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	IncidentUID string `json:"incidentUID,omitempty"`
+	// number of the custody record that a bundle of kind Incident attests: 1 after the capture, 2 after the release.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=2
+	Number int32 `json:"number,omitempty"`
+}
+
+// CustodyBundleName derives the name of the bundle that attests an incident's custody record of this number.
+func CustodyBundleName(incidentUID string, number int32) string {
+	return BundleName(fmt.Sprintf("%s/custody-%d", incidentUID, number))
 }
 
 // BundlePhase is how far the attestation came.
@@ -44,6 +59,11 @@ const (
 	BundleSealed  BundlePhase = "Sealed"
 	BundleFailed  BundlePhase = "Failed"
 )
+
+// MaxObserved is how many objects a bundle can name as observed: three for each of MaxArtifacts, and lists beside them.
+// With keys of 143 bytes, which is an archive's with a name of 100, and the largest staged bundle it stays below the
+// 1.5 MiB that the API server stores of an object.
+const MaxObserved = 1600
 
 // ObservedObject is what the read-back workload found in the store.
 type ObservedObject struct {
@@ -87,9 +107,13 @@ type AttestationBundleStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=key
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=1600
 	Observed []ObservedObject `json:"observed,omitempty"`
-	// staged is the signed envelope, persisted before it is logged; from then on the bundle, until it is sealed.
+	// record is the custody record that a bundle of kind Incident attests, in the write-once store.
+	// +optional
+	Record *StoredObject `json:"record,omitempty"`
+	// staged is the custody record in gzip, persisted before it is stored; then the signed envelope, persisted before it is
+	// logged; from then on the bundle, until it is sealed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=524288
 	Staged []byte `json:"staged,omitempty"`
@@ -112,11 +136,12 @@ type AttestationBundleStatus struct {
 	Object *StoredObject `json:"object,omitempty"`
 }
 
-// AttestationBundle is the signed record of one event or response.
+// AttestationBundle is the signed record of one event or response, or the signature of one custody record.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=ab
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.object) || (has(self.status) && has(self.status.object) && self.status.object == oldSelf.status.object)",fieldPath=".status",message="status.object is immutable once set: the first bundle stored wins"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.record) || (has(self.status) && has(self.status.record) && self.status.record == oldSelf.status.record)",fieldPath=".status",message="status.record is immutable once set: the first record stored wins"
 // +kubebuilder:selectablefield:JSONPath=`.spec.incidentUID`
 // +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.attestedFor.kind`
 // +kubebuilder:printcolumn:name="For",type=string,JSONPath=`.spec.attestedFor.name`

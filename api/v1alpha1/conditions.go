@@ -10,6 +10,9 @@ const (
 	// ConditionComplete on a response is True when the step is done, False when it ended otherwise.
 	ConditionComplete = "Complete"
 
+	// ConditionClusterState on a response is False when the manifest was made without the cluster state.
+	ConditionClusterState = "ClusterState"
+
 	// ConditionContained on an incident is True while the pod is cut off; it is a state, not a milestone.
 	ConditionContained = "Contained"
 	// ConditionCaptured is True once every artifact is stored.
@@ -65,9 +68,18 @@ const (
 	ReasonDigestMismatch    = "DigestMismatch"
 	ReasonSignerUnavailable = "SignerUnavailable"
 	ReasonLogUnavailable    = "LogUnavailable"
+	// ReasonStoreFull: make room in the write-once store, or raise its quota.
+	ReasonStoreFull = "StoreFull"
+	// ReasonStoreDenied: the store refuses the workload's credential; correct it, or what its policy allows.
+	ReasonStoreDenied = "StoreDenied"
+	// ReasonStoreNoBucket: the bucket does not exist; make it, with Object Lock, or correct its name.
+	ReasonStoreNoBucket = "StoreNoBucket"
+	// ReasonStoreNotLocked: the bucket has no Object Lock; name one that has.
+	ReasonStoreNotLocked = "StoreNotLocked"
 	// ReasonNothingStored on ReadBack: the attested object names nothing in the write-once store.
 	ReasonNothingStored = "NothingStored"
-	// ReasonKeyNotTrusted on Signed, Logged and Ready: add the signing key's public part to the trusted-root ConfigMap.
+	// ReasonKeyNotTrusted on Signed, Logged and Ready: add the signing key's public part, the identity or the
+	// certificate authority to the trusted-root ConfigMap.
 	ReasonKeyNotTrusted = "KeyNotTrusted"
 	// ReasonBundleInvalid on Sealed: the bundle does not verify against the trusted root, so it is not stored.
 	ReasonBundleInvalid = "BundleInvalid"

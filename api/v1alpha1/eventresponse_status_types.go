@@ -43,11 +43,14 @@ type EventResponseStatus struct {
 	// progress of a running capture.
 	// +optional
 	Progress *Progress `json:"progress,omitempty"`
+	// storing is the artifact that is being stored: what of it is locked already is not stored again after a restart.
+	// +optional
+	Storing *Storing `json:"storing,omitempty"`
 	// artifacts stored.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=512
 	Artifacts []Artifact `json:"artifacts,omitempty"`
 	// gaps counted by reason.
 	// +optional
@@ -289,7 +292,7 @@ type ContainerFreeze struct {
 	// probeKillExpectedAt is when a probe of this container will have it killed.
 	// +optional
 	ProbeKillExpectedAt *metav1.MicroTime `json:"probeKillExpectedAt,omitempty"`
-	// probeKill says which probe has it killed.
+	// probeKill says which probe has it killed, or may where probeKillExpectedAt is absent.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	ProbeKill string `json:"probeKill,omitempty"`
@@ -315,15 +318,55 @@ type Progress struct {
 	BytesStored int64 `json:"bytesStored,omitempty"`
 }
 
+// Storing is an artifact of which segments are locked and the end is not.
+type Storing struct {
+	// artifact by name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Artifact string `json:"artifact"`
+	// segments from the first.
+	// +required
+	// +listType=map
+	// +listMapKey=index
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=128
+	Segments []StoredObject `json:"segments"`
+}
+
+// MaxArtifacts is how many artifacts a response can name.
+const MaxArtifacts = 512
+
 // ArtifactKind is what an artifact holds.
-// +kubebuilder:validation:Enum=RootFilesystem;DroppedFlows;Manifest
+// +kubebuilder:validation:Enum=DroppedFlows;VolatileState;ProcessFiles;ProcessMemory;MemoryFiles;UpperLayer;Logs;Volume;PodDescription;RootFilesystem;ClusterState;Manifest
 type ArtifactKind string
 
-// Artifact kinds.
+// Artifact kinds, the most volatile first.
 const (
+	// ArtifactDroppedFlows lists the flows of which packets were dropped.
+	ArtifactDroppedFlows ArtifactKind = "DroppedFlows"
+	// ArtifactVolatileState has a record for each process and network namespace.
+	ArtifactVolatileState ArtifactKind = "VolatileState"
+	// ArtifactProcessFiles holds files of processes that no name leads to: deleted executables, memfds.
+	ArtifactProcessFiles ArtifactKind = "ProcessFiles"
+	// ArtifactProcessMemory is an ELF core file of one process.
+	ArtifactProcessMemory ArtifactKind = "ProcessMemory"
+	// ArtifactMemoryFiles is an archive of a file system in memory, such as /dev/shm.
+	ArtifactMemoryFiles ArtifactKind = "MemoryFiles"
+	// ArtifactUpperLayer is an archive of what a container changed, with the markers of the overlay as they lie there.
+	ArtifactUpperLayer ArtifactKind = "UpperLayer"
+	// ArtifactLogs is an archive of the containers' logs or termination messages.
+	ArtifactLogs ArtifactKind = "Logs"
+	// ArtifactVolume is an archive of a volume of the pod's own.
+	ArtifactVolume ArtifactKind = "Volume"
+	// ArtifactPodDescription has records of what the runtime and the node know of the pod.
+	ArtifactPodDescription ArtifactKind = "PodDescription"
+	// ArtifactRootFilesystem is an archive of everything that a container saw of its image and its changes.
 	ArtifactRootFilesystem ArtifactKind = "RootFilesystem"
-	ArtifactDroppedFlows   ArtifactKind = "DroppedFlows"
-	ArtifactManifest       ArtifactKind = "Manifest"
+	// ArtifactClusterState holds the pod's objects of the API server.
+	ArtifactClusterState ArtifactKind = "ClusterState"
+	// ArtifactManifest lists everything.
+	ArtifactManifest ArtifactKind = "Manifest"
 )
 
 // Artifact is one stream of evidence, stored as a sequence of locked objects.
@@ -364,9 +407,19 @@ type Artifact struct {
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	MerkleRoot string `json:"merkleRoot,omitempty"`
-	// entries in an archive.
+	// entries in an archive, records in a list.
 	// +optional
 	Entries int64 `json:"entries,omitempty"`
+	// indexLines that merkleRoot is over.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	IndexLines int64 `json:"indexLines,omitempty"`
+	// index of an archive: one line for every name that was seen.
+	// +optional
+	Index *StoredObject `json:"index,omitempty"`
+	// timeline of an archive in the body format of The Sleuth Kit.
+	// +optional
+	Timeline *StoredObject `json:"timeline,omitempty"`
 	// frozenThroughout is whether the container was frozen from the first byte read to the last.
 	// +optional
 	FrozenThroughout bool `json:"frozenThroughout,omitempty"`

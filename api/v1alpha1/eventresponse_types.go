@@ -82,7 +82,9 @@ const (
 	CompressionGzip Compression = "Gzip"
 )
 
-// FilesystemSnapshotAction captures every container of the pod; the limits hold for each artifact.
+// FilesystemSnapshotAction captures the pod; the limits hold for each artifact.
+// +kubebuilder:validation:XValidation:rule="!has(self.maxBandwidth) || quantity(self.maxBandwidth).isGreaterThan(quantity('0'))",message="maxBandwidth must be positive"
+// +kubebuilder:validation:XValidation:rule="(has(self.redactEnvironment) && self.redactEnvironment == 'Matching') == has(self.redactNames)",message="redactNames is required for redactEnvironment Matching, and forbidden otherwise"
 type FilesystemSnapshotAction struct {
 	// destination of the artifacts.
 	// +required
@@ -100,7 +102,29 @@ type FilesystemSnapshotAction struct {
 	// maxDuration of one artifact.
 	// +required
 	MaxDuration metav1.Duration `json:"maxDuration"`
+	// maxBandwidth in bytes a second that a node sends to the store; absent is no limit.
+	// +optional
+	MaxBandwidth *resource.Quantity `json:"maxBandwidth,omitempty"`
+	// redactEnvironment says which values of environment variables are replaced by their sha256.
+	// +optional
+	// +kubebuilder:default=None
+	RedactEnvironment Redaction `json:"redactEnvironment,omitempty"`
+	// redactNames matches the names of variables for redactEnvironment Matching.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	RedactNames string `json:"redactNames,omitempty"`
 }
+
+// Redaction says which values of environment variables are replaced by their sha256.
+// +kubebuilder:validation:Enum=None;Matching;All
+type Redaction string
+
+// Redactions.
+const (
+	RedactNone     Redaction = "None"
+	RedactMatching Redaction = "Matching"
+	RedactAll      Redaction = "All"
+)
 
 // EvidenceUploadAction writes the manifest over the named responses.
 type EvidenceUploadAction struct {

@@ -111,6 +111,8 @@ type FreezeConfig struct {
 }
 
 // SnapshotConfig limits each artifact; a limit hit truncates the artifact and says so.
+// +kubebuilder:validation:XValidation:rule="!has(self.maxBandwidth) || quantity(self.maxBandwidth).isGreaterThan(quantity('0'))",message="maxBandwidth must be positive"
+// +kubebuilder:validation:XValidation:rule="(has(self.redactEnvironment) && self.redactEnvironment == 'Matching') == has(self.redactNames)",message="redactNames is required for redactEnvironment Matching, and forbidden otherwise"
 type SnapshotConfig struct {
 	// compression of archives.
 	// +optional
@@ -130,6 +132,17 @@ type SnapshotConfig struct {
 	// +kubebuilder:default="30m"
 	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="maxDuration must be positive"
 	MaxDuration *metav1.Duration `json:"maxDuration,omitempty"`
+	// maxBandwidth in bytes a second that a node sends to the store; absent is no limit.
+	// +optional
+	MaxBandwidth *resource.Quantity `json:"maxBandwidth,omitempty"`
+	// redactEnvironment says which values of environment variables are replaced by their sha256.
+	// +optional
+	// +kubebuilder:default=None
+	RedactEnvironment Redaction `json:"redactEnvironment,omitempty"`
+	// redactNames is a regular expression (RE2) for the names of variables, with redactEnvironment Matching.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	RedactNames string `json:"redactNames,omitempty"`
 }
 
 // ForensicsConfigSpec says which events open incidents and what an incident does.

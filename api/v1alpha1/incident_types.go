@@ -155,6 +155,35 @@ type Extension struct {
 	Until metav1.Time `json:"until"`
 }
 
+// ClusterState is what the API server knew of the pod when the incident opened.
+type ClusterState struct {
+	// takenAt is when it was read.
+	// +optional
+	TakenAt *metav1.MicroTime `json:"takenAt,omitempty"`
+	// object in the write-once store; absent as long as it could not be stored.
+	// +optional
+	Object *StoredObject `json:"object,omitempty"`
+	// documents in the object.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Documents int64 `json:"documents,omitempty"`
+	// gaps counted by reason.
+	// +optional
+	// +listType=map
+	// +listMapKey=reason
+	// +kubebuilder:validation:MaxItems=8
+	Gaps []GapCount `json:"gaps,omitempty"`
+	// reason why it is not stored yet, as of a condition; empty once it is.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^([A-Z][A-Za-z0-9]*)?$`
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+	// message for people that goes with reason.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	Message string `json:"message,omitempty"`
+}
+
 // IncidentStatus is the durable program counter of an incident.
 type IncidentStatus struct {
 	// conditions: Contained is a state; Captured, Uploaded, Attested, Acknowledged, Released and Failed are milestones.
@@ -168,6 +197,9 @@ type IncidentStatus struct {
 	// policy applied to the pod.
 	// +optional
 	Policy *AppliedPolicy `json:"policy,omitempty"`
+	// clusterState of the pod at opening.
+	// +optional
+	ClusterState *ClusterState `json:"clusterState,omitempty"`
 	// responses ordered, in order.
 	// +optional
 	// +listType=map
@@ -180,7 +212,7 @@ type IncidentStatus struct {
 	// manifest in the write-once store.
 	// +optional
 	Manifest *StoredObject `json:"manifest,omitempty"`
-	// custody files: 1 after capture, 2 after release.
+	// custody records, by number: 1 after the capture, 2 after the release. Each is set once the statement over it is sealed.
 	// +optional
 	// +listType=map
 	// +listMapKey=index

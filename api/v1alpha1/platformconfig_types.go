@@ -3,6 +3,8 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // WORMConfigSpec says which write-once store the cluster uses. Credentials are files that each workload mounts.
+// +kubebuilder:validation:XValidation:rule="(has(self.encryption) && self.encryption == 'SSEKMS') == has(self.kmsKeyID)",message="kmsKeyID is required for encryption SSEKMS, and forbidden otherwise"
+// +kubebuilder:validation:XValidation:rule="(has(self.encryption) && self.encryption == 'Age') == has(self.ageRecipients)",message="ageRecipients are required for encryption Age, and forbidden otherwise"
 // +kubebuilder:validation:XValidation:rule="self.endpoint.startsWith('https://') || (has(self.insecureAllowHTTP) && self.insecureAllowHTTP)",message="endpoint must be https:// unless insecureAllowHTTP is true"
 type WORMConfigSpec struct {
 	// endpoint of the S3 API, with scheme.
@@ -37,6 +39,23 @@ type WORMConfigSpec struct {
 	// insecureAllowHTTP lets evidence travel unencrypted.
 	// +optional
 	InsecureAllowHTTP bool `json:"insecureAllowHTTP,omitempty"`
+	// encryption of the evidence that the nodes store.
+	// +optional
+	// +kubebuilder:default=None
+	Encryption Encryption `json:"encryption,omitempty"`
+	// kmsKeyID of the key that the store encrypts with, for encryption SSEKMS.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	KMSKeyID string `json:"kmsKeyID,omitempty"`
+	// ageRecipients that can each open what the nodes encrypt, for encryption Age.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:Pattern=`^age1[0-9a-z]+$`
+	// +kubebuilder:validation:items:MaxLength=2100
+	AgeRecipients []string `json:"ageRecipients,omitempty"`
 }
 
 // PlatformStatus is the status of WORMConfig, AttestorConfig and TTLConfig.
@@ -105,12 +124,53 @@ type TransitConfig struct {
 	// +kubebuilder:default=transit
 	// +kubebuilder:validation:MaxLength=128
 	Mount string `json:"mount,omitempty"`
+	// kubernetesAuth logs in with the attestor's ServiceAccount token; without it, the attestor's Secret holds the
+	// engine's own token.
+	// +optional
+	KubernetesAuth *TransitKubernetesAuth `json:"kubernetesAuth,omitempty"`
+}
+
+// TransitKubernetesAuth is how the attestor logs in to a transit engine with its ServiceAccount token, which has the
+// audience openbao.
+type TransitKubernetesAuth struct {
+	// role to log in as.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9._-]+$`
+	// +kubebuilder:validation:MaxLength=128
+	Role string `json:"role"`
+	// mount path of the authentication method.
+	// +optional
+	// +kubebuilder:default=kubernetes
+	// +kubebuilder:validation:MaxLength=128
+	Mount string `json:"mount,omitempty"`
+}
+
+// FulcioConfig is a certificate authority for keyless signatures.
+// +kubebuilder:validation:XValidation:rule="self.url.startsWith('https://') || (has(self.insecureAllowHTTP) && self.insecureAllowHTTP)",message="url must be https:// unless insecureAllowHTTP is true"
+type FulcioConfig struct {
+	// url of the authority.
+	// +required
+	// +kubebuilder:validation:Pattern=`^https?://[^/]+`
+	// +kubebuilder:validation:MaxLength=512
+	URL string `json:"url"`
+	// audience of the ServiceAccount token: the authority's client-id for the cluster's issuer, and the audience of the
+	// token that the attestor's Deployment mounts. A token for any other audience is not sent.
+	// +optional
+	// +kubebuilder:default=sigstore
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Audience string `json:"audience,omitempty"`
+	// insecureAllowHTTP lets the token travel unencrypted.
+	// +optional
+	InsecureAllowHTTP bool `json:"insecureAllowHTTP,omitempty"`
 }
 
 // AttestorConfigSpec says how statements are signed, logged and time-stamped.
+// +kubebuilder:validation:XValidation:rule="self.signingModes.size() <= 1",message="signingModes takes one mode: a statement has one bundle, which one mode signs"
+// +kubebuilder:validation:XValidation:rule="!('fulcio-keyless' in self.signingModes) || has(self.fulcio)",message="fulcio is required for the signing mode fulcio-keyless"
 // +kubebuilder:validation:XValidation:rule="!('openbao-transit' in self.signingModes) || has(self.transit)",message="transit is required for the signing mode openbao-transit"
 type AttestorConfigSpec struct {
-	// signingModes, at least one.
+	// signingModes: one of them. What was sealed in the other mode before stays valid as long as the trusted root says so.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -119,6 +179,9 @@ type AttestorConfigSpec struct {
 	// transit engine for openbao-transit.
 	// +optional
 	Transit *TransitConfig `json:"transit,omitempty"`
+	// fulcio certificate authority for fulcio-keyless.
+	// +optional
+	Fulcio *FulcioConfig `json:"fulcio,omitempty"`
 	// rekorURL of the transparency log (Rekor v2).
 	// +required
 	// +kubebuilder:validation:Pattern=`^https?://[^/]+`
@@ -129,8 +192,13 @@ type AttestorConfigSpec struct {
 	// +kubebuilder:validation:Pattern=`^https?://[^/]+`
 	// +kubebuilder:validation:MaxLength=512
 	TimestampURL string `json:"timestampURL"`
-	// trustedRootConfigMap in the same namespace holds trusted_root.json, and <key>.pub for each trusted signing key. The
-	// workloads that verify may read this one ConfigMap and no other.
+	// caBundle that the certificates of all these servers must chain to, PEM; the system's roots when empty.
+	// +optional
+	// +kubebuilder:validation:MaxLength=65536
+	CABundle string `json:"caBundle,omitempty"`
+	// trustedRootConfigMap in the same namespace holds trusted_root.json, <key>.pub for each trusted version of a signing
+	// key, and <name>.identity for each identity whose certificates count. The workloads that verify may read this one
+	// ConfigMap and no other.
 	// +optional
 	// +kubebuilder:default=ugallu-trusted-root
 	// +kubebuilder:validation:Enum=ugallu-trusted-root

@@ -51,15 +51,22 @@ const (
 )
 
 // Encryption says how evidence is encrypted before it is stored.
-// +kubebuilder:validation:Enum=None
+// +kubebuilder:validation:Enum=None;SSEKMS;Age
 type Encryption string
 
 // Encryption values.
 const (
+	// EncryptionNone stores what was captured as it is; the store may encrypt by itself.
 	EncryptionNone Encryption = "None"
+	// EncryptionSSEKMS has the store encrypt with a named key of its key management.
+	EncryptionSSEKMS Encryption = "SSEKMS"
+	// EncryptionAge has the node encrypt to age recipients before anything leaves it.
+	EncryptionAge Encryption = "Age"
 )
 
 // Destination is where in the write-once store an incident's evidence goes.
+// +kubebuilder:validation:XValidation:rule="(has(self.encryption) && self.encryption == 'SSEKMS') == has(self.kmsKeyID)",message="kmsKeyID is required for encryption SSEKMS, and forbidden otherwise"
+// +kubebuilder:validation:XValidation:rule="(has(self.encryption) && self.encryption == 'Age') == has(self.ageRecipients)",message="ageRecipients are required for encryption Age, and forbidden otherwise"
 type Destination struct {
 	// bucket with Object Lock.
 	// +required
@@ -81,6 +88,31 @@ type Destination struct {
 	// +optional
 	// +kubebuilder:default=None
 	Encryption Encryption `json:"encryption,omitempty"`
+	// kmsKeyID of the key that the store encrypts with.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	KMSKeyID string `json:"kmsKeyID,omitempty"`
+	// ageRecipients that can each open what the node encrypts.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:Pattern=`^age1[0-9a-z]+$`
+	// +kubebuilder:validation:items:MaxLength=2100
+	AgeRecipients []string `json:"ageRecipients,omitempty"`
+}
+
+// PlainContent describes bytes before they were encrypted.
+type PlainContent struct {
+	// size in bytes.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Size int64 `json:"size"`
+	// sha256 of the bytes, lower-case hex.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	SHA256 string `json:"sha256"`
 }
 
 // StoredObject is one locked version in the write-once store.
@@ -110,6 +142,9 @@ type StoredObject struct {
 	// retainUntil is the date until which the store refuses to delete this version.
 	// +required
 	RetainUntil metav1.Time `json:"retainUntil"`
+	// plain is what the node encrypted into the object, on its word; absent where the object is the plain bytes.
+	// +optional
+	Plain *PlainContent `json:"plain,omitempty"`
 }
 
 // Acknowledgement is one authorised account's word that an incident may be released.
