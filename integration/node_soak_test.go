@@ -139,6 +139,34 @@ func (c *cluster) awaitUnfreezeAt(tb testing.TB, s *scene) (incident v1alpha1.In
 	return incident
 }
 
+// synced is how long after its restart the kubelet has looked at every pod of its node: each has its turn within a minute.
+const synced = time.Minute
+
+// TestContainmentOutlivesTheKubelet restarts the kubelet alone under a contained pod. The same containers stand still when it
+// has looked at all of its pods.
+func TestContainmentOutlivesTheKubelet(t *testing.T) {
+	s := talkingScene(t)
+	suite.detect(t, s)
+	containment := suite.containment(t, s)
+	demandFrozen(t, s, containment)
+	before := suite.vitals(t, s)
+	node := s.victim.Spec.NodeName
+	if _, err := onNode(t.Context(), node, "systemctl", "restart", "kubelet"); err != nil {
+		t.Fatal(err)
+	}
+	restarted := time.Now()
+	suite.must(t, "wait", "node/"+node, "--for=condition=Ready", "--timeout=80s")
+	if _, err := onNode(t.Context(), node, "systemctl", "is-active", "kubelet"); err != nil {
+		t.Fatal(err)
+	}
+	suite.await(t, s, v1alpha1.ConditionUploaded, captureTime)
+	watchStill(restarted.Add(synced - stillness))
+	demandSilence(t, s, s.outside, containment.ContainedAt.Time, talkative...)
+	demandPaused(t, s)
+	demandUntouched(t, s, before)
+	letGoAtLast(t, s)
+}
+
 // powerLoss ends every container at once, frozen or not, and what would start them again, as a machine that loses its power
 // does. The engine cannot: a process that is frozen in the v1 freezer ends once it is thawed, and dies before it runs.
 const powerLoss = `systemctl stop kubelet containerd

@@ -29,7 +29,8 @@ type Container struct {
 	Name      string
 	CreatedAt time.Time
 	// Process is the container's first process, 0 when it does not run. Of one whose shim does not answer it is the one
-	// with the lowest id in its cgroup.
+	// with the lowest id in its cgroup. A container that was created does not run before it is started: what there is of it
+	// waits for the runtime, and frozen it could never start.
 	Process int
 	// StartTime of Process: field 22 of its stat file, clock ticks since the boot. Another process that gets the same id
 	// later has another one.
@@ -43,6 +44,8 @@ type Container struct {
 	freezer string
 	// lost says that it runs and the runtime did not tell its first process.
 	lost bool
+	// created is the process of the runtime that becomes the first one of a container that was created and not started.
+	created Stray
 }
 
 // Pod is what of a pod is on this node.

@@ -28,10 +28,15 @@ var (
 // judge takes over what the runtime says of a task: its first process with the start time, and whether that is over.
 //
 // A shim that does not answer, since a suspect in the node's pid namespace stopped it, has containerd say process 0 and
-// status unknown, and no error. Its container is lost, and does not stop for it. Only the word that it stopped counts.
+// status unknown, and no error. Its container is lost, and does not stop for it. Only the word counts that it stopped, or
+// that it was created: then nothing of its program runs, and it is never lost.
 func (c *Container) judge(process int, started uint64, ended bool, status containerd.ProcessStatus) {
 	switch {
 	case status == containerd.Stopped:
+	case status == containerd.Created:
+		if process != 0 && !ended {
+			c.created = Stray{process, started}
+		}
 	case process == 0, ended && status == containerd.Unknown:
 		c.lost = true
 	default:

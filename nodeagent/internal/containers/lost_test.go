@@ -21,12 +21,13 @@ func TestOnlyWhatTheRuntimeSaysStoppedDoesNotRun(t *testing.T) {
 		want    Container
 	}{
 		"running":                        {7, false, containerd.Running, Container{Process: 7, StartTime: 9}},
-		"created":                        {7, false, containerd.Created, Container{Process: 7, StartTime: 9}},
+		"created":                        {7, false, containerd.Created, Container{created: Stray{7, 9}}},
+		"created, and the process ended": {7, true, containerd.Created, Container{}},
 		"paused":                         {7, false, containerd.Paused, Container{Process: 7, StartTime: 9}},
 		"unknown with a process":         {7, false, containerd.Unknown, Container{Process: 7, StartTime: 9}},
 		"unknown, and the process ended": {7, true, containerd.Unknown, Container{lost: true}},
 		"unknown without a process":      {0, true, containerd.Unknown, Container{lost: true}},
-		"created without a process":      {0, true, containerd.Created, Container{lost: true}},
+		"created without a process":      {0, true, containerd.Created, Container{}},
 		"running without a process":      {0, true, containerd.Running, Container{lost: true}},
 		"stopped":                        {7, true, containerd.Stopped, Container{}},
 		"stopped without a process":      {0, true, containerd.Stopped, Container{}},
@@ -39,6 +40,19 @@ func TestOnlyWhatTheRuntimeSaysStoppedDoesNotRun(t *testing.T) {
 				t.Errorf("container (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestContainerThatWasCreatedDoesNotRunYet(t *testing.T) {
+	node := &fake{}
+	node.add("c1", uid, "web", &fakeTask{process: uint32(os.Getpid()), status: containerd.Created}) // #nosec G115 -- a pid
+	lister := &Lister{node}
+	pod, err := lister.Pod(t.Context(), uid)
+	if err != nil || len(pod.Containers) != 1 || pod.Containers[0].Process != 0 || len(pod.Processes) != 0 {
+		t.Errorf("Pod = %+v, %v", pod, err)
+	}
+	if one, err := lister.Container(t.Context(), "c1"); err != nil || one.Process != 0 {
+		t.Errorf("Container = %+v, %v", one, err)
 	}
 }
 

@@ -30,7 +30,8 @@ type Reach struct {
 
 // Strays returns the pod's processes that are outside of the reach of its freeze, as far as they can be told. A process of
 // which one thread is outside is outside. One that left only the tree in which nothing is frozen stops with its container,
-// and is no stray. Neither is the sandbox's own process, which nothing freezes.
+// and is no stray. Neither is the sandbox's own process, which nothing freezes, nor the runtime's in a container that was
+// created and not started.
 //
 // The pod's are those in the pid namespace of the first process of a container or sandbox, or in one below it. No process
 // leaves its pid namespace, and its children are born there or below: so all are found, whatever other namespaces they
@@ -72,9 +73,12 @@ func (p Pod) Strays(reach Reach) (found []Stray, err error) {
 
 // strays looks at each process. What it cannot look at does not keep it from the others.
 func (p Pod) strays(all []int, m *members, reached area) ([]Stray, error) {
-	sandboxes := map[int]uint64{}
+	exempt := map[Stray]bool{}
 	for _, sandbox := range p.Sandboxes {
-		sandboxes[sandbox.Process] = sandbox.StartTime
+		exempt[Stray{sandbox.Process, sandbox.StartTime}] = true
+	}
+	for _, container := range p.those(func(c *Container) bool { return c.created.PID != 0 }) {
+		exempt[container.created] = true
 	}
 	var found []Stray
 	var failure error
@@ -90,7 +94,7 @@ func (p Pod) strays(all []int, m *members, reached area) ([]Stray, error) {
 		case err != nil:
 			failures++
 			failure = err
-		case stray && sandboxes[process] != started:
+		case stray && !exempt[Stray{process, started}]:
 			found = append(found, Stray{process, started})
 		}
 	}

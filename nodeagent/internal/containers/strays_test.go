@@ -76,6 +76,27 @@ func TestProcessOfANestedNamespaceIsAStrayAndThatOfAnothersIsNot(t *testing.T) {
 	s.want("two levels below", Reach{}, nested)
 }
 
+// TestWhatTheRuntimeHasNotStartedYetIsNoStray has the process of a container that was created in the namespace of another,
+// as in a pod that shares one.
+func TestWhatTheRuntimeHasNotStartedYetIsNoStray(t *testing.T) {
+	if !onOwnNode(t) {
+		return
+	}
+	s, next := newScene(t), thePod+"/c2"
+	makeFolder(t, filepath.Join(s.unified, next))
+	if s.freezer != "" {
+		makeFolder(t, filepath.Join(s.freezer, next))
+	}
+	_, second := s.container(unix.CLONE_NEWPID)
+	s.put(second, next)
+	s.want("of no container", Reach{}, second)
+	s.pod.Containers = append(s.pod.Containers, Container{ID: "c2", created: Stray{second, started(t, second)}})
+	must(t, s.pod.locate())
+	s.want("of a container that was created", Reach{})
+	s.pod.Containers[1].created.StartTime++
+	s.want("a later process with the same id", Reach{}, second)
+}
+
 func parent(t *testing.T, process int) int {
 	t.Helper()
 	found, err := proc.Read(strconv.Itoa(process))

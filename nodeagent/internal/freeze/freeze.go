@@ -40,6 +40,11 @@ const (
 	Freezing State = "Freezing"
 	// Gone is a container without processes: there is nothing to stop.
 	Gone State = "Gone"
+	// FrozenBelow is a container that was set going, and in which processes stay frozen in a folder below its own, or may:
+	// somebody inside it froze that by itself. The freezer writes to the container's own folder alone.
+	FrozenBelow State = "FrozenBelow"
+	// Unknown is a container whose folder is not known: whether it goes on cannot be said.
+	Unknown State = "Unknown"
 )
 
 // Freezer freezes and thaws with one method, the one that the node's runtime understands: a container is never frozen
@@ -61,17 +66,38 @@ func (f *Freezer) Freeze(ctx context.Context, container Container) (State, error
 	return state, nil
 }
 
-// Thaw sets every process of the container going again and returns once that is confirmed. A container whose cgroup is not
-// known cannot have been frozen: there is nothing to thaw, and the state is Gone.
+// Thaw undoes Freeze and returns once that is confirmed: Thawed says that no process of the container is frozen. Folders
+// that the container froze by itself stay so, and the state is FrozenBelow. A container whose folder is not known, which
+// Freeze may have known, is Unknown and left as it is.
 func (f *Freezer) Thaw(ctx context.Context, container Container) (State, error) {
 	state, err := f.reach(ctx, container, Thawed)
 	switch {
 	case errors.Is(err, ErrNoCgroup):
-		return Gone, nil
+		return Unknown, nil
 	case err != nil:
 		return "", fmt.Errorf("thaw container %s: %w", container.ID, err)
+	case state == Thawed && f.frozenBelow(container):
+		return FrozenBelow, nil
 	}
 	return state, nil
+}
+
+// frozenBelow says whether processes are in a folder below the container's own that is frozen by itself.
+func (f *Freezer) frozenBelow(container Container) bool {
+	if f.method == v1alpha1.FreezeCgroupV1 {
+		return anyBelow(container.Freezer, func(folder string) (bool, error) {
+			asked, err := says(folder, "freezer.self_freezing", "1")
+			return asked && populated(folder), err
+		})
+	}
+	return anyBelow(container.Cgroup, func(folder string) (bool, error) {
+		asked, err := says(folder, "cgroup.freeze", "1")
+		if !asked || err != nil {
+			return false, err
+		}
+		state, err := readState(folder)
+		return state != Gone, err
+	})
 }
 
 func (f *Freezer) reach(ctx context.Context, container Container, want State) (State, error) {

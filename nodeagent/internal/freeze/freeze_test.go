@@ -196,7 +196,8 @@ func TestAContainerOfManyFoldersIsNotTakenForOneWithoutAProcess(t *testing.T) {
 	if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
 		t.Errorf("Freeze = %q, %v", state, err)
 	}
-	if state, err := freezer.Thaw(t.Context(), container); err != nil || state != Thawed {
+	// Nor for one in which nothing stays frozen.
+	if state, err := freezer.Thaw(t.Context(), container); err != nil || state != FrozenBelow {
 		t.Errorf("Thaw = %q, %v", state, err)
 	}
 }
@@ -253,7 +254,92 @@ func TestThawUnderAFrozenFolderIsAnError(t *testing.T) {
 	}
 }
 
-func TestAnUnknownCgroupIsNotFrozenAndHasNothingToThaw(t *testing.T) {
+// TestThawLeavesFrozenWhatTheContainerFroze has a folder in the container's that somebody in there froze.
+func TestThawLeavesFrozenWhatTheContainerFroze(t *testing.T) {
+	for _, at := range places(t) {
+		t.Run(string(at.method), func(t *testing.T) {
+			above := filepath.Join(at.root, fmt.Sprintf("freeze-above-%d-%d", os.Getpid(), time.Now().UnixNano()))
+			do(t, os.Mkdir(above, 0o700))
+			t.Cleanup(func() { removeFolder(t, above) })
+			own, _, counter := makeContainer(t, place{at.method, above})
+			container, freezer := at.container(above), New(at.method)
+			if state, err := freezer.Freeze(t.Context(), own); err != nil || state != Frozen {
+				t.Fatalf("Freeze from inside = %q, %v", state, err)
+			}
+			if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
+				t.Errorf("Freeze = %q, %v", state, err)
+			}
+			if state, err := freezer.Thaw(t.Context(), container); err != nil || state != FrozenBelow {
+				t.Errorf("Thaw = %q, %v, want FrozenBelow", state, err)
+			}
+			before := size(t, counter)
+			time.Sleep(50 * time.Millisecond)
+			if after := size(t, counter); after != before {
+				t.Errorf("what the container froze wrote %d bytes", after-before)
+			}
+			if state, err := freezer.Thaw(t.Context(), own); err != nil || state != Thawed {
+				t.Errorf("Thaw from inside = %q, %v", state, err)
+			}
+			if state, err := freezer.Thaw(t.Context(), container); err != nil || state != Thawed {
+				t.Errorf("Thaw = %q, %v", state, err)
+			}
+			waitForGrowth(t, counter)
+		})
+	}
+}
+
+// TestAFrozenFolderWithoutAProcessKeepsNothingFrozen has the container freeze one beside its process.
+func TestAFrozenFolderWithoutAProcessKeepsNothingFrozen(t *testing.T) {
+	for _, at := range places(t) {
+		t.Run(string(at.method), func(t *testing.T) {
+			container, folder, _ := makeContainer(t, at)
+			empty := filepath.Join(folder, "empty")
+			do(t, os.Mkdir(empty, 0o700))
+			t.Cleanup(func() { removeFolder(t, empty) })
+			file, value := "cgroup.freeze", "1"
+			if at.method == v1alpha1.FreezeCgroupV1 {
+				file, value = "freezer.state", "FROZEN"
+			}
+			do(t, os.WriteFile(filepath.Join(empty, file), []byte(value), 0))
+			freezer := New(at.method)
+			if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
+				t.Errorf("Freeze = %q, %v", state, err)
+			}
+			if state, err := freezer.Thaw(t.Context(), container); err != nil || state != Thawed {
+				t.Errorf("Thaw = %q, %v", state, err)
+			}
+		})
+	}
+}
+
+func TestOnlyTheWholeFreezerTreeHasItsRoot(t *testing.T) {
+	const (
+		part  = "36 35 0:34 /docker/1 /part rw - cgroup cgroup rw,freezer\n"
+		above = "36 35 0:34 /../.. /above rw - cgroup cgroup rw,freezer\n"
+		other = "37 35 0:35 / /cpu rw - cgroup cgroup rw,cpu\n"
+		two   = "38 35 0:36 / /unified rw - cgroup2 cgroup2 rw\n"
+		whole = "39 35 0:34 / /whole rw,relatime shared:9 - cgroup cgroup rw,cpu,freezer\n"
+	)
+	tests := map[string]struct{ mountinfo, want string }{
+		"none":                 {other + two, ""},
+		"a part":               {part + other, ""},
+		"seen from below":      {above, ""},
+		"whole":                {other + whole, "/whole"},
+		"whole behind a part":  {part + above + whole, "/whole"},
+		"nothing is mounted":   {"", ""},
+		"whole before a part":  {whole + part, "/whole"},
+		"with other trees too": {two + other + whole, "/whole"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got, err := readFreezerRoot(strings.NewReader(tt.mountinfo)); err != nil || got != tt.want {
+				t.Errorf("readFreezerRoot = %q, %v, want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnUnknownCgroupIsNeitherFrozenNorSaidToBeThawed(t *testing.T) {
 	containers := map[v1alpha1.FreezeMethod]Container{
 		v1alpha1.FreezeCgroupV1: {ID: "c1", Cgroup: "/nonexistent"},
 		v1alpha1.FreezeCgroupV2: {ID: "c1", Freezer: "/nonexistent"},
@@ -265,8 +351,8 @@ func TestAnUnknownCgroupIsNotFrozenAndHasNothingToThaw(t *testing.T) {
 		if _, err := New(method).State(container); !errors.Is(err, ErrNoCgroup) {
 			t.Errorf("%s: State = %v, want ErrNoCgroup", method, err)
 		}
-		if state, err := New(method).Thaw(t.Context(), container); err != nil || state != Gone {
-			t.Errorf("%s: Thaw = %q, %v, want Gone", method, state, err)
+		if state, err := New(method).Thaw(t.Context(), container); err != nil || state != Unknown {
+			t.Errorf("%s: Thaw = %q, %v, want Unknown", method, state, err)
 		}
 	}
 }

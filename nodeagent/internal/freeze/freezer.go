@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -84,10 +85,29 @@ func readFreezer(folder string) (State, error) {
 
 var errTooMany = errors.New("too many folders")
 
-// populated says whether a process is in a folder of a v1 tree or below it: these trees have no line that says so. It says
-// yes unless it has seen that none is: of more than maxFolders, and of one that cannot be read, as below a path too long.
+// populated says whether a process is in a folder of a v1 tree or below it: these trees have no line that says so. Like
+// anyFolder it says yes unless it has seen that none is.
 func populated(folder string) bool {
-	inside, seen := false, 0
+	return anyFolder(folder, func(name string) (bool, error) {
+		list, err := os.ReadFile(filepath.Join(name, "cgroup.procs")) // #nosec G304 -- a file of a cgroup, where there are no links
+		return len(list) > 0, err
+	})
+}
+
+// anyBelow is anyFolder without the folder itself.
+func anyBelow(folder string, so func(name string) (bool, error)) bool {
+	return anyFolder(folder, func(name string) (bool, error) {
+		if name == folder {
+			return false, nil
+		}
+		return so(name)
+	})
+}
+
+// anyFolder says whether a folder of a cgroup tree, or one below it, is so. It says yes unless it has seen that none is: of
+// more than maxFolders, and of one that cannot be read, as below a path too long. One that vanishes meanwhile is not.
+func anyFolder(folder string, so func(name string) (bool, error)) bool {
+	found, seen := false, 0
 	err := filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
 		if vanished(err) || (err == nil && !entry.IsDir()) {
 			return nil
@@ -98,9 +118,9 @@ func populated(folder string) bool {
 		if seen++; seen > maxFolders {
 			return errTooMany
 		}
-		list, err := os.ReadFile(filepath.Join(name, "cgroup.procs")) // #nosec G304,G122 -- a file of a cgroup, where there are no links
-		if len(list) > 0 {
-			inside = true
+		here, err := so(name)
+		if here {
+			found = true
 			return fs.SkipAll
 		}
 		if err != nil && !vanished(err) {
@@ -108,23 +128,36 @@ func populated(folder string) bool {
 		}
 		return nil
 	})
-	return inside || err != nil
+	return found || err != nil
 }
 
-// freezerRoot returns where the v1 freezer's tree is mounted, empty when it is not.
+// says tells whether a file of a cgroup has this value.
+func says(folder, file, value string) (bool, error) {
+	content, err := os.ReadFile(filepath.Join(folder, file)) // #nosec G304 -- a file of a cgroup, where there are no links
+	return strings.TrimSpace(string(content)) == value, err
+}
+
+// freezerRoot returns where the root of the v1 freezer's tree is mounted, empty when it is not.
 func freezerRoot() (root string, err error) {
 	file, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("look for the v1 freezer: %w", err)
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	lines := bufio.NewScanner(file)
+	root, err = readFreezerRoot(file)
+	return root, errors.Join(err, file.Close())
+}
+
+// readFreezerRoot passes over mounts of a part of the tree: who is moved there has left it for another container's folder,
+// and not for the root, which cannot be frozen.
+func readFreezerRoot(mountinfo io.Reader) (string, error) {
+	lines := bufio.NewScanner(mountinfo)
 	lines.Buffer(nil, 1<<20) // overlay mounts list every lower layer on one line
 	for lines.Scan() {
 		// 36 35 98:0 /root /point rw,noatime master:1 - cgroup source options
 		before, after, _ := strings.Cut(lines.Text(), " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
-		if len(fields) > 4 && len(kind) > 2 && kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "freezer") {
+		if len(fields) > 4 && fields[3] == "/" && len(kind) > 2 && kind[0] == "cgroup" &&
+			slices.Contains(strings.Split(kind[2], ","), "freezer") {
 			return fields[4], nil
 		}
 	}

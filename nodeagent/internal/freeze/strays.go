@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // straysName is the cgroup2 folder in a pod's that its strays are stopped in.
@@ -48,7 +49,12 @@ func (f *Freezer) Stop(ctx context.Context, podCgroup string, strays []Stray) (s
 		return 0, fmt.Errorf("stop %d strays: %w", len(strays), err)
 	}
 	if f.method == v1alpha1.FreezeCgroupV1 {
-		if to.freezer, err = freezerRoot(); err != nil {
+		// Where in the tree a mount begins is shown as the reader's cgroup namespace has it.
+		err := proc.OnNode(func() (err error) {
+			to.freezer, err = freezerRoot()
+			return err
+		})
+		if err != nil {
 			return 0, err
 		}
 	}

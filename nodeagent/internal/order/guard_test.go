@@ -144,9 +144,13 @@ func TestRecordHasTheSocketsAndTheFlowCounts(t *testing.T) {
 }
 
 func TestThePlanNamesTheProbeThatKills(t *testing.T) {
+	// That a container may be killed says no time.
+	const never = -time.Second
 	port := intstr.FromInt32(8080)
 	http := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: port}}, FailureThreshold: 3, PeriodSeconds: 10}
 	exec := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{}}, FailureThreshold: 3, PeriodSeconds: 10}
+	once := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{}}, FailureThreshold: 1, PeriodSeconds: 10, TimeoutSeconds: 7}
+	const under = " by exec, 1 failure, if it was under way at the freeze and not done within 7 s"
 	yes := true
 	tests := map[string]struct {
 		container corev1.Container
@@ -157,6 +161,8 @@ func TestThePlanNamesTheProbeThatKills(t *testing.T) {
 	}{
 		"none":             {corev1.Container{}, false, &yes, "", 0},
 		"exec":             {corev1.Container{LivenessProbe: exec}, false, &yes, "", 0},
+		"exec, once":       {corev1.Container{LivenessProbe: once}, false, &yes, "may be killed: livenessProbe" + under, never},
+		"exec at start":    {corev1.Container{LivenessProbe: http, StartupProbe: once}, false, nil, "may be killed: startupProbe" + under, never},
 		"http":             {corev1.Container{LivenessProbe: http}, false, &yes, "livenessProbe by httpGet of port 8080, 3 failures 10 s apart", 20 * time.Second},
 		"still starting":   {corev1.Container{LivenessProbe: exec, StartupProbe: http}, false, nil, "startupProbe by httpGet of port 8080, 3 failures 10 s apart", 20 * time.Second},
 		"started":          {corev1.Container{LivenessProbe: exec, StartupProbe: http}, false, &yes, "", 0},
@@ -174,10 +180,10 @@ func TestThePlanNamesTheProbeThatKills(t *testing.T) {
 			at := metav1.NewMicroTime(time.Unix(1000, 0))
 			got := v1alpha1.ContainerFreeze{Name: "web", FrozenAt: &at}
 			explainProbes(pod, &got)
-			if got.ProbeKill != tt.want || (got.ProbeKillExpectedAt != nil) != (tt.want != "") {
+			if expected := tt.want != "" && tt.after != never; got.ProbeKill != tt.want || (got.ProbeKillExpectedAt != nil) != expected {
 				t.Fatalf("%q at %v, want %q", got.ProbeKill, got.ProbeKillExpectedAt, tt.want)
 			}
-			if tt.want != "" && got.ProbeKillExpectedAt.Sub(at.Time) != tt.after {
+			if got.ProbeKillExpectedAt != nil && got.ProbeKillExpectedAt.Sub(at.Time) != tt.after {
 				t.Errorf("kills after %v, want %v", got.ProbeKillExpectedAt.Sub(at.Time), tt.after)
 			}
 		})

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -46,6 +49,22 @@ type knowledge struct {
 	Incidents []v1alpha1.Incident      `json:"incidents"`
 }
 
+// brief is what must not be forgotten: what tells which pods are to be contained, and until when. What was reached, such as
+// the list of what was stored, is most of a record, and on it at the API server.
+func (k knowledge) brief() knowledge {
+	kept := knowledge{Responses: make([]v1alpha1.EventResponse, len(k.Responses)), Incidents: make([]v1alpha1.Incident, len(k.Incidents))}
+	for i := range k.Responses {
+		from, to := &k.Responses[i], &kept.Responses[i]
+		to.Name, to.UID, to.Spec = from.Name, from.UID, from.Spec
+		to.Status.CompletedAt, to.Status.Phase = from.Status.CompletedAt, from.Status.Phase
+	}
+	for i := range k.Incidents {
+		from, to := &k.Incidents[i], &kept.Incidents[i]
+		to.Name, to.UID, to.Spec.Disposition, to.Status.UnfreezeAt = from.Name, from.UID, from.Spec.Disposition, from.Status.UnfreezeAt
+	}
+	return kept
+}
+
 // NewKnown reads from a cache once Synced was called, and from the journal in the folder before.
 func NewKnown(reader client.Reader, folder string) *Known {
 	return &Known{
@@ -60,7 +79,11 @@ func (k *Known) Synced() { k.synced.Store(true) }
 // read returns lists that the caller may change and objects that it may not.
 func (k *Known) read(ctx context.Context) (knowledge, error) {
 	if !k.synced.Load() {
-		return k.remembered()
+		last, err := k.remembered()
+		if err != nil {
+			return knowledge{}, err
+		}
+		return k.withOwn(last), nil
 	}
 	var responses v1alpha1.EventResponseList
 	if err := k.reader.List(ctx, &responses, client.UnsafeDisableDeepCopy); err != nil {
@@ -105,6 +128,37 @@ func (k *Known) withClosed(responses []v1alpha1.EventResponse) []v1alpha1.EventR
 	return responses
 }
 
+// withOwn brings the journal up to date with what this process closed since it was written: the orders, and the incidents of
+// those that contain a pod. Such an incident is open as far as anybody knows.
+func (k *Known) withOwn(last knowledge) knowledge {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	for _, uid := range slices.Sorted(maps.Keys(k.closed)) {
+		closed := k.closed[uid]
+		same := func(one v1alpha1.EventResponse) bool { return one.UID == closed.UID }
+		if at := slices.IndexFunc(last.Responses, same); at >= 0 {
+			last.Responses[at] = *closed
+		} else {
+			last.Responses = append(last.Responses, *closed)
+		}
+		incident := types.UID(closed.Spec.IncidentUID)
+		if closed.Spec.Action.Type == v1alpha1.ActionPodFreeze &&
+			!slices.ContainsFunc(last.Incidents, func(one v1alpha1.Incident) bool { return one.UID == incident }) {
+			last.Incidents = append(last.Incidents, v1alpha1.Incident{
+				ObjectMeta: metav1.ObjectMeta{Name: closed.Spec.IncidentName, UID: incident},
+			})
+		}
+	}
+	return last
+}
+
+// hasOwn says whether this process closed an order that the reader may not show yet.
+func (k *Known) hasOwn() bool {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return len(k.closed) > 0
+}
+
 // remembered reads the journal. A node that never knew anything has none.
 func (k *Known) remembered() (knowledge, error) {
 	content, err := os.ReadFile(k.journal)
@@ -121,18 +175,19 @@ func (k *Known) remembered() (knowledge, error) {
 	return last, nil
 }
 
-// save writes the journal when what is known has changed. Until the API server was reached there is nothing to save.
+// save writes the journal when what is known has changed. Until the API server was reached, that is what this process closed.
 func (k *Known) save(ctx context.Context) error {
-	if !k.synced.Load() {
+	if !k.synced.Load() && !k.hasOwn() {
 		return nil
 	}
 	// Read under the lock: what was read first is written first.
 	k.journalMutex.Lock()
 	defer k.journalMutex.Unlock()
-	now, err := k.read(ctx)
+	known, err := k.read(ctx)
 	if err != nil {
 		return err
 	}
+	now := known.brief()
 	if k.saved != nil && reflect.DeepEqual(*k.saved, now) {
 		return nil
 	}

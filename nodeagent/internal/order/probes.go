@@ -11,9 +11,11 @@ import (
 )
 
 // explainProbes says when and by which probe the kubelet kills a frozen container, if one will. A probe by network fails
-// from the freeze on; an exec probe cannot run in a frozen container, and the kubelet does not count that as a failure. The
-// time is the earliest: the first failure may come at once, and the last of failureThreshold counts. Sidecars, which are
-// init containers that stay, are probed like the others; a startup probe that has not succeeded yet kills as well.
+// from the freeze on. An exec probe cannot be started in a frozen container, and the kubelet does not count that as a
+// failure; one that was under way at the freeze runs out of time, which counts once: where one failure is enough, the
+// container may be killed, and no time says so. The time is the earliest: the first failure may come at once, and the last
+// of failureThreshold counts. Sidecars, which are init containers that stay, are probed like the others; a startup probe
+// that has not succeeded yet kills as well.
 func explainProbes(pod *corev1.Pod, container *v1alpha1.ContainerFreeze) {
 	if container.FrozenAt == nil {
 		return
@@ -33,10 +35,17 @@ func explainProbe(spec *corev1.Container, started bool, container *v1alpha1.Cont
 	if !started && spec.StartupProbe != nil {
 		kind, probe = "startupProbe", spec.StartupProbe
 	}
-	if probe == nil || probe.Exec != nil {
+	if probe == nil {
 		return
 	}
 	failures, period := max(probe.FailureThreshold, 1), max(probe.PeriodSeconds, 1)
+	if probe.Exec != nil {
+		if failures == 1 {
+			container.ProbeKill = fmt.Sprintf("may be killed: %s by exec, 1 failure, if it was under way at the freeze and not done within %d s",
+				kind, max(probe.TimeoutSeconds, 1))
+		}
+		return
+	}
 	at := metav1.NewMicroTime(container.FrozenAt.Add(time.Duration(failures-1) * time.Duration(period) * time.Second))
 	container.ProbeKillExpectedAt = &at
 	container.ProbeKill = fmt.Sprintf("%s by %s, %d failures %d s apart", kind, handler(probe), failures, period)
