@@ -15,6 +15,7 @@ CLUSTER   := $(GO) run ./hack/cmd/cluster
 RUN       ?= .
 BENCH     ?= .
 BENCHTIME ?= 3x
+FUZZTIME  ?= 60s
 TIMEOUT   ?= 40m
 
 .PHONY: help
@@ -32,6 +33,15 @@ test: unit ciliumpolicy integration ## Every test: unit, envtest, Cilium's polic
 unit: ## Unit, kernel and API-server tests; no cluster needed
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; \
 	 $(GO) test -count=1 -timeout $(TIMEOUT) ./...
+
+.PHONY: fuzz
+fuzz: ## Each fuzz target for FUZZTIME, all beside one another
+	@pids=(); \
+	 while IFS=: read -r file line rest; do \
+	   target="$${rest#func }"; target="$${target%%(*}"; \
+	   $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x -parallel 1 "./$$(dirname "$$file")" & pids+=($$!); \
+	 done < <(git grep -n '^func Fuzz' -- '*_test.go'); \
+	 test "$${#pids[@]}" -gt 0; for pid in "$${pids[@]}"; do wait "$$pid"; done
 
 .PHONY: ciliumpolicy
 ciliumpolicy: ## Cilium's own policy library on the deny-all policy; minutes when nothing is cached

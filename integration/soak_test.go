@@ -14,7 +14,7 @@ import (
 )
 
 // outage is how long a server stays away: longer than a client's own retries, shorter than any deadline.
-const outage = 30 * time.Second
+const outage = time.Minute
 
 // killAndReplace ends the processes of a pod at once and then the pod: its successor starts without the kubelet's
 // growing pause between restarts.

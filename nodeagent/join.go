@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"golang.org/x/time/rate"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/evidence"
@@ -22,6 +26,7 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/freeze"
 	"ugallu.io/forensics/nodeagent/internal/hold"
 	"ugallu.io/forensics/nodeagent/internal/order"
+	"ugallu.io/forensics/nodeagent/internal/podfiles"
 )
 
 // stateWithin bounds the question whether a container is frozen: the runtime answers in milliseconds.
@@ -182,6 +187,7 @@ type captureParts struct {
 	freezer     *freeze.Freezer
 	live        client.Reader
 	credentials string
+	keeper      *podfiles.Keeper
 }
 
 // capturer is capture.Capturer as the orders need it.
@@ -193,19 +199,70 @@ type capturer struct {
 
 func newCapturer(parts captureParts) capturer {
 	opener := destination.NewOpener(parts.live, parts.credentials)
+	limits := limiters{made: map[int64]*rate.Limiter{}}
 	return capturer{running: new(atomic.Int32), inner: &capture.Capturer{
-		View: func(ctx context.Context, incident, containerID string) (capture.View, error) {
-			view, err := parts.holder.View(ctx, incident, containerID)
-			if err != nil {
-				return nil, err
-			}
-			return view, nil
-		},
-		Open: func(ctx context.Context, bucket string) (worm.Putter, error) {
-			return opener.Open(ctx, bucket, func(config *worm.Config) { config.Patience = storePatience })
+		Containers: heldContainers{parts.holder.Holder},
+		Look:       parts.look,
+		Open: func(ctx context.Context, destination v1alpha1.Destination, maxBandwidth int64) (worm.Putter, error) {
+			return opener.Open(ctx, destination.Bucket, func(config *worm.Config) {
+				config.Patience, config.Bandwidth = storePatience, limits.of(maxBandwidth)
+				if destination.Encryption == v1alpha1.EncryptionSSEKMS {
+					config.KMSKeyID = destination.KMSKeyID
+				}
+			})
 		},
 		Frozen: parts.frozen,
 	}}
+}
+
+// limiters has one limiter for each bandwidth, which all captures with it share.
+type limiters struct {
+	mutex sync.Mutex
+	made  map[int64]*rate.Limiter
+}
+
+// of returns nil for no limit. A burst of a second, and of 1 MiB at least, is what one write may take.
+func (l *limiters) of(bandwidth int64) *rate.Limiter {
+	if bandwidth == 0 {
+		return nil
+	}
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if l.made[bandwidth] == nil {
+		burst := int(min(max(bandwidth, 1<<20), math.MaxInt32))
+		l.made[bandwidth] = rate.NewLimiter(rate.Limit(bandwidth), burst)
+	}
+	return l.made[bandwidth]
+}
+
+// heldContainers is hold.Holder as a capture needs it.
+type heldContainers struct{ *hold.Holder }
+
+// View implements capture.Containers.
+func (h heldContainers) View(ctx context.Context, incident, containerID string) (capture.View, error) {
+	return asView(h.Holder.View(ctx, incident, containerID))
+}
+
+// Lower implements capture.Containers.
+func (h heldContainers) Lower(ctx context.Context, incident, containerID string) (capture.View, error) {
+	return asView(h.LowerView(ctx, incident, containerID))
+}
+
+// asView does not wrap a nil.
+func asView(view *hold.View, err error) (capture.View, error) {
+	if err != nil {
+		return nil, err
+	}
+	return view, nil
+}
+
+// Upper implements capture.Containers.
+func (h heldContainers) Upper(ctx context.Context, incident, containerID string) (string, error) {
+	upper, err := h.Holder.Upper(ctx, incident, containerID)
+	if errors.Is(err, hold.ErrNoUpper) {
+		return "", fmt.Errorf("%w: %w", capture.ErrNoUpper, err)
+	}
+	return upper, err
 }
 
 // frozen says whether nothing of the container runs. What cannot be found out is not claimed.
@@ -230,17 +287,21 @@ func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress fu
 	defer func() {
 		// What a capture takes, an agent without one gives back.
 		if c.running.Add(-1) == 0 {
+			// What a pool holds outlives one collection.
+			runtime.GC()
 			debug.FreeOSMemory()
 		}
 	}()
 	list := make([]capture.Container, len(wanted.Containers))
 	for i, container := range wanted.Containers {
-		list[i] = capture.Container{ID: container.ContainerID, Name: container.Name}
+		list[i] = capture.Container{
+			ID: container.ContainerID, Name: container.Name, Dies: container.ProbeKillExpectedAt != nil,
+		}
 	}
 	result, err := c.inner.Capture(ctx, capture.Order{
-		Incident: wanted.Incident, Containers: list, Flows: wanted.Flows, Action: wanted.Action,
-		Previous: capture.Result(wanted.Previous),
-		Stored:   func(stored capture.Result) error { return wanted.Stored(order.Captured(stored)) },
+		Incident: wanted.Incident, Pod: wanted.Pod, Containers: list, Flows: wanted.Flows, Memory: wanted.Memory,
+		Action: wanted.Action, Previous: capture.Result(wanted.Previous),
+		Stored: func(stored capture.Result) error { return wanted.Stored(order.Captured(stored)) },
 	}, progress)
 	return order.Captured(result), err
 }

@@ -14,8 +14,8 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -30,6 +30,7 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/freeze"
 	"ugallu.io/forensics/nodeagent/internal/options"
 	"ugallu.io/forensics/nodeagent/internal/order"
+	"ugallu.io/forensics/nodeagent/internal/podfiles"
 )
 
 // The kubelet's containers are in this namespace of containerd.
@@ -45,6 +46,8 @@ const (
 	// memory at which garbage is collected at any price: below the 512 MiB at which the kernel ends the process. Without
 	// it the heap grows to twice of what is in use.
 	memory = 448 << 20
+	// memoryFolder of the node keeps the file systems in memory of contained pods, also while no agent runs.
+	memoryFolder = "/run/ugallu-forensics/memory"
 	// garbage in percent of what is in use at which it is collected otherwise: an agent that waits leaves its node alone.
 	garbage = 50
 )
@@ -97,10 +100,13 @@ func run(ctx context.Context, o options.Options) (err error) {
 	list := containers.New(client)
 	freezing := freeze.New(method)
 	holder := newHolder(client)
+	keeper := &podfiles.Keeper{Folder: memoryFolder, Namespace: "/proc/1/ns/mnt"}
 	node := order.Node{
 		Name: o.Pod.NodeName, Containers: lister{list, freezing}, Drop: dropper{drops, containers.NewKubelet(), list},
-		Freeze: freezer{freezing}, Hold: holder,
-		Capture: newCapturer(captureParts{holder: holder, lister: list, freezer: freezing, live: manager.GetAPIReader(), credentials: o.WORMCredentialsDir}),
+		Freeze: freezer{freezing}, Hold: holder, Memory: memoryKeeper{keeper},
+		Capture: newCapturer(captureParts{
+			holder: holder, lister: list, freezer: freezing, live: manager.GetAPIReader(), credentials: o.WORMCredentialsDir, keeper: keeper,
+		}),
 		Reporter: order.Reporter{
 			Identity: v1alpha1.Reporter{Account: o.Pod.Account(), PodUID: o.Pod.UID, NodeName: o.Pod.NodeName, BootID: boot},
 			Image:    image.digest, APIServerDate: dates.last,
@@ -139,7 +145,7 @@ func newManager(o options.Options, dates *serverDate) (ctrl.Manager, error) {
 
 func managerFor(access *rest.Config, o options.Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("build the scheme: %w", err)
 	}
 	grace := shutdown

@@ -98,10 +98,8 @@ func Write(ctx context.Context, out io.Writer, root string, options Options) (Re
 	w := newWalker(ctx, compressor, options)
 	err = w.root(folder)
 	truncated := errors.Is(err, errLimit)
-	if err == nil || (truncated && !w.cut) {
+	if err == nil || truncated {
 		err = w.end()
-	} else if truncated {
-		err = nil
 	}
 	// The compressor's error comes first: it is the cause of the walker's.
 	if closed := compressor.close(); closed != nil {

@@ -16,9 +16,9 @@ import (
 const (
 	// readSize of one read: large enough that calls cost nothing, small enough to stay in the cache for the hash.
 	readSize = 256 << 10
-	// maxPadding is how much of a file is filled with zeros when time runs out in the middle of it, so that the archive
-	// stays well-formed. A larger rest ends the stream there.
-	maxPadding = 1 << 30
+	// maxHashed is how much of a file is hashed that is filled with zeros because time ran out in the middle of it. A larger
+	// rest is filled as well, so that the archive stays well-formed, and has no hash: that would take minutes.
+	maxHashed = 1 << 30
 )
 
 // file archives a regular file.
@@ -80,6 +80,8 @@ type reading struct {
 	seen int64
 	// short is why the content seen ends before the size in the header.
 	short error
+	// unhashed says that what is left is not even hashed.
+	unhashed bool
 }
 
 // data writes the content that the header announced, exactly as long, and ends the entry.
@@ -90,18 +92,14 @@ func (w *walker) data(o *object, h *header, r *reading) error {
 	}
 	for _, run := range r.extents {
 		if err := w.run(o, r, run); err != nil {
-			return w.cutShort(o, h, err)
+			return err
 		}
 	}
 	if _, err := w.compressor.Write(zeros[:padding(h.size)]); err != nil {
 		return fmt.Errorf("pad %q: %w", o.path, err)
 	}
-	o.sha256 = hex.EncodeToString(r.stored.Sum(nil))
-	if h.sparse {
-		o.stored, o.sha256 = o.sha256, ""
-		if r.content != nil {
-			o.sha256 = hex.EncodeToString(r.content.Sum(nil))
-		}
+	if !r.unhashed {
+		w.sums(o, h, r)
 	}
 	if err := w.changes(o, r); err != nil {
 		return err
@@ -117,15 +115,16 @@ func (w *walker) data(o *object, h *header, r *reading) error {
 	return w.count(o, h)
 }
 
-// cutShort has the index name the file in which the archive ends.
-func (w *walker) cutShort(o *object, h *header, err error) error {
-	if !errors.Is(err, errLimit) {
-		return err
+func (w *walker) sums(o *object, h *header, r *reading) {
+	sum := hex.EncodeToString(r.stored.Sum(nil))
+	if !h.sparse {
+		o.sha256 = sum
+		return
 	}
-	if named := w.compressor.line(line{entry: w.entryOf(o, h), start: w.at, offset: w.offset}); named != nil {
-		return named
+	o.stored = sum
+	if r.content != nil {
+		o.sha256 = hex.EncodeToString(r.content.Sum(nil))
 	}
-	return err
 }
 
 // run copies one run of data. When the file ends early or fails, zeros fill the announced size.
@@ -134,8 +133,11 @@ func (w *walker) run(o *object, r *reading, run extent) error {
 		return err
 	}
 	for done := int64(0); done < run.length; {
-		if err := w.goOn(o, r, run.length-done); err != nil {
+		if err := w.goOn(r, run.length-done); err != nil {
 			return err
+		}
+		if r.unhashed {
+			return w.compressor.zeros(run.length - done)
 		}
 		space, err := w.compressor.room(min(readSize, run.length-done))
 		if err != nil {
@@ -184,22 +186,15 @@ func (r *reading) read(p []byte, offset int64) int {
 	}
 }
 
-// goOn ends reading on a cancelled context, and when time ran out and too much is left to fill up.
-func (w *walker) goOn(o *object, r *reading, left int64) error {
+// goOn ends the archive on a cancelled context, and reading when time ran out.
+func (w *walker) goOn(r *reading, left int64) error {
 	if err := w.interrupted(); err != nil {
 		return err
 	}
 	if r.short != nil || !w.late() {
 		return nil //nolint:nilerr // a short file is filled up, and named as a gap at its end
 	}
-	r.short = errLimit
-	if left > maxPadding {
-		w.cut = true
-		if err := w.gap(o, GapMaxDuration, errNothingFollows); err != nil {
-			return err
-		}
-		return errLimit
-	}
+	r.short, r.unhashed = errLimit, left > w.hashed
 	return nil
 }
 

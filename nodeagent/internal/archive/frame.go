@@ -30,6 +30,8 @@ type frame struct {
 	raw, packed []byte
 	// place is where the frame lies in the compressed stream, known once it is stored.
 	place *place
+	// zero says that all of raw stands for zeros, whatever it holds.
+	zero bool
 	// lines are the entries that end in this frame, and waiting is what they take.
 	lines   []line
 	waiting int
@@ -60,8 +62,12 @@ type compressor struct {
 	// taken is how many bytes came in.
 	taken   int64
 	written atomic.Int64
-	sum     hash.Hash
-	running sync.WaitGroup
+	// nothing is a frame of zeros as every encoder packs it, made when it is first wanted.
+	nothing    []byte
+	nothingErr error
+	onNothing  sync.Once
+	sum        hash.Hash
+	running    sync.WaitGroup
 }
 
 // newCompressor starts as many workers as there are encoders.
@@ -83,7 +89,7 @@ func newCompressor(out io.Writer, index *indexer, encoders []encoder) *compresso
 	for _, encode := range encoders {
 		c.running.Go(func() {
 			for f := range c.jobs {
-				f.pack(encode)
+				c.pack(f, encode)
 				f.done <- struct{}{}
 			}
 		})
@@ -93,9 +99,16 @@ func newCompressor(out io.Writer, index *indexer, encoders []encoder) *compresso
 }
 
 // pack compresses a frame; one that only carries lines stays empty.
-func (f *frame) pack(encode encoder) {
+func (c *compressor) pack(f *frame, encode encoder) {
 	f.packed, f.err = f.packed[:0], nil
-	if len(f.raw) > 0 {
+	switch {
+	case f.zero:
+		c.onNothing.Do(func() {
+			clear(f.raw)
+			c.nothing, c.nothingErr = encode(nil, f.raw)
+		})
+		f.packed, f.err = append(f.packed, c.nothing...), c.nothingErr
+	case len(f.raw) > 0:
 		f.packed, f.err = encode(f.packed, f.raw)
 	}
 }
@@ -110,7 +123,7 @@ func (c *compressor) drain() {
 			}
 		}
 		clear(f.lines)
-		f.raw, f.lines, f.waiting, f.place = f.raw[:0], f.lines[:0], 0, nil
+		f.raw, f.zero, f.lines, f.waiting, f.place = f.raw[:0], false, f.lines[:0], 0, nil
 		c.free <- f
 	}
 }
@@ -198,6 +211,24 @@ func (c *compressor) Write(p []byte) (int, error) {
 		p = p[n:]
 	}
 	return total, nil
+}
+
+// zeros writes so many zeros. Whole frames of them are packed once.
+func (c *compressor) zeros(n int64) error {
+	for n > 0 {
+		space, err := c.room(n)
+		if err != nil {
+			return err
+		}
+		if len(space) == frameSize {
+			c.current.zero = true
+		} else {
+			clear(space)
+		}
+		c.filled(len(space))
+		n -= int64(len(space))
+	}
+	return nil
 }
 
 // line has the index receive an entry once the current frame is stored.

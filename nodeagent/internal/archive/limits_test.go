@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
@@ -183,4 +185,64 @@ func fakeAttributes(attributes map[string][]byte) attributeSource {
 		},
 		get: func(name string, buffer []byte) (int, error) { return copy(buffer, attributes[name]), nil },
 	}
+}
+
+func TestTimeThatRunsOutInsideALargeFileLeavesAWholeArchive(t *testing.T) {
+	for _, format := range []Format{Zstd, Gzip} {
+		t.Run(string(format), func(t *testing.T) {
+			root := t.TempDir()
+			content := bytes.Repeat([]byte("content "), 5<<17)
+			must(t, os.WriteFile(filepath.Join(root, "large"), content, 0o600))
+			var w *walker
+			var index bytes.Buffer
+			options := Options{Format: format, Index: &index, Progress: func(p Progress) {
+				if p.BytesRead > 0 {
+					w.deadline = time.Unix(0, 1)
+				}
+			}}
+			var walk func(string) []byte
+			w, walk = newTestWalker(t, options)
+			w.hashed = 1 << 20
+			compressed := walk(root)
+			plain := decompress(t, format, compressed)
+			reader := tar.NewReader(bytes.NewReader(plain))
+			_, err := reader.Next()
+			must(t, err)
+			header, err := reader.Next()
+			must(t, err)
+			got, err := io.ReadAll(reader)
+			must(t, err)
+			read := int(w.bytesRead)
+			if header.Size != int64(len(content)) || len(got) != len(content) || read == 0 || read >= len(content) {
+				t.Fatalf("%d of %d bytes, read %d", len(got), len(content), read)
+			}
+			if !bytes.Equal(got[:read], content[:read]) || len(bytes.Trim(got[read:], "\x00")) > 0 {
+				t.Error("what was read is not followed by zeros alone")
+			}
+			if _, err := reader.Next(); !errors.Is(err, io.EOF) {
+				t.Errorf("the archive does not end: %v", err)
+			}
+			if w.gaps.counts[GapMaxDuration] == nil || bytes.Contains(bytes.Split(index.Bytes(), []byte("\n"))[1], []byte("sha256")) {
+				t.Errorf("gaps %v, index %s", w.gaps.counts, index.Bytes())
+			}
+		})
+	}
+}
+
+func decompress(t *testing.T, format Format, compressed []byte) []byte {
+	t.Helper()
+	var plain io.Reader
+	if format == Gzip {
+		unzipped, err := gzip.NewReader(bytes.NewReader(compressed))
+		must(t, err)
+		plain = unzipped
+	} else {
+		decoder, err := zstd.NewReader(bytes.NewReader(compressed))
+		must(t, err)
+		defer decoder.Close()
+		plain = decoder
+	}
+	content, err := io.ReadAll(plain)
+	must(t, err)
+	return content
 }

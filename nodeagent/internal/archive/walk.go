@@ -75,8 +75,10 @@ type walker struct {
 	here, joined []byte
 
 	entries, bytesRead int64
-	// skipped is set when a file was left out because of MaxBytes, cut when the stream ends inside a file.
-	skipped, cut bool
+	// skipped is set when a file was left out because of MaxBytes.
+	skipped bool
+	// hashed is maxHashed, or less in a test.
+	hashed int64
 
 	// holeRoom is how many bytes of holes may still be hashed.
 	holeRoom int64
@@ -98,6 +100,7 @@ func newWalker(ctx context.Context, c *compressor, options Options) *walker {
 		lower:       unknownFolder,
 		holeRoom:    maxHoles,
 		attributes:  make([]byte, attributeBuffer),
+		hashed:      maxHashed,
 	}
 	if options.MaxDuration > 0 {
 		w.deadline = time.Now().Add(options.MaxDuration)

@@ -4,33 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"slices"
-	"strings"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
-	"ugallu.io/forensics/nodeagent/internal/upload"
 )
-
-// View is a mounted root filesystem.
-type View interface {
-	// Root is the folder it is mounted on.
-	Root() string
-	io.Closer
-}
 
 // Capturer captures pods of this node.
 type Capturer struct {
-	// View mounts the held snapshot of a container. An error that is fs.ErrNotExist says that there is nothing to
-	// capture any more, and becomes a gap; any other one may pass.
-	View func(ctx context.Context, incident, containerID string) (View, error)
-	// Open connects to the store that keeps a bucket.
-	Open func(ctx context.Context, bucket string) (worm.Putter, error)
+	// Containers shows what is held of containers.
+	Containers Containers
+	// Look finds what else there is of a pod. May be nil.
+	Look func(ctx context.Context, order Order) (Look, error)
+	// Open connects to the store. maxBandwidth in bytes a second is no limit when it is 0.
+	Open func(ctx context.Context, destination v1alpha1.Destination, maxBandwidth int64) (worm.Putter, error)
 	// Frozen says whether a container stands still right now.
 	Frozen func(containerID string) bool
+	// FirstSegment is the size after which the first segments of an archive end; 0 is upload.FirstSegment.
+	FirstSegment int64
 }
 
 // Container to capture.
@@ -39,20 +31,25 @@ type Container struct {
 	ID string
 	// Name in the pod.
 	Name string
+	// Dies says that a probe of it will have it killed.
+	Dies bool
 }
 
 // Order is what to capture. The same order must name the same containers each time it is given.
 type Order struct {
 	// Incident by name.
 	Incident   string
+	Pod        v1alpha1.PodRef
 	Containers []Container
 	// Flows returns the flows that were dropped so far. May be nil.
-	Flows  func() ([]evidence.Flow, error)
+	Flows func() ([]evidence.Flow, error)
+	// Memory says of which processes the memory is wanted.
+	Memory v1alpha1.MemoryCapture
 	Action *v1alpha1.FilesystemSnapshotAction
 	// Previous is the last result that Stored was given: its artifacts are not captured again.
 	Previous Result
-	// Stored is called after each artifact with everything so far. The caller persists it before it returns, so that a
-	// restart repeats one artifact at most. May be nil.
+	// Stored is called after each artifact, and after each segment of one, with everything so far. The caller persists it
+	// before it returns, so that a restart repeats one segment at most. May be nil.
 	Stored func(Result) error
 }
 
@@ -63,46 +60,43 @@ type Result struct {
 	// GapsObject names every gap, one a line. With several such objects it is the newest, and its first line names the
 	// one before.
 	GapsObject *v1alpha1.StoredObject
+	// Storing is the artifact that was being stored.
+	Storing *v1alpha1.Storing
 }
-
-// errMissing marks a container that has nothing to capture any more.
-var errMissing = errors.New("nothing to capture")
 
 // run is one call of Capture.
 type run struct {
 	*Capturer
 	order    Order
 	store    worm.Putter
+	seal     sealer
 	progress func(v1alpha1.Progress)
 	result   Result
 	// past is the progress of the artifacts before the current one.
 	past v1alpha1.Progress
 }
 
-// Capture stores the dropped flows and then the root filesystem of every container, in the order of their names. What cannot be read is a gap. An
-// error means that something is not captured yet and another call may do better; the result holds what is stored all
-// the same. Nothing is ever put twice under one key.
+// Capture stores everything of a pod, the most volatile first: the dropped flows, the state of its processes, files in
+// memory, memory where it is wanted, what each container changed, logs and volumes, and each whole root filesystem. What
+// cannot be read is a gap. An error means that something is not captured yet and another call may do better; the result
+// holds what is stored all the same. Nothing is ever put twice under one key.
 func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (Result, error) {
-	store, err := c.Open(ctx, order.Action.Destination.Bucket)
+	r, err := c.begin(ctx, order, progress)
 	if err != nil {
-		return order.Previous, fmt.Errorf("open bucket %s: %w", order.Action.Destination.Bucket, err)
+		return order.Previous, err
 	}
-	r := &run{Capturer: c, order: order, store: store, progress: progress, result: order.Previous}
-	r.result.Artifacts = slices.Clone(r.result.Artifacts)
-	r.result.Gaps = slices.Clone(r.result.Gaps)
-	var failed []error
-	if err := r.flows(ctx); err != nil {
-		failed = append(failed, err)
-	}
-	var missing []missingContainer
-	for _, item := range plan(order) {
-		if r.has(item.artifact) {
+	parts, gaps, failed := r.plan(ctx)
+	var missing []missingPart
+	for i := range parts {
+		part := &parts[i]
+		if r.has(part.Name) {
 			continue
 		}
-		err := r.container(ctx, item)
+		err := r.part(ctx, part)
+		lost, isLost := errors.AsType[Lost](err)
 		switch {
-		case errors.Is(err, errMissing):
-			missing = append(missing, missingContainer{item, err})
+		case isLost:
+			missing = append(missing, missingPart{part.Name, lost})
 		case ctx.Err() != nil:
 			return r.result, err
 		case err != nil:
@@ -113,82 +107,41 @@ func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alp
 	if len(failed) > 0 {
 		return r.result, errors.Join(failed...)
 	}
-	// Missing containers come last and are not persisted before the end: each call finds them anew, and counts once.
-	return r.result, r.recordMissing(ctx, missing)
+	// What is missing comes last and is not persisted before the end: each call finds it anew, and counts it once.
+	r.result.Storing = nil
+	return r.result, r.recordMissing(ctx, missing, gaps)
 }
 
-// item is one container and the name of its artifact.
-type item struct {
-	Container
-	artifact  string
-	mediaType string
-}
-
-// plan names the artifacts and orders them by name. A container that was restarted appears twice under one name; then
-// the artifact's name carries the id.
-func plan(order Order) []item {
-	extension, mediaType := "tar.zst", evidence.MediaTypeTarZstd
-	if order.Action.Compression == v1alpha1.CompressionGzip {
-		extension, mediaType = "tar.gz", evidence.MediaTypeTarGzip
+func (c *Capturer) begin(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (*run, error) {
+	seal, err := newSealer(order.Action.Destination)
+	if err != nil {
+		return nil, err
 	}
-	count := map[string]int{}
-	for _, container := range order.Containers {
-		count[container.Name]++
+	var bandwidth int64
+	if limit := order.Action.MaxBandwidth; limit != nil {
+		bandwidth = limit.Value()
 	}
-	items := make([]item, 0, len(order.Containers))
-	for _, container := range order.Containers {
-		folder := container.Name
-		if count[container.Name] > 1 {
-			folder += "-" + container.ID[:min(12, len(container.ID))]
-		}
-		items = append(items, item{container, folder + "/rootfs." + extension, mediaType})
+	store, err := c.Open(ctx, order.Action.Destination, bandwidth)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", order.Action.Destination.Bucket, err)
 	}
-	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.artifact, b.artifact) })
-	return items
+	r := &run{Capturer: c, order: order, store: store, seal: seal, progress: progress, result: order.Previous}
+	r.result.Artifacts = slices.Clone(r.result.Artifacts)
+	r.result.Gaps = slices.Clone(r.result.Gaps)
+	return r, nil
 }
 
 func (r *run) has(artifact string) bool {
 	return slices.ContainsFunc(r.result.Artifacts, func(a v1alpha1.Artifact) bool { return a.Name == artifact })
 }
 
-func (r *run) target(name string) upload.Target {
-	return targetIn(r.order.Action.Destination, name)
-}
-
-func targetIn(destination v1alpha1.Destination, name string) upload.Target {
-	return upload.Target{
-		Prefix: destination.Prefix,
-		Name:   name,
-		Lock:   worm.Lock{Mode: string(destination.LockMode), RetainUntil: destination.RetainUntil.Time},
+// stored has the caller persist everything so far.
+func (r *run) stored(what string) error {
+	if r.order.Stored == nil {
+		return nil
 	}
-}
-
-// container captures one container and has the caller persist it.
-func (r *run) container(ctx context.Context, item item) error {
-	view, err := r.View(ctx, r.order.Incident, item.ID)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: view container %s: %w", errMissing, item.ID, err)
+	if err := r.order.Stored(r.result); err != nil {
+		return fmt.Errorf("persist %s: %w", what, err)
 	}
-	if err != nil {
-		return fmt.Errorf("view container %s: %w", item.ID, err)
-	}
-	stored, err := r.attempts(ctx, item, view.Root())
-	if closed := view.Close(); err == nil && closed != nil {
-		err = fmt.Errorf("close view of container %s: %w", item.ID, closed)
-	}
-	if stored == nil {
-		return err
-	}
-	// Stored evidence counts, whatever became of the mount.
-	r.result.Artifacts = append(r.result.Artifacts, stored.artifact)
-	r.merge(stored.gaps)
-	if stored.gapsObject != nil {
-		r.result.GapsObject = stored.gapsObject
-	}
-	if r.order.Stored != nil {
-		if persisted := r.order.Stored(r.result); persisted != nil {
-			return errors.Join(err, fmt.Errorf("persist %s: %w", item.artifact, persisted))
-		}
-	}
-	return err
+	return nil
 }

@@ -47,7 +47,7 @@ func TestFlowsAreStoredFirstAndOnce(t *testing.T) {
 	}
 	result, err := f.capturer().Capture(t.Context(), order, nil)
 	must(t, err)
-	if len(result.Artifacts) != 2 || result.Artifacts[0].Kind != v1alpha1.ArtifactDroppedFlows || result.Artifacts[0].Entries != 2 {
+	if len(result.Artifacts) != 3 || result.Artifacts[0].Kind != v1alpha1.ArtifactDroppedFlows || result.Artifacts[0].Entries != 2 {
 		t.Fatalf("artifacts %+v, want the flows before the root filesystem", result.Artifacts)
 	}
 	if diff := cmp.Diff(someFlows(), readFlows(t, f, result.Artifacts[0].Segments[0])); diff != "" {
@@ -56,7 +56,7 @@ func TestFlowsAreStoredFirstAndOnce(t *testing.T) {
 	order.Previous = result
 	again, err := f.capturer().Capture(t.Context(), order, nil)
 	must(t, err)
-	if len(again.Artifacts) != 2 || asked != 1 {
+	if len(again.Artifacts) != 3 || asked != 1 {
 		t.Errorf("asked %d times, artifacts %+v", asked, again.Artifacts)
 	}
 }
@@ -67,7 +67,7 @@ func TestFlowsThatCannotBeReadAreAGapAndKeepNothingBack(t *testing.T) {
 	order.Flows = func() ([]evidence.Flow, error) { return nil, errors.New("no such map") }
 	result, err := f.capturer().Capture(t.Context(), order, nil)
 	must(t, err)
-	if len(result.Artifacts) != 1 || len(result.Gaps) != 1 || result.Gaps[0].Reason != capture.GapFlowsNotRead {
+	if len(result.Artifacts) != 2 || len(result.Gaps) != 1 || result.Gaps[0].Reason != capture.GapFlowsNotRead {
 		t.Errorf("result %+v", result)
 	}
 }

@@ -10,11 +10,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/nodeagent/internal/archive"
-	"ugallu.io/forensics/nodeagent/internal/upload"
 )
-
-// GapNotCaptured counts containers of which nothing was captured.
-const GapNotCaptured = "ContainerNotCaptured"
 
 // maxMessage is the bound of a status message in bytes.
 const maxMessage = 2048
@@ -22,8 +18,8 @@ const maxMessage = 2048
 // gapLines stores lines of JSON in an object that is started with the first one.
 type gapLines struct {
 	previous *v1alpha1.StoredObject
-	start    func() *upload.Object
-	object   *upload.Object
+	start    func() (*single, error)
+	object   *single
 }
 
 // previousLine is the first line of an object that follows another one.
@@ -34,7 +30,11 @@ type previousLine struct {
 // Write takes whole lines.
 func (g *gapLines) Write(line []byte) (int, error) {
 	if g.object == nil {
-		g.object = g.start()
+		started, err := g.start()
+		if err != nil {
+			return 0, err
+		}
+		g.object = started
 		if g.previous != nil {
 			if err := g.writeLine(previousLine{g.previous}); err != nil {
 				return 0, err
@@ -58,70 +58,69 @@ func (g *gapLines) finish() (*v1alpha1.StoredObject, error) {
 	if g.object == nil {
 		return nil, nil
 	}
-	object := g.object
+	started := g.object
 	g.object = nil
-	stored, err := object.Finish()
+	result, err := started.finish()
 	if err != nil {
 		return nil, err
 	}
-	return &stored, nil
+	return object(result), nil
 }
 
 func (g *gapLines) abort(cause error) {
 	if g.object != nil {
-		g.object.Abort(cause)
+		g.object.abort(cause)
 	}
 }
 
-// abandonedGap records the attempts before this one.
-func abandonedGap(item item, to streams) ([]evidence.Gap, error) {
-	folders := to.attempt.Abandoned
-	if len(folders) == 0 {
+// abandoned records the keys that earlier tries took and that are no part of the artifact.
+func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.Gap, error) {
+	keys := slices.Concat(lists...)
+	if len(keys) == 0 {
 		return nil, nil
 	}
-	for _, folder := range folders {
+	for _, key := range keys {
 		gap := archive.Gap{
-			Artifact: item.artifact, Path: folder, Reason: GapAbandonedAttempt,
-			Message: "this attempt did not report; its segments stay locked here",
+			Artifact: artifact, Path: key, Reason: GapAbandonedAttempt,
+			Message: "an earlier try took this key; what it stored there stays locked",
 		}
-		if err := to.lines.writeLine(gap); err != nil {
+		if err := lines.writeLine(gap); err != nil {
 			return nil, err
 		}
 	}
-	message := fmt.Sprintf("%s: an attempt did not report; its segments stay locked under %s", item.artifact, folders[0])
-	return []evidence.Gap{{Reason: GapAbandonedAttempt, Message: message, Count: int64(len(folders))}}, nil
+	message := "an earlier try took the key " + keys[0] + "; what it stored there stays locked"
+	return []evidence.Gap{{Reason: GapAbandonedAttempt, Message: message, Count: int64(len(keys))}}, nil
 }
 
-// missingContainer is a container that has nothing to capture any more.
-type missingContainer struct {
-	item
-	cause error
+// missingPart is a part that cannot be captured any more.
+type missingPart struct {
+	name string
+	lost Lost
 }
 
-// recordMissing adds the gaps of containers that are gone.
-func (r *run) recordMissing(ctx context.Context, missing []missingContainer) error {
-	if len(missing) == 0 {
+// recordMissing adds the gaps of parts that are lost, and of what is no part.
+func (r *run) recordMissing(ctx context.Context, missing []missingPart, others []evidence.Gap) error {
+	if len(missing)+len(others) == 0 {
 		return nil
 	}
-	target := r.target("missing-containers")
-	attempt, err := upload.Claim(ctx, r.store, target)
-	if err != nil {
-		return fmt.Errorf("store gaps: %w", err)
-	}
-	lines := &gapLines{previous: r.result.GapsObject, start: func() *upload.Object {
-		return upload.Start(ctx, r.store, attempt.Folder+"/gaps.jsonl", target.Lock)
+	depot := newDepot(r.store, r.order.Action.Destination, r.seal)
+	lines := &gapLines{previous: r.result.GapsObject, start: func() (*single, error) {
+		return depot.single(ctx, "missing.gaps.jsonl", false)
 	}}
-	var gaps []evidence.Gap
-	for _, container := range missing {
-		gap := archive.Gap{
-			Artifact: container.artifact, Path: container.ID, Reason: GapNotCaptured, Message: container.cause.Error(),
-		}
+	gaps := slices.Clone(others)
+	for _, gap := range others {
 		if err := lines.writeLine(gap); err != nil {
 			lines.abort(err)
 			return fmt.Errorf("store gaps: %w", err)
 		}
-		message := fmt.Sprintf("%s: %v", container.artifact, container.cause)
-		gaps = append(gaps, evidence.Gap{Reason: GapNotCaptured, Message: message, Count: 1})
+	}
+	for _, part := range missing {
+		gap := archive.Gap{Artifact: part.name, Path: ".", Reason: part.lost.Reason, Message: part.lost.Cause.Error()}
+		if err := lines.writeLine(gap); err != nil {
+			lines.abort(err)
+			return fmt.Errorf("store gaps: %w", err)
+		}
+		gaps = append(gaps, evidence.Gap{Reason: gap.Reason, Message: part.name + ": " + gap.Message, Count: 1})
 	}
 	object, err := lines.finish()
 	if err != nil {

@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,6 +54,20 @@ func contained(ctx context.Context, node Node, spec v1alpha1.EventResponseSpec) 
 		return v1alpha1.Containment{Level: v1alpha1.LevelPolicyOnly, FreezeMethod: v1alpha1.FreezeNone}, nil
 	}
 	return *response.Status.Containment.DeepCopy(), nil
+}
+
+// memoryWanted is what the incident's podfreeze was ordered to say of memory; without that order none is wanted.
+func memoryWanted(ctx context.Context, node Node, spec v1alpha1.EventResponseSpec) (v1alpha1.MemoryCapture, error) {
+	response := new(v1alpha1.EventResponse)
+	name := v1alpha1.ResponseName(spec.IncidentName, v1alpha1.StepFreeze, 1)
+	err := node.Client.Get(ctx, client.ObjectKey{Name: name}, response)
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("read the order to freeze: %w", err)
+	}
+	if response.Spec.Action.PodFreeze == nil {
+		return v1alpha1.MemoryNone, nil
+	}
+	return response.Spec.Action.PodFreeze.Memory, nil
 }
 
 // unrecorded are the containers of the pod that the record does not name: they started after the pod was contained.

@@ -44,16 +44,16 @@ type keptPod struct {
 func (k *keeper) Start(ctx context.Context) error {
 	ticks := time.NewTicker(keepEvery)
 	defer ticks.Stop()
-	for {
+	for ctx.Err() == nil {
 		if err := k.look(ctx); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "contained pods not kept")
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-ticks.C:
 		}
 	}
+	return nil
 }
 
 func (k *keeper) look(ctx context.Context) error {
@@ -68,7 +68,7 @@ func (k *keeper) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{k.leftovers(ctx)}
+	errs := []error{k.leftovers(ctx), k.node.Memory.Collect(ctx, func(uid string) bool { return known[uid].contained || known[uid].open })}
 	maps.DeleteFunc(k.done, func(uid, _ string) bool { return len(known[uid].overdue) == 0 })
 	maps.DeleteFunc(k.kept, func(uid string, kept keptPod) bool {
 		return !known[uid].frozen || !slices.Contains(pinned, uid) || k.node.Clock.Since(kept.at) >= wholeEvery || !k.still(kept.pod)

@@ -106,7 +106,7 @@ type Freezer interface {
 	Freeze(ctx context.Context, container Container) (frozen bool, err error)
 	// Still says whether nothing of the container runs, by its freezer alone.
 	Still(container Container) bool
-	// Thaw says whether the container goes on; one without processes does not.
+	// Thaw says whether the whole container goes on; one without processes, or with a part that it froze itself, does not.
 	Thaw(ctx context.Context, container Container) (thawed bool, err error)
 	// Stop stops processes that left their containers' reach, and says how many stand still. The error names the others.
 	Stop(ctx context.Context, pod Pod, strays []Stray) (stopped int, err error)
@@ -123,7 +123,17 @@ type Holder interface {
 	Release(ctx context.Context, incident, containerID string) error
 }
 
-// Capturer stores containers' files.
+// MemoryKeeper keeps a pod's file systems in memory beyond the pod's end. Its methods are idempotent.
+type MemoryKeeper interface {
+	// Keep returns how many are kept. The error names those that could not be.
+	Keep(ctx context.Context, ref v1alpha1.PodRef, processes []int) (kept int, err error)
+	// Release lets go of what is kept of a pod.
+	Release(ctx context.Context, podUID string) error
+	// Collect lets go of what is kept of every pod that is not wanted.
+	Collect(ctx context.Context, wanted func(podUID string) bool) error
+}
+
+// Capturer stores what a pod consists of.
 type Capturer interface {
 	// Capture returns an error when another call may do better; what is stored is in the result all the same.
 	Capture(ctx context.Context, capture Capture, progress func(v1alpha1.Progress)) (Captured, error)
@@ -141,14 +151,17 @@ type FlowsTarget struct {
 type Capture struct {
 	// Incident by name.
 	Incident string
+	Pod      v1alpha1.PodRef
 	// Containers are the same at every start of one order.
 	Containers []v1alpha1.ContainerFreeze
+	// Memory says of which processes the memory is wanted.
+	Memory v1alpha1.MemoryCapture
 	// Flows dropped so far, which go first.
 	Flows  func() ([]evidence.Flow, error)
 	Action *v1alpha1.FilesystemSnapshotAction
 	// Previous is what an earlier start stored.
 	Previous Captured
-	// Stored persists everything so far, after each artifact.
+	// Stored persists everything so far, after each artifact and each segment. It may be called while progress is.
 	Stored func(Captured) error
 }
 
@@ -157,6 +170,7 @@ type Captured struct {
 	Artifacts  []v1alpha1.Artifact
 	Gaps       []v1alpha1.GapCount
 	GapsObject *v1alpha1.StoredObject
+	Storing    *v1alpha1.Storing
 }
 
 // Node is what the orders are carried out with.
@@ -167,6 +181,7 @@ type Node struct {
 	Drop       Dropper
 	Freeze     Freezer
 	Hold       Holder
+	Memory     MemoryKeeper
 	Capture    Capturer
 	Reporter   Reporter
 	Clock      clock.PassiveClock

@@ -34,6 +34,8 @@ type freezeStep struct {
 	record     *record
 	mutex      sync.Mutex
 	shortfalls []string
+	// empty are the containers, by id, whose freezer had nothing to stop.
+	empty map[string]bool
 }
 
 func (f *freezeStep) run(ctx context.Context) (result, error) {
@@ -58,6 +60,7 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 		explainProbes(pod, &containment.Containers[i])
 	}
 	f.hold(ctx, containment.Containers)
+	f.keepMemory(ctx, found)
 	after := f.sample(found)
 	f.flows(containment)
 	containment.SocketsBefore, containment.SocketsAfter = f.sockets(before), f.sockets(after)
@@ -145,29 +148,50 @@ func (f *freezeStep) drop(ctx context.Context, found Pod, cut Cut) Dropped {
 	return dropped
 }
 
-// freeze freezes every container, and again those that started meanwhile.
+// freeze freezes every container, and again those that started meanwhile, of which some had been created before.
 func (f *freezeStep) freeze(ctx context.Context, containment *v1alpha1.Containment, found Pod) error {
-	seen := map[string]bool{}
+	ran := map[string]bool{}
 	for range rounds {
 		var fresh []Container
 		for _, container := range found.Containers {
-			if !seen[container.ID] {
-				seen[container.ID] = true
+			if before, seen := ran[container.ID]; !seen || (!before && container.Process != 0) {
+				ran[container.ID] = container.Process != 0
 				fresh = append(fresh, container)
 			}
 		}
 		if len(fresh) == 0 {
 			break
 		}
-		done := f.freezeAll(ctx, fresh, containment.FreezeMethod != v1alpha1.FreezeNone)
-		containment.Containers = append(containment.Containers, done...)
+		f.enter(containment, f.freezeAll(ctx, fresh, containment.FreezeMethod != v1alpha1.FreezeNone))
 		again, err := f.node.Containers.Pod(ctx, found.UID)
 		if err != nil {
 			return err
 		}
 		found = again
 	}
+	f.nameElsewhere(found)
 	return nil
+}
+
+// enter puts what was done to containers on record, in place of what was before.
+func (f *freezeStep) enter(containment *v1alpha1.Containment, done []v1alpha1.ContainerFreeze) {
+	for _, one := range done {
+		same := func(other v1alpha1.ContainerFreeze) bool { return other.ContainerID == one.ContainerID }
+		if at := slices.IndexFunc(containment.Containers, same); at >= 0 {
+			containment.Containers[at] = one
+			continue
+		}
+		containment.Containers = append(containment.Containers, one)
+	}
+}
+
+// nameElsewhere names the containers that run although their freezer had nothing to stop: one that had ended does not.
+func (f *freezeStep) nameElsewhere(found Pod) {
+	for _, container := range found.Containers {
+		if container.Process != 0 && f.empty[container.ID] {
+			f.fallShort("freeze: nothing is in the cgroup of container %s, and its process %d is elsewhere", container.Name, container.Process)
+		}
+	}
 }
 
 // freezeAll freezes side by side. What fails for one container does not keep the others.
@@ -182,6 +206,7 @@ func (f *freezeStep) freezeAll(ctx context.Context, list []Container, wanted boo
 		}
 		group.Go(func() error {
 			done[i].FrozenAt, errs[i] = freezeOne(ctx, f.node, container)
+			f.tell(container.ID, done[i].FrozenAt == nil && errs[i] == nil)
 			return nil
 		})
 	}
@@ -192,6 +217,16 @@ func (f *freezeStep) freezeAll(ctx context.Context, list []Container, wanted boo
 		}
 	}
 	return done
+}
+
+// tell keeps whether a container's freezer had nothing to stop.
+func (f *freezeStep) tell(containerID string, empty bool) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.empty == nil {
+		f.empty = map[string]bool{}
+	}
+	f.empty[containerID] = empty
 }
 
 // hold holds every container. What fails for one, or takes too long, does not keep the others.
@@ -206,6 +241,15 @@ func (f *freezeStep) hold(ctx context.Context, list []v1alpha1.ContainerFreeze) 
 		}
 		at := metav1.NewMicroTime(heldAt)
 		list[i].HeldAt = &at
+	}
+}
+
+// keepMemory keeps file systems in memory, which go with the pod. A frozen pod that stays has them as well.
+func (f *freezeStep) keepMemory(ctx context.Context, found Pod) {
+	within, cancel := context.WithTimeout(ctx, holdWithin)
+	defer cancel()
+	if _, err := f.node.Memory.Keep(within, f.record.response.Spec.PodRef, found.Processes); err != nil {
+		f.fallShort("hold: files in memory: %v", err)
 	}
 }
 

@@ -61,6 +61,77 @@ func TestRecordSaysWhatWasReachedWhenAHoldIsStillToCome(t *testing.T) {
 	}
 }
 
+func TestContainerThatWasCreatedIsFrozenOnceItRuns(t *testing.T) {
+	w := newWorld(t)
+	w.pod.Containers[0].Process = 0
+	looks := 0
+	w.find = func(context.Context, string) error {
+		if looks++; looks == 2 {
+			w.pod.Containers[0].Process = 10
+		}
+		return nil
+	}
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+	got := record.Status.Containment.Containers
+	if len(got) != 2 || got[0].ContainerID != "id-web" || got[0].FrozenAt == nil || got[1].FrozenAt == nil {
+		t.Errorf("containers %+v", got)
+	}
+}
+
+// empty is a node on which the freezer of one container has nothing to stop or to set going.
+type empty struct {
+	Freezer
+	id string
+	// still is what the freezer says of it.
+	still bool
+}
+
+func (e empty) Freeze(ctx context.Context, container Container) (bool, error) {
+	if container.ID == e.id {
+		return false, nil
+	}
+	return e.Freezer.Freeze(ctx, container)
+}
+
+func (e empty) Thaw(ctx context.Context, container Container) (bool, error) {
+	if container.ID == e.id {
+		return false, nil
+	}
+	return e.Freezer.Thaw(ctx, container)
+}
+
+func (e empty) Still(container Container) bool { return container.ID != e.id || e.still }
+
+func TestContainerWhoseProcessIsElsewhereIsAShortfallUnlessItEnded(t *testing.T) {
+	for name, process := range map[string]int{"elsewhere": 10, "ended": 0} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.agent.node.Freeze = empty{Freezer: w, id: "id-web"}
+			looks := 0
+			w.find = func(context.Context, string) error {
+				if looks++; looks == 2 {
+					w.pod.Containers = []Container{{ID: "id-web", Name: "web", Process: process}, w.pod.Containers[1]}
+				}
+				return nil
+			}
+			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if process == 0 {
+				w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+				return
+			}
+			w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+			w.sayWhy(record, "nothing is in the cgroup of container web, and its process 10 is elsewhere")
+		})
+	}
+}
+
 func TestPodThatSharesTheNodesPIDNamespaceIsAShortfall(t *testing.T) {
 	w := newWorld(t)
 	w.strayErr = ErrSharedNamespace

@@ -175,12 +175,26 @@ func (r *record) patch(ctx context.Context) error {
 	}
 }
 
+// further says whether one record of the artifact that is being stored names more than another.
+func further(one, other *v1alpha1.Storing) bool {
+	switch {
+	case one == nil:
+		return false
+	case other == nil:
+		return true
+	}
+	return one.Artifact == other.Artifact && len(one.Segments) > len(other.Segments)
+}
+
 // adopt puts our status on a newer version of the object. What an earlier start stored and this one had not read stays.
 func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 	ours := r.response.Status
 	r.stored, r.response = fresh.DeepCopy(), fresh.DeepCopy()
 	if len(fresh.Status.Artifacts) > len(ours.Artifacts) {
 		ours.Artifacts, ours.Gaps, ours.GapsObject = fresh.Status.Artifacts, fresh.Status.Gaps, fresh.Status.GapsObject
+		ours.Storing = fresh.Status.Storing
+	} else if further(fresh.Status.Storing, ours.Storing) {
+		ours.Storing = fresh.Status.Storing
 	}
 	if ours.Containment == nil {
 		ours.Containment = fresh.Status.Containment

@@ -38,10 +38,35 @@ func CacheOptions(node string) cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&v1alpha1.EventResponse{}: {Field: fields.OneTermEqualSelector("spec.nodeName", node)},
-			&v1alpha1.Incident{}:      {Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelOpen: "true"})},
+			&v1alpha1.EventResponse{}: {Field: fields.OneTermEqualSelector("spec.nodeName", node), Transform: keepOrder},
+			&v1alpha1.Incident{}:      {Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelOpen: "true"}), Transform: keepIncident},
 		},
 	}
+}
+
+// keepOrder drops what nobody on the node reads of an order that is closed.
+func keepOrder(object any) (any, error) {
+	response, ok := object.(*v1alpha1.EventResponse)
+	if !ok {
+		return object, nil
+	}
+	response.ManagedFields = nil
+	if was := response.Status; was.CompletedAt != nil {
+		response.Status = v1alpha1.EventResponseStatus{Phase: was.Phase, CompletedAt: was.CompletedAt, Containment: was.Containment}
+	}
+	return response, nil
+}
+
+// keepIncident keeps what the node is told by an open incident.
+func keepIncident(object any) (any, error) {
+	incident, ok := object.(*v1alpha1.Incident)
+	if !ok {
+		return object, nil
+	}
+	incident.ManagedFields = nil
+	incident.Spec = v1alpha1.IncidentSpec{Freeze: incident.Spec.Freeze, Disposition: incident.Spec.Disposition}
+	incident.Status = v1alpha1.IncidentStatus{UnfreezeAt: incident.Status.UnfreezeAt}
+	return incident, nil
 }
 
 // Guard keeps contained pods contained. It needs the API server for nothing but to learn of new orders.

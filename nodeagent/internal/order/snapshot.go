@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,20 +25,24 @@ const gapLate = "StartedAfterContainment"
 func complete(reason string) bool {
 	switch reason {
 	case gapLate, // it was frozen as it started; what it replaced was captured
-		"SocketNotArchived",    // an archive has no type for it; what the kernel says of it is in the gap
-		"HardLinkStoredAsFile", // the content is there twice
-		"AttemptAbandoned":     // an earlier start's segments, stored again by a later one
+		"SocketNotArchived",     // an archive has no type for it; what the kernel says of it is in the gap
+		"HardLinkStoredAsFile",  // the content is there twice
+		"AttemptAbandoned",      // an earlier start's segments, stored again by a later one
+		"MemoryNotCaptured",     // the configuration does not ask for it
+		"UpperLayerNotSeparate": // the root filesystem has what the container changed
 		return true
 	}
 	return false
 }
 
-// snapshotStep captures the files of every container that podfreeze recorded, from their held snapshots: the pod may be
-// gone by now.
+// snapshotStep captures every container that podfreeze recorded, their files from held snapshots: the pod may be gone by
+// now.
 type snapshotStep struct {
-	node         Node
-	record       *record
-	pods         *pods
+	node   Node
+	record *record
+	pods   *pods
+	// mutex guards the record while a capture runs, which reports segments and progress from different goroutines.
+	mutex        sync.Mutex
 	lastProgress time.Time
 }
 
@@ -110,14 +115,20 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	status := s.record.status()
+	memory, err := memoryWanted(ctx, s.node, spec)
+	if err != nil {
+		return Captured{}, err
+	}
 	order := Capture{
-		Incident: spec.IncidentName, Containers: list, Action: spec.Action.FilesystemSnapshot,
+		Incident: spec.IncidentName, Pod: spec.PodRef, Containers: list, Memory: memory, Action: spec.Action.FilesystemSnapshot,
 		Flows: func() ([]evidence.Flow, error) {
 			flows, err := s.node.Drop.Flows(spec.PodRef.UID)
 			return flows.List, err
 		},
-		Previous: Captured{Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject},
+		Previous: Captured{Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject, Storing: status.Storing},
 		Stored: func(captured Captured) error {
+			s.mutex.Lock()
+			defer s.mutex.Unlock()
 			s.take(captured)
 			return s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), len(list)))
 		},
@@ -137,6 +148,8 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 
 // progress is for people to watch: a write that does not succeed is logged, and the next one comes in any case.
 func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	now := s.node.Clock.Now()
 	if now.Sub(s.lastProgress) < progressEvery {
 		return nil
@@ -148,7 +161,7 @@ func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress)
 
 func (s *snapshotStep) take(captured Captured) {
 	status := s.record.status()
-	status.Artifacts, status.Gaps, status.GapsObject = captured.Artifacts, captured.Gaps, captured.GapsObject
+	status.Artifacts, status.Gaps, status.GapsObject, status.Storing = captured.Artifacts, captured.Gaps, captured.GapsObject, captured.Storing
 }
 
 func (s *snapshotStep) nameLate(late []v1alpha1.ContainerFreeze) {

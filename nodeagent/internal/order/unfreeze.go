@@ -22,6 +22,8 @@ type unfreezeStep struct {
 	node   Node
 	record *record
 	notes  []string
+	// shortfalls are why the pod is not known to go on.
+	shortfalls []string
 }
 
 func (u *unfreezeStep) run(ctx context.Context) (result, error) {
@@ -45,7 +47,11 @@ func (u *unfreezeStep) run(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	u.record.status().Containment = &containment
-	return succeeded(strings.Join(append([]string{"the snapshots are let go"}, u.notes...), "; ")), nil
+	notes := append([]string{"the snapshots are let go"}, u.notes...)
+	if len(u.shortfalls) > 0 {
+		return partial(strings.Join(append(notes, u.shortfalls...), "; ")), nil
+	}
+	return succeeded(strings.Join(notes, "; ")), nil
 }
 
 // letGo does what the order and the other incidents leave to do. The controller knew of those that held the pod when it
@@ -54,6 +60,7 @@ func (u *unfreezeStep) letGo(ctx context.Context, containment *v1alpha1.Containm
 	action := u.record.response.Spec.Action.PodUnfreeze
 	if action.Disposition == v1alpha1.DispositionDelete {
 		u.notes = append(u.notes, "the pod stays frozen and cut off until it is deleted")
+		u.releaseMemory(ctx)
 		return nil
 	}
 	known, err := othersIntents(ctx, u.node, u.record.response.Spec.IncidentUID)
@@ -70,7 +77,15 @@ func (u *unfreezeStep) letGo(ctx context.Context, containment *v1alpha1.Containm
 		u.notes = append(u.notes, "another incident holds the pod: it stays contained")
 		return nil
 	}
+	u.releaseMemory(ctx)
 	return u.resume(ctx, containment, pod)
+}
+
+// releaseMemory does not keep the pod: what is left the keeper lets go of.
+func (u *unfreezeStep) releaseMemory(ctx context.Context) {
+	if err := u.node.Memory.Release(ctx, u.record.response.Spec.PodRef.UID); err != nil {
+		u.notes = append(u.notes, fmt.Sprintf("files in memory are still kept: %v", err))
+	}
 }
 
 // observe brings the hooks' and flows' counts up to date. An earlier start that got past the detach left them in the record.
@@ -212,5 +227,43 @@ func (u *unfreezeStep) thaw(ctx context.Context, containment *v1alpha1.Containme
 		containment.Containers[i].ThawedAt = thawed[containment.Containers[i].ContainerID]
 	}
 	u.notes = append(u.notes, fmt.Sprintf("%d containers thawed", count))
+	u.nameFrozen(ctx, containment.Containers, pod)
 	return err
+}
+
+// nameFrozen names the containers that podfreeze froze and that run without being known to go on. What a container froze
+// of itself is left to it, and keeps nobody: the record has no time of its thaw.
+func (u *unfreezeStep) nameFrozen(ctx context.Context, recorded []v1alpha1.ContainerFreeze, pod Pod) {
+	frozen := map[string]bool{}
+	for _, container := range recorded {
+		if container.FrozenAt != nil && container.ThawedAt == nil {
+			frozen[container.ContainerID] = true
+		}
+	}
+	if len(frozen) == 0 {
+		return
+	}
+	// One that ended since the pod was looked at has nothing that could go on.
+	if now, err := find(ctx, u.node, pod.UID); err == nil {
+		pod = now
+	}
+	for _, container := range pod.Containers {
+		switch {
+		case !frozen[container.ID] || container.Process == 0:
+		case freezer(u.node, container) == "":
+			u.shortfalls = append(u.shortfalls, fmt.Sprintf("container %s was frozen, and its cgroup is not known any more", container.Name))
+		case u.node.Freeze.Still(container):
+			u.shortfalls = append(u.shortfalls, fmt.Sprintf("container %s was frozen, and nothing is in its cgroup any more", container.Name))
+		default:
+			u.notes = append(u.notes, fmt.Sprintf("container %s is set going, but what it froze of itself is not", container.Name))
+		}
+	}
+}
+
+// freezer is the container's folder in the tree that this node freezes in, empty when it is not known.
+func freezer(node Node, container Container) string {
+	if node.Freeze.Method() == v1alpha1.FreezeCgroupV1 {
+		return container.Freezer
+	}
+	return container.Cgroup
 }

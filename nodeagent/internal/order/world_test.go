@@ -73,6 +73,8 @@ type world struct {
 	failing  map[string]error
 	captured Captured
 	capture  func(Capture) error
+	// keptMemory are the processes of pods whose memory is kept, by uid.
+	keptMemory map[string][]int
 
 	client  client.Client
 	agent   *Reconciler
@@ -90,7 +92,7 @@ func newWorld(t *testing.T) *world {
 		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "web"}, {Name: "side"}}},
 	}
 	w := &world{
-		t: t,
+		t: t, keptMemory: map[string][]int{},
 		pod: Pod{
 			UID: podUID, Sandboxes: 1, Cgroup: "/cgroup/pod", Processes: []int{10, 11},
 			Containers: []Container{{ID: "id-web", Name: "web", Process: 10}, {ID: "id-side", Name: "side", Process: 11}},
@@ -101,7 +103,7 @@ func newWorld(t *testing.T) *world {
 			WithStatusSubresource(&v1alpha1.EventResponse{}, &v1alpha1.Incident{}).Build(),
 	}
 	node := Node{
-		Name: nodeName, Containers: w, Drop: w, Freeze: w, Hold: w, Capture: w, Clock: clock.RealClock{},
+		Name: nodeName, Containers: w, Drop: w, Freeze: w, Hold: w, Memory: memory{w}, Capture: w, Clock: clock.RealClock{},
 		Reporter: Reporter{Identity: v1alpha1.Reporter{Account: "agent", NodeName: nodeName}}, Client: w.client, Live: w.client,
 		Known: NewKnown(w.client, t.TempDir()),
 	}
@@ -112,6 +114,37 @@ func newWorld(t *testing.T) *world {
 	}
 	w.agent = &Reconciler{node: node, pods: newPods(), running: newRunning(), metrics: counted}
 	return w
+}
+
+// memory implements MemoryKeeper.
+type memory struct{ *world }
+
+func (m memory) Keep(_ context.Context, ref v1alpha1.PodRef, processes []int) (int, error) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.keptMemory[ref.UID] = append([]int{}, processes...)
+	return 1, m.failing["keep memory"]
+}
+
+func (m memory) Release(_ context.Context, podUID string) error {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if err := m.failing["release memory"]; err != nil {
+		return err
+	}
+	delete(m.keptMemory, podUID)
+	return nil
+}
+
+func (m memory) Collect(_ context.Context, wanted func(podUID string) bool) error {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	for uid := range m.keptMemory {
+		if !wanted(uid) {
+			delete(m.keptMemory, uid)
+		}
+	}
+	return nil
 }
 
 func (w *world) note(what string) error {

@@ -121,7 +121,7 @@ func resolved(r Roots) Roots {
 // mountNamespaces looks for memory in every mount namespace that a thread of the pod is in.
 func (f *finder) mountNamespaces() (err error) {
 	roots := f.found.roots
-	f.node, err = readNode(roots.Node)
+	f.node, err = readNode(roots.Node, roots.Kept)
 	if err != nil {
 		f.gaps.add(roots.Node, GapUnreadable, err)
 		return f.ctx.Err()

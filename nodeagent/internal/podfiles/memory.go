@@ -19,6 +19,9 @@ const (
 	WhyEmpty = "Empty"
 	// WhyNode: the node has it mounted, too, so it is a volume, a Secret or the node's own; Volumes says more.
 	WhyNode = "Node"
+	// WhyFile: it is one file of a file system that the namespace has as a whole as well. So the runtime hides files of
+	// /proc below the container's /dev/null.
+	WhyFile = "File"
 )
 
 // scan looks at the memory of one mount namespace.
@@ -50,6 +53,9 @@ func (f *finder) scan(s *scene, in namespace) error {
 // judge returns the key of the source that holds a mount, or why none does.
 func (f *finder) judge(s *scene, in namespace, one mount) (source, why string) {
 	fd, at, err := s.folder(one.point)
+	if errors.Is(err, unix.ENOTDIR) && f.whole(s, one) {
+		return "", WhyFile
+	}
 	if err != nil {
 		f.gaps.add(one.point, reason(err), err)
 		return "", reason(err)
@@ -68,6 +74,24 @@ func (f *finder) judge(s *scene, in namespace, one mount) (source, why string) {
 		return "", reason(err)
 	}
 	return f.keep(in, one, place{fd, at, one.point}, &stat)
+}
+
+// whole says whether the root of a mount's file system is mounted in the same namespace, and to be seen.
+func (f *finder) whole(s *scene, part mount) bool {
+	for _, one := range s.memory {
+		if one.device != part.device || one.root != "/" {
+			continue
+		}
+		fd, at, err := s.folder(one.point)
+		if err != nil {
+			continue
+		}
+		f.close(fd, one.point)
+		if at == one.id {
+			return true
+		}
+	}
+	return false
 }
 
 // refuse says why a mount is not the pod's alone: empty when it is. The runtime mounts the /dev/shm of a sandbox on the

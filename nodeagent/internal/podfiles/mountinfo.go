@@ -118,12 +118,15 @@ var local = map[string]bool{
 	"tmpfs": true, "ramfs": true, "hugetlbfs": true, "devtmpfs": true, "rootfs": true, "overlay": true, "ext2": true,
 	"ext3": true, "ext4": true, "xfs": true, "btrfs": true, "zfs": true, "f2fs": true, "bcachefs": true, "erofs": true,
 	"squashfs": true, "aufs": true,
+	// The runtime hides parts of both below empty mounts of memory.
+	"proc": true, "sysfs": true,
 }
 
 // nodeMounts tells where the node itself has a file system mounted, by device.
 type nodeMounts map[string][]string
 
-func readNode(file string) (nodeMounts, error) {
+// readNode leaves out what is below kept: those are a Keeper's.
+func readNode(file, kept string) (nodeMounts, error) {
 	open, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("open the node's mounts: %w", err)
@@ -134,6 +137,9 @@ func readNode(file string) (nodeMounts, error) {
 	}
 	node := nodeMounts{}
 	for _, one := range list.memory {
+		if kept != "" && strings.HasPrefix(one.point, kept+"/") {
+			continue
+		}
 		node[one.device] = append(node[one.device], one.point)
 	}
 	return node, nil

@@ -28,6 +28,8 @@ type Roots struct {
 	Kubelet, Logs string
 	// Node is the list of mounts of the node's own mount namespace: what is in there is not the pod's alone.
 	Node string
+	// Kept is the folder of the Keeper, when that is in the node's mount namespace: mounts below it are not the node's own.
+	Kept string
 }
 
 func (r Roots) withDefaults() Roots {

@@ -15,11 +15,11 @@ import (
 	"ugallu.io/forensics/internal/worm"
 )
 
-// ErrMismatch is returned by Finish when the store took other bytes than were written.
+// ErrMismatch is returned by Writer.Finish when the store took other bytes than were written.
 var ErrMismatch = errors.New("the store took other bytes than were sent")
 
-// Object is one object that is being stored. Either Finish or Abort ends it.
-type Object struct {
+// object is one object that is being stored. Either finish or abort ends it.
+type object struct {
 	key  string
 	pipe *io.PipeWriter
 	sum  hash.Hash
@@ -32,11 +32,11 @@ type outcome struct {
 	err    error
 }
 
-// Start begins to store an object under key. Nothing of it is kept here: Write blocks until the store has taken the
+// start begins to store an object under key. Nothing of it is kept here: Write blocks until the store has taken the
 // bytes.
-func Start(ctx context.Context, store worm.Putter, key string, lock worm.Lock) *Object {
+func start(ctx context.Context, store worm.Putter, key string, lock worm.Lock) *object {
 	reader, writer := io.Pipe()
-	o := &Object{key: key, pipe: writer, sum: sha256.New(), done: make(chan outcome, 1)}
+	o := &object{key: key, pipe: writer, sum: sha256.New(), done: make(chan outcome, 1)}
 	go func() {
 		stored, err := store.Put(ctx, key, reader, lock)
 		if err != nil {
@@ -50,15 +50,15 @@ func Start(ctx context.Context, store worm.Putter, key string, lock worm.Lock) *
 }
 
 // Write gives bytes to the store. It returns the store's error once there is one.
-func (o *Object) Write(p []byte) (int, error) {
+func (o *object) Write(p []byte) (int, error) {
 	n, err := o.pipe.Write(p)
 	o.sum.Write(p[:n])
 	o.size += int64(n)
 	return n, err
 }
 
-// Finish completes the object, waits for its lock and compares what the store's client counted with what was written.
-func (o *Object) Finish() (v1alpha1.StoredObject, error) {
+// finish completes the object, waits for its lock and compares what the store's client counted with what was written.
+func (o *object) finish() (v1alpha1.StoredObject, error) {
 	closed := o.pipe.Close()
 	result := <-o.done
 	if err := errors.Join(closed, result.err); err != nil {
@@ -78,8 +78,8 @@ func (o *Object) Finish() (v1alpha1.StoredObject, error) {
 	}, nil
 }
 
-// Abort gives the object up because of cause and waits until the store has let go of it.
-func (o *Object) Abort(cause error) {
+// abort gives the object up because of cause and waits until the store has let go of it.
+func (o *object) abort(cause error) {
 	o.pipe.CloseWithError(cause) // #nosec G104 -- documented to return nil always
 	<-o.done
 }

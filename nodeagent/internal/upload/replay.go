@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+
+	"ugallu.io/forensics/api/v1alpha1"
 )
 
 // ErrDiverged means that a stream was generated again and is not the recorded one: what it is made from has changed.
@@ -14,12 +16,12 @@ var ErrDiverged = errors.New("the stream is not the one that was recorded")
 
 // replay compares the beginning of a stream with the segments that are recorded of it.
 type replay struct {
-	recorded []Segment
+	recorded []v1alpha1.StoredObject
 	sum      hash.Hash
 	size     int64
 }
 
-func newReplay(recorded []Segment) (*replay, error) {
+func newReplay(recorded []v1alpha1.StoredObject) (*replay, error) {
 	r := &replay{recorded: recorded, sum: sha256.New()}
 	return r, r.pass()
 }
@@ -29,7 +31,7 @@ func (r *replay) take(p []byte) (int, error) {
 	taken := 0
 	for taken < len(p) && len(r.recorded) > 0 {
 		piece := p[taken:]
-		if left := r.recorded[0].plain().Size - r.size; int64(len(piece)) > left {
+		if left := plain(&r.recorded[0]).Size - r.size; int64(len(piece)) > left {
 			piece = piece[:left]
 		}
 		r.sum.Write(piece)
@@ -44,10 +46,10 @@ func (r *replay) take(p []byte) (int, error) {
 
 // pass goes on to the next segment when the current one is complete.
 func (r *replay) pass() error {
-	for len(r.recorded) > 0 && r.size == r.recorded[0].plain().Size {
+	for len(r.recorded) > 0 && r.size == plain(&r.recorded[0]).Size {
 		segment := &r.recorded[0]
-		if sum := hex.EncodeToString(r.sum.Sum(nil)); sum != segment.plain().SHA256 {
-			return fmt.Errorf("%w: %s has the sha256 %s, now it would be %s", ErrDiverged, segment.Key, segment.plain().SHA256, sum)
+		if sum := hex.EncodeToString(r.sum.Sum(nil)); sum != plain(segment).SHA256 {
+			return fmt.Errorf("%w: %s has the sha256 %s, now it would be %s", ErrDiverged, segment.Key, plain(segment).SHA256, sum)
 		}
 		r.recorded, r.size = r.recorded[1:], 0
 		r.sum.Reset()
@@ -61,5 +63,5 @@ func (r *replay) end() error {
 		return nil
 	}
 	return fmt.Errorf("%w: it ends %d bytes into %s, which has %d",
-		ErrDiverged, r.size, r.recorded[0].Key, r.recorded[0].plain().Size)
+		ErrDiverged, r.size, r.recorded[0].Key, plain(&r.recorded[0]).Size)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/upload"
 )
@@ -50,7 +51,7 @@ type mortal struct {
 	*worm.Memory
 	deaths        []death
 	puts, records int
-	recorded      []upload.Segment
+	recorded      []v1alpha1.StoredObject
 	sent          int64
 }
 
@@ -82,7 +83,7 @@ func (m *mortal) Put(ctx context.Context, key string, body io.Reader, lock worm.
 	return object, err
 }
 
-func (m *mortal) record(segment upload.Segment) error {
+func (m *mortal) record(segment v1alpha1.StoredObject) error {
 	number := m.records
 	m.records++
 	if m.dies(beforeRecord, number) {
@@ -279,7 +280,7 @@ func TestWriterNamesAnotherTryAlthoughEverythingWasRecorded(t *testing.T) {
 func TestWriterGoesRoundAKeyThatAStrangerTook(t *testing.T) {
 	data := random(455)
 	m := &mortal{Memory: worm.NewMemory()}
-	stranger, err := m.Memory.Put(t.Context(), options(first).Folder+"/2", strings.NewReader("not evidence"), target().Lock)
+	stranger, err := m.Memory.Put(t.Context(), options(first).Folder+"/2", strings.NewReader("not evidence"), lock)
 	must(t, err)
 	if _, err := m.live(t, data, options(first)); !errors.Is(err, worm.ErrExists) {
 		t.Fatalf("error %v, want ErrExists", err)

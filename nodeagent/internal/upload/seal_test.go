@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/upload"
 )
@@ -45,7 +46,7 @@ func TestEachSegmentIsAnAgeFileThatEachRecipientOpens(t *testing.T) {
 			must(t, err)
 			plain, err := io.ReadAll(opened)
 			must(t, err)
-			want := upload.Plain{Size: int64(len(plain)), SHA256: evidence.Digest(plain)}
+			want := v1alpha1.PlainContent{Size: int64(len(plain)), SHA256: evidence.Digest(plain)}
 			if diff := cmp.Diff(&want, segment.Plain); diff != "" {
 				t.Errorf("segment %d (-want +got):\n%s", i, diff)
 			}

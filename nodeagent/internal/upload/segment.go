@@ -12,30 +12,17 @@ import (
 	"ugallu.io/forensics/internal/worm"
 )
 
-// Segment is a stored part of a stream.
-type Segment struct {
-	v1alpha1.StoredObject `json:",inline"`
-	// Plain is what was sealed into the object; nil where the object is the plain bytes.
-	Plain *Plain `json:"plain,omitempty"`
-}
-
-// Plain describes bytes of the stream.
-type Plain struct {
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256"`
-}
-
-// plain is what the segment holds of the stream, sealed or not.
-func (s *Segment) plain() Plain {
-	if s.Plain != nil {
-		return *s.Plain
+// plain is what a segment holds of the stream, sealed or not.
+func plain(segment *v1alpha1.StoredObject) v1alpha1.PlainContent {
+	if segment.Plain != nil {
+		return *segment.Plain
 	}
-	return Plain{Size: s.Size, SHA256: s.SHA256}
+	return v1alpha1.PlainContent{Size: segment.Size, SHA256: segment.SHA256}
 }
 
 // sending is a segment that is being stored.
 type sending struct {
-	object *Object
+	object *object
 	size   int64
 	// seal and sum are nil where the bytes are stored as they are.
 	seal io.WriteCloser
@@ -43,14 +30,14 @@ type sending struct {
 }
 
 func (o *Options) startSegment(ctx context.Context, store worm.Putter, key string) (*sending, error) {
-	s := &sending{object: Start(ctx, store, key, o.Lock)}
+	s := &sending{object: start(ctx, store, key, o.Lock)}
 	if o.Seal == nil {
 		return s, nil
 	}
 	var err error
 	s.sum = sha256.New()
 	if s.seal, err = o.Seal(s.object); err != nil {
-		s.object.Abort(err)
+		s.object.abort(err)
 		return nil, fmt.Errorf("seal %s: %w", key, err)
 	}
 	return s, nil
@@ -67,21 +54,20 @@ func (s *sending) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-func (s *sending) finish(index int) (Segment, error) {
+func (s *sending) finish(index int) (v1alpha1.StoredObject, error) {
 	if s.seal != nil {
 		if err := s.seal.Close(); err != nil {
-			s.object.Abort(err)
-			return Segment{}, fmt.Errorf("seal %s: %w", s.object.key, err)
+			s.object.abort(err)
+			return v1alpha1.StoredObject{}, fmt.Errorf("seal %s: %w", s.object.key, err)
 		}
 	}
-	stored, err := s.object.Finish()
+	stored, err := s.object.finish()
 	if err != nil {
-		return Segment{}, err
+		return v1alpha1.StoredObject{}, err
 	}
 	stored.Index = int32(index) // #nosec G115 -- at most 127
-	segment := Segment{StoredObject: stored}
 	if s.seal != nil {
-		segment.Plain = &Plain{Size: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))}
+		stored.Plain = &v1alpha1.PlainContent{Size: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))}
 	}
-	return segment, nil
+	return stored, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/minio/minio-go/v7"
 
+	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/custodytest/storetest"
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/upload"
@@ -27,7 +28,7 @@ const (
 // agent reaches a store with the credential of a node, and keeps what it recorded.
 type agent struct {
 	store    *worm.S3
-	recorded []upload.Segment
+	recorded []v1alpha1.StoredObject
 }
 
 func newAgent(t *testing.T, server *storetest.Server, endpoint string, patience time.Duration) *agent {
@@ -46,7 +47,7 @@ func (a *agent) try(t *testing.T, data []byte, at int, within func()) (upload.Re
 	t.Helper()
 	o := options(bigFirst)
 	o.Resume = a.recorded
-	o.Stored = func(segment upload.Segment) error {
+	o.Stored = func(segment v1alpha1.StoredObject) error {
 		a.recorded = append(a.recorded, segment)
 		return nil
 	}
@@ -83,7 +84,7 @@ func verify(t *testing.T, server *storetest.Server, result upload.Result, data [
 	for _, key := range result.Abandoned {
 		named[key] = true
 	}
-	for _, object := range result.Objects() {
+	for _, object := range result.Segments {
 		named[object.Key] = true
 	}
 	for object := range server.Admin.ListObjects(t.Context(), storetest.Bucket, minio.ListObjectsOptions{Recursive: true}) {

@@ -15,30 +15,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/upload"
 )
 
-func target() upload.Target {
-	return upload.Target{
-		Prefix: "forensics/0123456789abcdef",
-		Name:   "web/rootfs.tar.zst",
-		Lock:   worm.Lock{Mode: "COMPLIANCE", RetainUntil: time.Now().Add(time.Hour).UTC().Truncate(time.Second)},
-	}
-}
+var lock = worm.Lock{Mode: "COMPLIANCE", RetainUntil: time.Now().Add(time.Hour).UTC().Truncate(time.Second)}
 
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func claim(t *testing.T, store worm.Putter) upload.Attempt {
-	t.Helper()
-	attempt, err := upload.Claim(t.Context(), store, target())
-	must(t, err)
-	return attempt
 }
 
 // frames writes data as the archive does: each frame by one Write.
@@ -60,7 +48,7 @@ func random(size int) []byte {
 }
 
 func options(first int64) upload.Options {
-	return upload.Options{Folder: "forensics/0123456789abcdef/artifacts/web/rootfs.tar.zst", Lock: target().Lock, First: first}
+	return upload.Options{Folder: "forensics/0123456789abcdef/artifacts/web/rootfs.tar.zst", Lock: lock, First: first}
 }
 
 // store writes a whole stream.
@@ -73,7 +61,7 @@ func store(t *testing.T, to worm.Putter, o upload.Options, data []byte, frame in
 	return result
 }
 
-func open(t *testing.T, store worm.Reader, segment upload.Segment) []byte {
+func open(t *testing.T, store worm.Reader, segment v1alpha1.StoredObject) []byte {
 	t.Helper()
 	body, err := store.Open(t.Context(), segment.Key, segment.VersionID)
 	must(t, err)
@@ -84,7 +72,7 @@ func open(t *testing.T, store worm.Reader, segment upload.Segment) []byte {
 }
 
 // fetch concatenates segments as they were reported.
-func fetch(t *testing.T, store worm.Reader, segments []upload.Segment) []byte {
+func fetch(t *testing.T, store worm.Reader, segments []v1alpha1.StoredObject) []byte {
 	t.Helper()
 	var all []byte
 	for i, segment := range segments {
@@ -92,7 +80,7 @@ func fetch(t *testing.T, store worm.Reader, segments []upload.Segment) []byte {
 		if int(segment.Index) != i || segment.Size != int64(len(data)) || segment.SHA256 != evidence.Digest(data) {
 			t.Errorf("segment %d reports index %d, %d bytes, %s", i, segment.Index, segment.Size, segment.SHA256)
 		}
-		if !segment.RetainUntil.Time.Equal(target().Lock.RetainUntil) && segment.RetainUntil.IsZero() {
+		if !segment.RetainUntil.Time.Equal(lock.RetainUntil) && segment.RetainUntil.IsZero() {
 			t.Errorf("segment %d has no retention", i)
 		}
 		all = append(all, data...)
@@ -144,8 +132,8 @@ func TestWriterMakesOneSegmentWhenAsked(t *testing.T) {
 
 func TestWriterReportsEachSegmentBeforeItBeginsTheNext(t *testing.T) {
 	memory, o := worm.NewMemory(), options(100)
-	var reported []upload.Segment
-	o.Stored = func(segment upload.Segment) error {
+	var reported []v1alpha1.StoredObject
+	o.Stored = func(segment v1alpha1.StoredObject) error {
 		reported = append(reported, segment)
 		if objects := memory.Objects(); objects[len(objects)-1].Key != segment.Key {
 			t.Errorf("after segment %d came %s", segment.Index, objects[len(objects)-1].Key)
@@ -155,22 +143,6 @@ func TestWriterReportsEachSegmentBeforeItBeginsTheNext(t *testing.T) {
 	result := store(t, memory, o, random(950), 10)
 	if diff := cmp.Diff(result.Segments, reported); diff != "" {
 		t.Errorf("reported (-want +got):\n%s", diff)
-	}
-}
-
-func TestClaimNeverGivesAFolderTwice(t *testing.T) {
-	store := worm.NewMemory()
-	var folders []string
-	for range 3 {
-		folders = append(folders, claim(t, store).Folder)
-	}
-	first := "forensics/0123456789abcdef/artifacts/web/rootfs.tar.zst"
-	want := []string{first, first + "/a2", first + "/a3"}
-	if diff := cmp.Diff(want, folders); diff != "" {
-		t.Errorf("folders (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff(want, claim(t, store).Abandoned); diff != "" {
-		t.Errorf("abandoned (-want +got):\n%s", diff)
 	}
 }
 

@@ -35,10 +35,10 @@ type Options struct {
 	// First is the size after which the first segments end; 0 is FirstSegment, and math.MaxInt64 makes one segment.
 	First int64
 	// Resume are the segments that are recorded of the stream, from the first.
-	Resume []Segment
+	Resume []v1alpha1.StoredObject
 	// Stored is called after each segment is locked and before the next one begins. The caller persists it: what is not
 	// persisted is stored again after a crash. May be nil.
-	Stored func(Segment) error
+	Stored func(v1alpha1.StoredObject) error
 	// Seal makes an encrypted file of its own of each segment. May be nil.
 	Seal Seal
 }
@@ -51,7 +51,7 @@ type Writer struct {
 	numbers  numbers
 	replay   *replay
 	current  *sending
-	segments []Segment
+	segments []v1alpha1.StoredObject
 	sent     bool
 	sum      hash.Hash
 	size     int64
@@ -60,22 +60,13 @@ type Writer struct {
 
 // Result is a stored stream.
 type Result struct {
-	Segments []Segment
+	Segments []v1alpha1.StoredObject
 	// Size and SHA256 of the stream, before any sealing.
 	Size   int64
 	SHA256 string
 	// Abandoned are keys in the folder that earlier tries, or a stranger, took and that are no segment's. Each may hold a
 	// locked object.
 	Abandoned []string
-}
-
-// Objects are the stored objects of the segments.
-func (r *Result) Objects() []v1alpha1.StoredObject {
-	objects := make([]v1alpha1.StoredObject, len(r.Segments))
-	for i := range r.Segments {
-		objects[i] = r.Segments[i].StoredObject
-	}
-	return objects
 }
 
 // NewWriter stores into a folder. It does not connect; ctx bounds the whole upload.
@@ -168,7 +159,7 @@ func (w *Writer) Abort(cause error) {
 		w.err = errors.Join(errEnded, cause)
 	}
 	if w.current != nil {
-		w.current.object.Abort(cause)
+		w.current.object.abort(cause)
 		w.current = nil
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // networkPatience is how many times the patience for one part of a process a whole network namespace is given.
@@ -174,13 +174,20 @@ func emptyNetwork(inode uint64) *evidence.VolatileNetwork {
 	}
 }
 
-// readNetwork reads on a thread that has joined the namespace and ends with this goroutine, which never unlocks it.
+// readNetwork reads on a thread of its own that has joined the namespace.
 func readNetwork(at namespace, limits Limits, found *findings) (*evidence.VolatileNetwork, error) {
-	runtime.LockOSThread()
-	if err := unix.Setns(at.fd, unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("join network namespace %d: %w", at.inode, err)
-	}
 	network := emptyNetwork(at.inode)
+	err := proc.Within(at.fd, unix.CLONE_NEWNET, func() error {
+		readTables(network, limits, found)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read network namespace %d: %w", at.inode, err)
+	}
+	return network, nil
+}
+
+func readTables(network *evidence.VolatileNetwork, limits Limits, found *findings) {
 	for part, read := range map[string]func() error{
 		"sockets":    func() error { return readSockets(network, limits.Sockets, found) },
 		"interfaces": func() error { return readInterfaces(network, limits.Devices, found) },
@@ -194,5 +201,4 @@ func readNetwork(at namespace, limits Limits, found *findings) (*evidence.Volati
 			found.add(part, GapUnreadable, err)
 		}
 	}
-	return network, nil
 }

@@ -1,0 +1,237 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// View is a mounted root filesystem.
+type View interface {
+	// Root is the folder it is mounted on.
+	Root() string
+	io.Closer
+}
+
+// Containers shows the files of containers that an incident holds. An error that is fs.ErrNotExist says that there is
+// nothing to capture any more, and becomes a gap; any other one may pass.
+type Containers interface {
+	// View mounts the held snapshot of a container.
+	View(ctx context.Context, incident, containerID string) (View, error)
+	// Lower mounts what the container started from.
+	Lower(ctx context.Context, incident, containerID string) (View, error)
+	// Upper is the folder with what the container changed; ErrNoUpper where the snapshotter has none.
+	Upper(ctx context.Context, incident, containerID string) (string, error)
+}
+
+// ErrNoUpper says that a snapshotter does not keep a container's changes in a folder of their own.
+var ErrNoUpper = errors.New("snapshotter has no upper layer")
+
+// Look is what of a pod is on the node beside its containers' files, each list the most volatile first.
+type Look struct {
+	// Processes and their memory.
+	Processes []Part
+	// Memory are file systems in memory.
+	Memory []Part
+	// Files are logs, volumes and descriptions.
+	Files []Part
+	// Gaps name what is no part.
+	Gaps []evidence.Gap
+}
+
+// Part is one artifact: an archive when it has Open, a stream when it has Write.
+type Part struct {
+	// Name of the artifact.
+	Name      string
+	Kind      v1alpha1.ArtifactKind
+	Container string
+	// MediaType of a stream.
+	MediaType string
+	// Frozen are the containers of whose freeze the artifact tells whether it lasted throughout.
+	Frozen []string
+	// Write writes a stream, which is compressed on its way. One line of JSON for each gap goes to gaps.
+	Write func(ctx context.Context, out, gaps io.Writer) (Summary, error)
+	// Open opens the folder of an archive.
+	Open func(ctx context.Context) (Tree, error)
+}
+
+// Summary of a stream.
+type Summary struct {
+	Records   int64
+	Gaps      []evidence.Gap
+	Truncated bool
+}
+
+// Tree is a folder to archive.
+type Tree struct {
+	Root string
+	// Upper is the upper folder of the overlay that is mounted as root, Lower the view of the layers below it; each may be
+	// empty.
+	Upper, Lower string
+	// UpperLayer says that root is itself the upper folder of an overlay.
+	UpperLayer bool
+	Close      func() error
+}
+
+// Lost is the error of a part that cannot be captured any more: it becomes a gap of that reason.
+type Lost struct {
+	Reason string
+	Cause  error
+}
+
+func (l Lost) Error() string { return l.Reason + ": " + l.Cause.Error() }
+
+// Unwrap returns the cause.
+func (l Lost) Unwrap() error { return l.Cause }
+
+// Reasons of gaps that a capture itself adds.
+const (
+	// GapNotCaptured: a container of which nothing is held.
+	GapNotCaptured = "ContainerNotCaptured"
+	// GapNoUpperLayer: the snapshotter does not keep a container's changes apart; the root filesystem has them.
+	GapNoUpperLayer = "UpperLayerNotSeparate"
+	// GapChangedBetweenReads: a container ran while what it changed was read, and a second reading gave something else.
+	GapChangedBetweenReads = "ChangedBetweenReads"
+	// GapTooManyArtifacts: a response has no room for more.
+	GapTooManyArtifacts = "TooManyArtifacts"
+	// GapAbandonedAttempt: an earlier try stored a locked object that no artifact names.
+	GapAbandonedAttempt = "AttemptAbandoned"
+	// GapFlowsNotRead: the kernel did not give the list of dropped flows.
+	GapFlowsNotRead = "FlowsNotRead"
+)
+
+// plan lists the parts in the order of volatility. What cannot be looked for now keeps nothing back.
+func (r *run) plan(ctx context.Context) (parts []Part, gaps []evidence.Gap, failed []error) {
+	var look Look
+	if r.Look != nil {
+		var err error
+		if look, err = r.Look(ctx, r.order); err != nil {
+			failed = append(failed, fmt.Errorf("look for what the pod has on this node: %w", err))
+		}
+	}
+	if r.order.Flows != nil {
+		parts = append(parts, flowsPart(r.order.Flows))
+	}
+	names := folders(r.order.Containers)
+	parts = slices.Concat(parts, look.Processes, look.Memory)
+	for i, container := range r.order.Containers {
+		parts = append(parts, r.upperPart(container, names[i]))
+	}
+	parts = append(parts, look.Files...)
+	for i, container := range r.order.Containers {
+		parts = append(parts, r.rootPart(container, names[i]))
+	}
+	parts, tooMany := fit(parts, v1alpha1.MaxArtifacts)
+	return parts, append(look.Gaps, tooMany...), failed
+}
+
+// fit leaves out what a response has no room for: first the memory of processes, from the last.
+func fit(parts []Part, room int) ([]Part, []evidence.Gap) {
+	gap := evidence.Gap{Reason: GapTooManyArtifacts}
+	leave := func(i int) {
+		if gap.Count == 0 {
+			gap.Message = fmt.Sprintf("a response names %d artifacts at most; left out, first: %s", room, parts[i].Name)
+		}
+		gap.Count++
+		parts = slices.Delete(parts, i, i+1)
+	}
+	for i := len(parts) - 1; i >= 0 && len(parts) > room; i-- {
+		if parts[i].Kind == v1alpha1.ArtifactProcessMemory {
+			leave(i)
+		}
+	}
+	for len(parts) > room {
+		leave(len(parts) - 1)
+	}
+	if gap.Count == 0 {
+		return parts, nil
+	}
+	return parts, []evidence.Gap{gap}
+}
+
+// folders names a folder of the evidence for each container, and sorts the containers by it. A container that was
+// restarted appears twice under one name; then the folder carries the id.
+func folders(containers []Container) []string {
+	count := map[string]int{}
+	for _, container := range containers {
+		count[container.Name]++
+	}
+	name := func(container Container) string {
+		if count[container.Name] == 1 {
+			return container.Name
+		}
+		return container.Name + "-" + container.ID[:min(12, len(container.ID))]
+	}
+	slices.SortFunc(containers, func(a, b Container) int { return strings.Compare(name(a), name(b)) })
+	names := make([]string, len(containers))
+	for i, container := range containers {
+		names[i] = name(container)
+	}
+	return names
+}
+
+func (r *run) upperPart(container Container, folder string) Part {
+	return Part{
+		Name: folder + "/changes.tar" + r.extension(), Kind: v1alpha1.ArtifactUpperLayer, Container: container.Name,
+		Frozen: []string{container.ID},
+		Open: func(ctx context.Context) (Tree, error) {
+			upper, err := r.Containers.Upper(ctx, r.order.Incident, container.ID)
+			if errors.Is(err, ErrNoUpper) {
+				return Tree{}, Lost{GapNoUpperLayer, err}
+			}
+			if err != nil {
+				return Tree{}, gone(container, "upper layer", err)
+			}
+			lower, err := r.Containers.Lower(ctx, r.order.Incident, container.ID)
+			if errors.Is(err, fs.ErrNotExist) {
+				// An image without layers has nothing below.
+				return Tree{Root: upper, UpperLayer: true, Close: func() error { return nil }}, nil
+			}
+			if err != nil {
+				return Tree{}, fmt.Errorf("view the image of container %s: %w", container.ID, err)
+			}
+			return Tree{Root: upper, UpperLayer: true, Lower: lower.Root(), Close: lower.Close}, nil
+		},
+	}
+}
+
+func (r *run) rootPart(container Container, folder string) Part {
+	return Part{
+		Name: folder + "/rootfs.tar" + r.extension(), Kind: v1alpha1.ArtifactRootFilesystem, Container: container.Name,
+		Frozen: []string{container.ID},
+		Open: func(ctx context.Context) (Tree, error) {
+			view, err := r.Containers.View(ctx, r.order.Incident, container.ID)
+			if err != nil {
+				return Tree{}, gone(container, "view", err)
+			}
+			// Without it the archive is as complete; the index does not say which layer an entry comes from.
+			upper, err := r.Containers.Upper(ctx, r.order.Incident, container.ID)
+			if err != nil && !errors.Is(err, ErrNoUpper) {
+				return Tree{}, errors.Join(fmt.Errorf("upper layer of container %s: %w", container.ID, err), view.Close())
+			}
+			return Tree{Root: view.Root(), Upper: upper, Close: view.Close}, nil
+		},
+	}
+}
+
+func gone(container Container, what string, err error) error {
+	err = fmt.Errorf("%s of container %s: %w", what, container.ID, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Lost{GapNotCaptured, err}
+	}
+	return err
+}
+
+func (r *run) extension() string {
+	if r.order.Action.Compression == v1alpha1.CompressionGzip {
+		return ".gz"
+	}
+	return ".zst"
+}

@@ -1,0 +1,318 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/worm"
+	"ugallu.io/forensics/nodeagent/internal/archive"
+	"ugallu.io/forensics/nodeagent/internal/upload"
+)
+
+const (
+	// reserve is what is left of the order's time when an archive ends because of it: its last segment and its gaps are
+	// still to be stored, and the record to be written.
+	reserve = 30 * time.Second
+	// tries at one artifact in one call. A store may call a segment taken when the answer to a put was lost and the put was
+	// sent again, and a tree may have changed since segments of it were recorded.
+	tries = 3
+)
+
+var errDigest = errors.New("the stored stream is not the archived one")
+
+// part stores one part and has the caller persist it.
+func (r *run) part(ctx context.Context, part *Part) error {
+	var err error
+	for range tries {
+		var done *v1alpha1.Artifact
+		if done, err = r.try(ctx, part); done != nil {
+			r.result.Artifacts = append(r.result.Artifacts, *done)
+			r.result.Storing = nil
+			return errors.Join(err, r.stored(part.Name))
+		}
+		if errors.Is(err, upload.ErrDiverged) {
+			r.result.Storing = nil
+		} else if !errors.Is(err, worm.ErrExists) {
+			break
+		}
+	}
+	if _, ok := errors.AsType[Lost](err); ok || err == nil {
+		return err
+	}
+	return fmt.Errorf("store %s: %w", part.Name, err)
+}
+
+// try returns what was stored, also beside an error that came after.
+func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
+	depot := newDepot(r.store, r.order.Action.Destination, r.seal)
+	lines := &gapLines{previous: r.result.GapsObject, start: func() (*single, error) {
+		return depot.single(ctx, r.beside(part, ".gaps.jsonl"), false)
+	}}
+	frozen := r.frozen(part)
+	var done *stored
+	var err error
+	if part.Write != nil {
+		done, err = r.stream(ctx, depot, part, lines)
+	} else {
+		done, err = r.tree(ctx, depot, part, lines)
+	}
+	if done == nil {
+		lines.abort(err)
+		return nil, err
+	}
+	gapsObject, finished := lines.finish()
+	if finished != nil {
+		return nil, errors.Join(err, finished)
+	}
+	// Stored evidence counts, whatever became of the mount.
+	if gapsObject != nil {
+		r.result.GapsObject = gapsObject
+	}
+	r.merge(prefixed(part.Name, done.gaps))
+	done.artifact.Name, done.artifact.Kind, done.artifact.Container = part.Name, part.Kind, part.Container
+	done.artifact.FrozenThroughout = frozen && r.frozen(part)
+	return &done.artifact, err
+}
+
+// beside names an object that goes with the part's artifact.
+func (r *run) beside(part *Part, suffix string) string {
+	return strings.TrimSuffix(part.Name, ".tar"+r.extension()) + suffix
+}
+
+// frozen says whether every container that the part is about stands still.
+func (r *run) frozen(part *Part) bool {
+	for _, id := range part.Frozen {
+		if !r.Frozen(id) {
+			return false
+		}
+	}
+	return len(part.Frozen) > 0
+}
+
+// stored is an artifact with its gaps.
+type stored struct {
+	artifact v1alpha1.Artifact
+	gaps     []evidence.Gap
+}
+
+// stream stores what a part writes, which is another stream each time: it is never resumed.
+func (r *run) stream(ctx context.Context, depot depot, part *Part, lines *gapLines) (*stored, error) {
+	out, err := depot.single(ctx, part.Name, true)
+	if err != nil {
+		return nil, err
+	}
+	counted := &counter{to: out, progress: func(bytes int64) { r.report(part, archive.Progress{BytesRead: bytes}) }}
+	summary, err := part.Write(ctx, counted, lines)
+	if err != nil {
+		out.abort(err)
+		return nil, err
+	}
+	uploaded, err := out.finish()
+	if err != nil {
+		return nil, err
+	}
+	gaps, err := abandoned(lines, part.Name, uploaded.Abandoned)
+	if err != nil {
+		return nil, err
+	}
+	r.past.BytesRead += counted.bytes
+	r.past.BytesStored += uploaded.Size
+	return &stored{v1alpha1.Artifact{
+		MediaType: part.MediaType, Segments: []v1alpha1.StoredObject{*object(uploaded)}, Size: uploaded.Size,
+		SHA256: uploaded.SHA256, Entries: summary.Records, Truncated: summary.Truncated,
+	}, append(gaps, summary.Gaps...)}, nil
+}
+
+// tree archives a folder.
+func (r *run) tree(ctx context.Context, depot depot, part *Part, lines *gapLines) (_ *stored, err error) {
+	tree, err := part.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done, err := r.archive(ctx, depot, part, tree, lines)
+	if err == nil && part.Kind == v1alpha1.ArtifactUpperLayer && !r.frozen(part) {
+		err = r.readAgain(ctx, part, tree, done, lines)
+	}
+	if closed := tree.Close(); closed != nil {
+		err = errors.Join(err, fmt.Errorf("close %s: %w", tree.Root, closed))
+	}
+	return done, err
+}
+
+// archived are the three streams of an archive.
+type archived struct {
+	main            *upload.Writer
+	index, timeline *single
+}
+
+func (r *run) open(ctx context.Context, depot depot, part *Part) (archived, error) {
+	index, err := depot.single(ctx, r.beside(part, ".index.ndjson.zst"), true)
+	if err != nil {
+		return archived{}, err
+	}
+	timeline, err := depot.single(ctx, r.beside(part, ".timeline.body.zst"), true)
+	if err != nil {
+		index.abort(err)
+		return archived{}, err
+	}
+	options := depot.options(part.Name)
+	if storing := r.result.Storing; storing != nil && storing.Artifact == part.Name {
+		options.Resume = storing.Segments
+	}
+	options.First = r.FirstSegment
+	options.Stored = func(segment v1alpha1.StoredObject) error { return r.segment(part, segment) }
+	return archived{upload.NewWriter(ctx, r.store, options), index, timeline}, nil
+}
+
+// segment has the caller persist a segment of an artifact that is not complete.
+func (r *run) segment(part *Part, segment v1alpha1.StoredObject) error {
+	storing := &v1alpha1.Storing{Artifact: part.Name}
+	if before := r.result.Storing; before != nil && before.Artifact == part.Name {
+		storing.Segments = append(storing.Segments, before.Segments...)
+	}
+	storing.Segments = append(storing.Segments, segment)
+	r.result.Storing = storing
+	return r.stored(part.Name)
+}
+
+func (a archived) abort(cause error) {
+	a.main.Abort(cause)
+	a.index.abort(cause)
+	a.timeline.abort(cause)
+}
+
+// archive stores a tree with its index and timeline. They and the gaps come before the report: an artifact of which they
+// are not stored is not reported.
+func (r *run) archive(ctx context.Context, depot depot, part *Part, tree Tree, lines *gapLines) (*stored, error) {
+	to, err := r.open(ctx, depot, part)
+	if err != nil {
+		return nil, err
+	}
+	options := r.options(ctx, part, tree)
+	options.Gaps, options.Index, options.Timeline = lines, to.index, to.timeline
+	written, err := archive.Write(ctx, to.main, tree.Root, options)
+	if err != nil {
+		to.abort(err)
+		return nil, err
+	}
+	uploaded, err := to.main.Finish()
+	if err == nil && uploaded.SHA256 != written.SHA256 {
+		err = fmt.Errorf("%w: %s and %s", errDigest, uploaded.SHA256, written.SHA256)
+	}
+	if err != nil {
+		to.abort(err)
+		return nil, err
+	}
+	index, err := to.index.finish()
+	if err != nil {
+		to.timeline.abort(err)
+		return nil, err
+	}
+	timeline, err := to.timeline.finish()
+	if err != nil {
+		return nil, err
+	}
+	gaps, err := abandoned(lines, part.Name, uploaded.Abandoned, index.Abandoned, timeline.Abandoned)
+	if err != nil {
+		return nil, err
+	}
+	r.past.Files += written.Entries
+	r.past.BytesRead += written.BytesRead
+	r.past.BytesStored += written.BytesWritten
+	return &stored{v1alpha1.Artifact{
+		MediaType: r.archiveType(), Segments: uploaded.Segments, Size: uploaded.Size, SHA256: uploaded.SHA256,
+		MerkleRoot: written.MerkleRoot, IndexLines: written.IndexLines, Index: object(index), Timeline: object(timeline),
+		Entries: written.Entries, Truncated: written.Truncated,
+	}, append(gaps, written.Gaps...)}, nil
+}
+
+// readAgain reads the upper layer of a container that ran meanwhile once more. What differs is named.
+func (r *run) readAgain(ctx context.Context, part *Part, tree Tree, done *stored, lines *gapLines) error {
+	again, err := archive.Write(ctx, io.Discard, tree.Root, r.options(ctx, part, tree))
+	if err != nil {
+		return fmt.Errorf("read the upper layer again: %w", err)
+	}
+	// A limit on time ends two readings at different places, and is named already.
+	if again.SHA256 == done.artifact.SHA256 || again.Truncated {
+		return nil
+	}
+	gap := evidence.Gap{
+		Reason: GapChangedBetweenReads, Count: 1,
+		Message: fmt.Sprintf("the container ran; a second reading gave %d entries with the Merkle root %s", again.Entries, again.MerkleRoot),
+	}
+	done.gaps = append(done.gaps, gap)
+	return lines.writeLine(archive.Gap{Artifact: part.Name, Path: ".", Reason: gap.Reason, Message: gap.Message})
+}
+
+func (r *run) archiveType() string {
+	if r.order.Action.Compression == v1alpha1.CompressionGzip {
+		return evidence.MediaTypeTarGzip
+	}
+	return evidence.MediaTypeTarZstd
+}
+
+func (r *run) options(ctx context.Context, part *Part, tree Tree) archive.Options {
+	action := r.order.Action
+	format := archive.Zstd
+	if action.Compression == v1alpha1.CompressionGzip {
+		format = archive.Gzip
+	}
+	return archive.Options{
+		Format:      format,
+		MaxBytes:    action.MaxBytes.Value(),
+		MaxEntries:  action.MaxEntries,
+		MaxDuration: duration(ctx, action.MaxDuration.Duration),
+		Artifact:    part.Name,
+		Upper:       tree.Upper,
+		Lower:       tree.Lower,
+		UpperLayer:  tree.UpperLayer,
+		Progress:    func(p archive.Progress) { r.report(part, p) },
+	}
+}
+
+func (r *run) report(part *Part, p archive.Progress) {
+	if r.progress == nil {
+		return
+	}
+	r.progress(v1alpha1.Progress{
+		CurrentArtifact: part.Name,
+		Files:           r.past.Files + p.Entries,
+		BytesRead:       r.past.BytesRead + p.BytesRead,
+		BytesStored:     r.past.BytesStored + p.BytesWritten,
+	})
+}
+
+// duration is how long an archive may take: an artifact that ends before the order does is truncated and says so, one that
+// does not is lost.
+func duration(ctx context.Context, limit time.Duration) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return limit
+	}
+	left := max(time.Until(deadline)-reserve, time.Second)
+	if limit == 0 {
+		return left
+	}
+	return min(limit, left)
+}
+
+// counter counts what passes and tells.
+type counter struct {
+	to       io.Writer
+	progress func(bytes int64)
+	bytes    int64
+}
+
+// Write implements io.Writer.
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.to.Write(p)
+	c.bytes += int64(n)
+	c.progress(c.bytes)
+	return n, err
+}

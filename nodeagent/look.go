@@ -1,0 +1,339 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/capture"
+	"ugallu.io/forensics/nodeagent/internal/containers"
+	"ugallu.io/forensics/nodeagent/internal/podfiles"
+	"ugallu.io/forensics/nodeagent/internal/proc"
+	"ugallu.io/forensics/nodeagent/internal/volatile"
+)
+
+const (
+	// gapNoProcesses: no process of the pod was left when the capture came to them.
+	gapNoProcesses = "ProcessesGone"
+	// gapMemory: the memory of processes was not asked for.
+	gapMemory = "MemoryNotCaptured"
+)
+
+// errNoProcess says that there is nothing to read the state of.
+var errNoProcess = errors.New("no process of the pod is on this node any more")
+
+// look finds what there is of a pod beside its containers' files.
+func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Look, error) {
+	found, err := p.lister.Pod(ctx, order.Pod.UID)
+	if err != nil {
+		return capture.Look{}, err
+	}
+	target, err := volatileTarget(found)
+	if err != nil {
+		return capture.Look{}, err
+	}
+	files, err := podfiles.Find(ctx, podfiles.Pod{
+		Namespace: order.Pod.Namespace, Name: order.Pod.Name, UID: order.Pod.UID, Processes: found.Processes,
+		Volumes: p.volumes(ctx, order.Pod),
+	}, podfiles.Roots{Kept: p.keeper.Folder})
+	if err != nil {
+		return capture.Look{}, err
+	}
+	l := looker{captureParts: p, order: order, target: target, files: files}
+	for _, container := range found.Containers {
+		if container.Process != 0 {
+			l.running = append(l.running, container.ID)
+		}
+	}
+	look := capture.Look{Processes: l.processes()}
+	look.Processes, look.Gaps = l.memory(look.Processes)
+	if look.Memory, err = l.memoryFiles(ctx); err != nil {
+		return capture.Look{}, err
+	}
+	look.Files = l.diskFiles()
+	return look, nil
+}
+
+// volumes of the pod's spec, nil when the pod is gone or cannot be read: then what has no folder on the node is not named,
+// and the gap says so.
+func (p captureParts) volumes(ctx context.Context, ref v1alpha1.PodRef) []corev1.Volume {
+	pod := new(corev1.Pod)
+	err := p.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, pod)
+	if err != nil || string(pod.UID) != ref.UID {
+		return nil
+	}
+	return append([]corev1.Volume{}, pod.Spec.Volumes...)
+}
+
+// volatileTarget says which container each process of the pod is in. One that ended meanwhile is left out.
+func volatileTarget(pod containers.Pod) (volatile.Target, error) {
+	target := volatile.Target{PodUID: pod.UID}
+	owner := map[int]string{}
+	for _, container := range pod.Containers {
+		target.Containers = append(target.Containers, volatile.Container{ID: container.ID, Name: container.Name})
+		if container.Process == 0 {
+			continue
+		}
+		owner[container.Process] = container.ID
+		members, err := processesBelow(container.Cgroup)
+		if err != nil {
+			return volatile.Target{}, err
+		}
+		for _, pid := range members {
+			owner[pid] = container.ID
+		}
+	}
+	for _, pid := range pod.Processes {
+		started, err := proc.Started(pid)
+		if proc.Over(err) {
+			continue
+		}
+		if err != nil {
+			return volatile.Target{}, err
+		}
+		target.Processes = append(target.Processes, volatile.Process{PID: pid, ContainerID: owner[pid], StartTicks: started})
+	}
+	return target, nil
+}
+
+// processesBelow lists the processes in a cgroup2 folder and in those below it. A folder that went away has none.
+func processesBelow(folder string) ([]int, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	var pids []int
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(filepath.Join(path, "cgroup.procs")) // #nosec G304 -- below the container's cgroup
+		// A threaded folder does not list processes; its root does.
+		if err != nil {
+			return nil
+		}
+		for line := range bytes.Lines(content) {
+			pid, err := strconv.Atoi(string(bytes.TrimSpace(line)))
+			if err != nil {
+				return fmt.Errorf("read the processes of %s: %w", path, err)
+			}
+			pids = append(pids, pid)
+		}
+		return nil
+	})
+	return pids, err
+}
+
+// looker makes the parts of one pod.
+type looker struct {
+	captureParts
+	order   capture.Order
+	target  volatile.Target
+	files   podfiles.Found
+	running []string
+}
+
+func (l *looker) options(artifact string, gaps io.Writer) volatile.Options {
+	action := l.order.Action
+	options := volatile.Options{Artifact: artifact, Gaps: gaps, RedactEnvironment: volatile.RedactNone}
+	switch action.RedactEnvironment {
+	case v1alpha1.RedactAll:
+		options.RedactEnvironment = volatile.RedactAll
+	case v1alpha1.RedactMatching:
+		names, err := regexp.Compile(action.RedactNames)
+		if err != nil {
+			// Less may be stored than was asked for, and nothing that was to stay out.
+			options.RedactEnvironment = volatile.RedactAll
+			break
+		}
+		options.RedactEnvironment, options.RedactNames = volatile.RedactMatching, names
+	case v1alpha1.RedactNone:
+	}
+	options.Limits.FileTotal = action.MaxBytes.Value()
+	options.Limits.Duration = action.MaxDuration.Duration
+	return options
+}
+
+// processes are the state of the pod's processes and those of their files that no name leads to.
+func (l *looker) processes() []capture.Part {
+	state := capture.Part{
+		Name: "volatile.ndjson.zst", Kind: v1alpha1.ArtifactVolatileState, MediaType: evidence.MediaTypeVolatile, Frozen: l.running,
+	}
+	state.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
+		if len(l.target.Processes) == 0 {
+			return capture.Summary{}, capture.Lost{Reason: gapNoProcesses, Cause: errNoProcess}
+		}
+		result, err := volatile.Collect(ctx, out, l.target, l.options(state.Name, gaps))
+		return capture.Summary{Records: result.Records, Gaps: result.Gaps, Truncated: result.Truncated}, err
+	}
+	files := capture.Part{
+		Name: "process-files.tar.zst", Kind: v1alpha1.ArtifactProcessFiles, MediaType: evidence.MediaTypeProcessFiles, Frozen: l.running,
+	}
+	files.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
+		if len(l.target.Processes) == 0 {
+			return capture.Summary{}, capture.Lost{Reason: gapNoProcesses, Cause: errNoProcess}
+		}
+		result, err := volatile.WriteFiles(ctx, out, l.target, l.options(files.Name, gaps))
+		return capture.Summary{Records: result.Files, Gaps: result.Gaps, Truncated: result.Truncated}, err
+	}
+	return []capture.Part{state, files}
+}
+
+// memory adds the memory of the processes of which it is wanted, and names how many it is not wanted of.
+func (l *looker) memory(parts []capture.Part) ([]capture.Part, []evidence.Gap) {
+	names, dies := map[string]string{}, map[string]bool{}
+	for _, container := range l.order.Containers {
+		names[container.ID], dies[container.ID] = container.Name, container.Dies
+	}
+	left := int64(0)
+	for _, process := range l.target.Processes {
+		if l.order.Memory == v1alpha1.MemoryAlways || l.order.Memory == v1alpha1.MemoryAuto && dies[process.ContainerID] {
+			parts = append(parts, l.core(process, names[process.ContainerID]))
+		} else {
+			left++
+		}
+	}
+	if left == 0 {
+		return parts, nil
+	}
+	message := "the configuration asks for no memory"
+	if l.order.Memory == v1alpha1.MemoryAuto {
+		message = "memory Auto: no probe is expected to kill these processes, and their memory lasts as long as they do"
+	}
+	return parts, []evidence.Gap{{Reason: gapMemory, Message: message, Count: left}}
+}
+
+func (l *looker) core(process volatile.Process, container string) capture.Part {
+	folder := container
+	if folder == "" {
+		folder = "pod"
+	}
+	part := capture.Part{
+		Name: fmt.Sprintf("%s/memory-%d.core.zst", folder, process.PID), Kind: v1alpha1.ArtifactProcessMemory,
+		Container: container, MediaType: evidence.MediaTypeMemory, Frozen: l.running,
+	}
+	if process.ContainerID != "" {
+		part.Frozen = []string{process.ContainerID}
+	}
+	part.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
+		result, err := volatile.Memory(ctx, out, process, l.options(part.Name, gaps))
+		if err == nil && result.Size == 0 {
+			return capture.Summary{}, capture.Lost{Reason: volatile.GapEnded, Cause: fmt.Errorf("process %d had ended", process.PID)}
+		}
+		return capture.Summary{Records: int64(result.Runs), Gaps: result.Gaps, Truncated: result.Truncated}, err
+	}
+	return part
+}
+
+// memoryFiles are the file systems in memory, also those that are kept of a pod that is gone.
+func (l *looker) memoryFiles(ctx context.Context) ([]capture.Part, error) {
+	var parts []capture.Part
+	seen := map[string]bool{}
+	for _, source := range l.files.Sources {
+		if !source.Memory {
+			continue
+		}
+		seen[source.Name] = true
+		parts = append(parts, l.archive(source.Name, v1alpha1.ArtifactMemoryFiles, func(ctx context.Context) (*podfiles.Folder, error) {
+			return l.keeper.Clone(ctx, source)
+		}))
+	}
+	kept, err := l.keeper.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list what is kept of memory: %w", err)
+	}
+	for _, one := range kept {
+		if one.PodUID != l.order.Pod.UID || seen[one.Source] {
+			continue
+		}
+		parts = append(parts, l.archive(one.Source, v1alpha1.ArtifactMemoryFiles, func(ctx context.Context) (*podfiles.Folder, error) {
+			return l.keeper.Open(ctx, one)
+		}))
+	}
+	return parts, nil
+}
+
+// diskFiles are logs and volumes, and what describes the pod.
+func (l *looker) diskFiles() []capture.Part {
+	var parts []capture.Part
+	for _, source := range l.files.Sources {
+		if source.Memory {
+			continue
+		}
+		kind := v1alpha1.ArtifactVolume
+		if source.Kind == evidence.PodSourceLogs || source.Kind == evidence.PodSourceTermination {
+			kind = v1alpha1.ArtifactLogs
+		}
+		parts = append(parts, l.archive(source.Name, kind, source.Open))
+	}
+	return append(parts, l.description())
+}
+
+func (l *looker) archive(name string, kind v1alpha1.ArtifactKind, open func(context.Context) (*podfiles.Folder, error)) capture.Part {
+	extension := ".tar.zst"
+	if l.order.Action.Compression == v1alpha1.CompressionGzip {
+		extension = ".tar.gz"
+	}
+	return capture.Part{Name: name + extension, Kind: kind, Frozen: l.running, Open: func(ctx context.Context) (capture.Tree, error) {
+		folder, err := open(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			return capture.Tree{}, capture.Lost{Reason: podfiles.GapUnreadable, Cause: err}
+		}
+		if err != nil {
+			return capture.Tree{}, err
+		}
+		return capture.Tree{Root: folder.Root(), Close: folder.Close}, nil
+	}}
+}
+
+// description has what the runtime and the node know of the pod.
+func (l *looker) description() capture.Part {
+	part := capture.Part{Name: "podfiles.ndjson.zst", Kind: v1alpha1.ArtifactPodDescription, MediaType: evidence.MediaTypePodFiles}
+	part.Write = func(ctx context.Context, out, _ io.Writer) (capture.Summary, error) {
+		redact := l.order.Action.RedactEnvironment != v1alpha1.RedactNone && l.order.Action.RedactEnvironment != ""
+		options := podfiles.DescribeOptions{At: time.Now(), RedactEnvironment: redact, WithoutSecretHashes: redact}
+		for _, container := range l.order.Containers {
+			described, err := l.holder.Describe(ctx, l.order.Incident, container.ID)
+			if errors.Is(err, fs.ErrNotExist) {
+				// The container has its own gap, where its files are missing.
+				continue
+			}
+			if err != nil {
+				return capture.Summary{}, fmt.Errorf("describe container %s: %w", container.ID, err)
+			}
+			options.Containers = append(options.Containers, described)
+		}
+		records := &lines{to: out}
+		gaps, err := podfiles.Describe(ctx, records, l.files, options)
+		return capture.Summary{Records: records.count, Gaps: gaps}, err
+	}
+	return part
+}
+
+// lines counts the lines that pass.
+type lines struct {
+	to    io.Writer
+	count int64
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	n, err := l.to.Write(p)
+	l.count += int64(bytes.Count(p[:n], []byte{'\n'}))
+	return n, err
+}
