@@ -25,6 +25,7 @@ func TestDefinitions(t *testing.T) {
 	t.Run("refuse changes of final statuses", func(t *testing.T) { refuseChangedStatuses(t, s) })
 	t.Run("select by fields", func(t *testing.T) { selectByFields(t, s) })
 	t.Run("print columns", func(t *testing.T) { printColumns(t, s) })
+	t.Run("have room for the largest capture", func(t *testing.T) { holdLargest(t, s) })
 	t.Run("have short names and status subresources", func(t *testing.T) { discover(t, s) })
 }
 
@@ -36,7 +37,7 @@ func (s server) dryRun(t *testing.T, o *unstructured.Unstructured) error {
 func acceptSamples(t *testing.T, s server) {
 	for _, name := range []string{
 		"forensics-config.yaml", "forensics-config-types-beside-trigger.yaml", "synthetic-event.yaml",
-		"worm-config.yaml", "attestor-config.yaml", "ttl-config.yaml",
+		"worm-config.yaml", "attestor-config.yaml", "attestor-config-keyless.yaml", "ttl-config.yaml",
 	} {
 		if err := s.dryRun(t, sample(t, name)); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -54,21 +55,29 @@ func acceptSamples(t *testing.T, s server) {
 
 func acceptValid(t *testing.T, s server) {
 	for name, o := range map[string]*unstructured.Unstructured{
-		"event":           object("SecurityEvent", "valid", eventSpec()),
-		"forensic event":  object("SecurityEvent", "valid", with(with(eventSpec(), "class", "Forensic"), "incident.uid", "incident-1")),
-		"incident":        object("Incident", "valid", incidentSpec()),
-		"freeze":          object("EventResponse", "valid", responseSpec("PodFreeze", "podFreeze")),
-		"snapshot":        object("EventResponse", "valid", responseSpec("FilesystemSnapshot", "filesystemSnapshot")),
-		"upload":          object("EventResponse", "valid", responseSpec("EvidenceUpload", "evidenceUpload")),
-		"unfreeze":        object("EventResponse", "valid", responseSpec("PodUnfreeze", "podUnfreeze")),
-		"bundle":          object("AttestationBundle", "valid", bundleSpec()),
-		"empty forensics": object("ForensicsConfig", "default", fields{}),
-		"worm":            object("WORMConfig", "default", wormSpec()),
-		"worm over http":  object("WORMConfig", "default", with(with(wormSpec(), "endpoint", "http://minio:9000"), "insecureAllowHTTP", true)),
-		"attestor":        object("AttestorConfig", "default", attestorSpec()),
-		"keyless":         object("AttestorConfig", "default", with(with(attestorSpec(), "signingModes", []any{"fulcio-keyless"}), "transit", nil)),
-		"never expiring":  object("ForensicsConfig", "default", with(fields{}, "cleanup.autoUnfreezeAfter", "0s")),
-		"kept for ever":   object("TTLConfig", "default", fields{"retainAfterRelease": "0s"}),
+		"event":             object("SecurityEvent", "valid", eventSpec()),
+		"forensic event":    object("SecurityEvent", "valid", with(with(eventSpec(), "class", "Forensic"), "incident.uid", "incident-1")),
+		"incident":          object("Incident", "valid", incidentSpec()),
+		"freeze":            object("EventResponse", "valid", responseSpec("PodFreeze", "podFreeze")),
+		"snapshot":          object("EventResponse", "valid", responseSpec("FilesystemSnapshot", "filesystemSnapshot")),
+		"upload":            object("EventResponse", "valid", responseSpec("EvidenceUpload", "evidenceUpload")),
+		"unfreeze":          object("EventResponse", "valid", responseSpec("PodUnfreeze", "podUnfreeze")),
+		"bundle":            object("AttestationBundle", "valid", bundleSpec()),
+		"empty forensics":   object("ForensicsConfig", "default", fields{}),
+		"worm":              object("WORMConfig", "default", wormSpec()),
+		"worm over http":    object("WORMConfig", "default", with(with(wormSpec(), "endpoint", "http://minio:9000"), "insecureAllowHTTP", true)),
+		"worm with SSE-KMS": object("WORMConfig", "default", with(with(wormSpec(), "encryption", "SSEKMS"), "kmsKeyID", "key-1")),
+		"worm with age": object("WORMConfig", "default",
+			with(with(wormSpec(), "encryption", "Age"), "ageRecipients", []any{ageRecipient})),
+		"redacted": object("ForensicsConfig", "default",
+			fields{"snapshot": fields{"redactEnvironment": "Matching", "redactNames": "PASS|TOKEN", "maxBandwidth": "10Mi"}}),
+		"an encrypted order": object("EventResponse", "valid", with(with(responseSpec("FilesystemSnapshot", "filesystemSnapshot"),
+			"action.filesystemSnapshot.destination.encryption", "Age"),
+			"action.filesystemSnapshot.destination.ageRecipients", []any{ageRecipient})),
+		"attestor":       object("AttestorConfig", "default", attestorSpec()),
+		"keyless":        object("AttestorConfig", "default", with(with(with(attestorSpec(), "signingModes", []any{"fulcio-keyless"}), "transit", nil), "fulcio.url", "https://fulcio")),
+		"never expiring": object("ForensicsConfig", "default", with(fields{}, "cleanup.autoUnfreezeAfter", "0s")),
+		"kept for ever":  object("TTLConfig", "default", fields{"retainAfterRelease": "0s"}),
 	} {
 		if err := s.dryRun(t, o); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -116,6 +125,7 @@ func refuseChangedStatuses(t *testing.T, s server) {
 	running := fields{"phase": "Running"}
 	completed := fields{"phase": "Succeeded", "completedAt": "2026-11-24T01:02:03.000000Z"}
 	stored := fields{"phase": "Sealed", "object": storedObject()}
+	recording := object("AttestationBundle", "final-record", with(with(bundleSpec(), "attestedFor.kind", "Incident"), "number", int64(1)))
 	tests := map[string]struct {
 		object   *unstructured.Unstructured
 		statuses []fields // each is written; the last is the final one
@@ -127,6 +137,13 @@ func refuseChangedStatuses(t *testing.T, s server) {
 			changes: map[string]any{
 				"another phase": fields{"phase": "Failed", "completedAt": "2026-11-24T01:02:03.000000Z"},
 				"reopened":      running, "emptied": fields{}, "removed": nil,
+			},
+		},
+		"a record that is stored": {
+			object: recording, statuses: []fields{{"phase": "Pending"}, {"record": storedObject()}}, message: "status.record is immutable once set",
+			changes: map[string]any{
+				"another record": fields{"record": with(storedObject(), "versionId", "2")},
+				"no record":      fields{"phase": "Pending"}, "emptied": fields{}, "removed": nil,
 			},
 		},
 		"a bundle that is stored": {

@@ -8,6 +8,9 @@ import (
 
 type fields = map[string]any
 
+// ageRecipient has the form of one.
+const ageRecipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
 var (
 	hex = strings.Repeat("ab", 32)
 	now = "2026-11-24T01:02:03Z"

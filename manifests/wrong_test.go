@@ -10,7 +10,7 @@ type mistake struct {
 // wrong objects, each valid but for one thing. Every CEL rule that looks at one version of an object is among them.
 func wrong() map[string]mistake {
 	all := map[string]mistake{}
-	for _, some := range []map[string]mistake{wrongEvents(), wrongResponses(), wrongForensics(), wrongPlatform()} {
+	for _, some := range []map[string]mistake{wrongEvents(), wrongResponses(), wrongForensics(), wrongSnapshots(), wrongPlatform(), wrongEncryption()} {
 		for name, one := range some {
 			all[name] = one
 		}
@@ -61,7 +61,12 @@ func wrongResponses() map[string]mistake {
 		"incident name": {
 			object("EventResponse", "wrong", with(responseSpec("PodFreeze", "podFreeze"), "incidentName", "x")), []string{"spec.incidentName"},
 		},
-		"attested kind": {object("AttestationBundle", "wrong", with(bundleSpec(), "attestedFor.kind", "Pod")), []string{"spec.attestedFor.kind"}},
+		"attested kind":               {object("AttestationBundle", "wrong", with(bundleSpec(), "attestedFor.kind", "Pod")), []string{"spec.attestedFor.kind"}},
+		"a record without its number": {object("AttestationBundle", "wrong", with(bundleSpec(), "attestedFor.kind", "Incident")), []string{"number is required for kind Incident"}},
+		"the number of no record":     {object("AttestationBundle", "wrong", with(bundleSpec(), "number", int64(1))), []string{"and forbidden otherwise"}},
+		"a third record": {
+			object("AttestationBundle", "wrong", with(with(bundleSpec(), "attestedFor.kind", "Incident"), "number", int64(3))), []string{"spec.number"},
+		},
 		"three acknowledgements": {
 			object("Incident", "wrong", with(incidentSpec(), "requiredAcknowledgements", int64(3))), []string{"spec.requiredAcknowledgements"},
 		},
@@ -86,6 +91,61 @@ func wrongForensics() map[string]mistake {
 		"kept for no day":             config("evidence.retainDays", int64(0), "spec.evidence.retainDays"),
 		"capture of no time":          config("snapshot.maxDuration", "0s", "spec.snapshot.maxDuration", "must be positive"),
 		"an empty type in the list":   config("trigger.whitelistedTypes", []any{""}, "spec.trigger.whitelistedTypes[0]"),
+		"no bandwidth":                config("snapshot.maxBandwidth", "0", "spec.snapshot", "maxBandwidth must be positive"),
+		"negative bandwidth":          config("snapshot.maxBandwidth", "-1Mi", "spec.snapshot", "maxBandwidth must be positive"),
+		"an unknown redaction":        config("snapshot.redactEnvironment", "Some", "spec.snapshot.redactEnvironment", `"Some"`),
+		"matching no names":           config("snapshot.redactEnvironment", "Matching", "spec.snapshot", "redactNames is required for redactEnvironment Matching"),
+		"names beside all":            config("snapshot", fields{"redactEnvironment": "All", "redactNames": "X"}, "spec.snapshot", "redactNames is required for redactEnvironment Matching, and forbidden otherwise"),
+		"names alone":                 config("snapshot.redactNames", "X", "spec.snapshot", "redactNames is required for redactEnvironment Matching, and forbidden otherwise"),
+	}
+}
+
+// wrongSnapshots are orders and incidents: the same rules hold for what is copied from the configurations.
+func wrongSnapshots() map[string]mistake {
+	all := map[string]mistake{}
+	for name, tt := range map[string]struct {
+		path  string
+		value any
+		says  string
+	}{
+		"no bandwidth":         {"maxBandwidth", "0", "maxBandwidth must be positive"},
+		"matching no names":    {"redactEnvironment", "Matching", "redactNames is required for redactEnvironment Matching"},
+		"names alone":          {"redactNames", "X", "redactNames is required for redactEnvironment Matching, and forbidden otherwise"},
+		"SSE-KMS without key":  {"destination.encryption", "SSEKMS", "kmsKeyID is required for encryption SSEKMS"},
+		"a key alone":          {"destination.kmsKeyID", "key-1", "kmsKeyID is required for encryption SSEKMS, and forbidden otherwise"},
+		"age without anybody":  {"destination.encryption", "Age", "ageRecipients are required for encryption Age"},
+		"recipients alone":     {"destination.ageRecipients", []any{ageRecipient}, "ageRecipients are required for encryption Age, and forbidden otherwise"},
+		"an unknown algorithm": {"destination.encryption", "PGP", "destination.encryption"},
+	} {
+		order := with(responseSpec("FilesystemSnapshot", "filesystemSnapshot"), "action.filesystemSnapshot."+tt.path, tt.value)
+		all["an order: "+name] = mistake{object("EventResponse", "wrong", order), []string{"spec.action.filesystemSnapshot", tt.says}}
+		all["an incident: "+name] = mistake{
+			object("Incident", "wrong", with(incidentSpec(), "snapshot."+tt.path, tt.value)), []string{"spec.snapshot", tt.says},
+		}
+	}
+	return all
+}
+
+func wrongEncryption() map[string]mistake {
+	worm := func(change fields, names ...string) mistake {
+		spec := wormSpec()
+		for path, value := range change {
+			spec = with(spec, path, value)
+		}
+		return mistake{object("WORMConfig", "default", spec), names}
+	}
+	return map[string]mistake{
+		"an unknown encryption":   worm(fields{"encryption": "PGP"}, "spec.encryption", `"PGP"`),
+		"SSE-KMS without a key":   worm(fields{"encryption": "SSEKMS"}, "kmsKeyID is required for encryption SSEKMS"),
+		"a key without SSE-KMS":   worm(fields{"kmsKeyID": "key-1"}, "kmsKeyID is required for encryption SSEKMS, and forbidden otherwise"),
+		"a key beside age":        worm(fields{"encryption": "Age", "ageRecipients": []any{ageRecipient}, "kmsKeyID": "key-1"}, "kmsKeyID is required for encryption SSEKMS, and forbidden otherwise"),
+		"an empty key":            worm(fields{"encryption": "SSEKMS", "kmsKeyID": ""}, "spec.kmsKeyID"),
+		"age without recipients":  worm(fields{"encryption": "Age"}, "ageRecipients are required for encryption Age"),
+		"age with nobody":         worm(fields{"encryption": "Age", "ageRecipients": []any{}}, "spec.ageRecipients"),
+		"recipients without age":  worm(fields{"ageRecipients": []any{ageRecipient}}, "ageRecipients are required for encryption Age, and forbidden otherwise"),
+		"a recipient of ssh":      worm(fields{"encryption": "Age", "ageRecipients": []any{"ssh-ed25519 AAAA"}}, "spec.ageRecipients[0]"),
+		"a secret key":            worm(fields{"encryption": "Age", "ageRecipients": []any{"AGE-SECRET-KEY-1"}}, "spec.ageRecipients[0]"),
+		"a recipient named twice": worm(fields{"encryption": "Age", "ageRecipients": []any{ageRecipient, ageRecipient}}, "spec.ageRecipients[1]", "Duplicate"),
 	}
 }
 

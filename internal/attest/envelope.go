@@ -1,7 +1,6 @@
 package attest
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,19 +9,6 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 )
-
-// Signature is a signature over a DSSE pre-authentication encoding, and the key that made it.
-type Signature struct {
-	Bytes []byte
-	// KeyID is base64 of the sha256 of the public key in PKIX DER: it names one key, also after a rotation.
-	KeyID string
-}
-
-// Signer holds a signing identity.
-type Signer interface {
-	// Sign signs data itself, not its digest.
-	Sign(ctx context.Context, data []byte) (Signature, error)
-}
 
 // Envelope is a DSSE envelope with one signature, in its JSON form.
 type Envelope struct {
@@ -35,18 +21,18 @@ type Envelope struct {
 type EnvelopeSignature struct {
 	KeyID string `json:"keyid"`
 	Sig   []byte `json:"sig"`
+	// Certificate in DER, which the bundle will carry; DSSE itself has no place for it.
+	Certificate []byte `json:"certificate,omitempty"`
 }
 
-// Sign makes the envelope of a statement. It is the stage to persist before Log.
-func Sign(ctx context.Context, signer Signer, statement []byte) ([]byte, error) {
-	signature, err := signer.Sign(ctx, preAuthEncoding(statement))
-	if err != nil {
-		return nil, fmt.Errorf("sign statement: %w", err)
-	}
+// newEnvelope is the stage to persist before Log.
+func newEnvelope(statement []byte, signature Signature) ([]byte, error) {
 	data, err := json.Marshal(Envelope{
 		PayloadType: evidence.PayloadType,
 		Payload:     statement,
-		Signatures:  []EnvelopeSignature{{KeyID: signature.KeyID, Sig: signature.Bytes}},
+		Signatures: []EnvelopeSignature{{
+			KeyID: signature.KeyID, Sig: signature.Bytes, Certificate: signature.Certificate,
+		}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("marshal envelope: %w", err)
@@ -54,7 +40,7 @@ func Sign(ctx context.Context, signer Signer, statement []byte) ([]byte, error) 
 	return data, nil
 }
 
-// ParseEnvelope reads what Sign made.
+// ParseEnvelope reads what Notary.Sign made.
 func ParseEnvelope(data []byte) (Envelope, error) {
 	var envelope Envelope
 	if err := json.Unmarshal(data, &envelope); err != nil {
@@ -64,6 +50,11 @@ func ParseEnvelope(data []byte) (Envelope, error) {
 		return Envelope{}, errors.New("envelope is not one signature over an in-toto statement")
 	}
 	return envelope, nil
+}
+
+// credential of the one signature.
+func (e Envelope) credential() Credential {
+	return Credential{KeyID: e.Signatures[0].KeyID, Certificate: e.Signatures[0].Certificate}
 }
 
 func preAuthEncoding(statement []byte) []byte {

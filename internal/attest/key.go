@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -18,7 +19,7 @@ type publicKey struct {
 	id  string
 }
 
-// parsePublicKey takes PKIX PEM of a P-256 key, the one kind whose signatures the log's entries are made for here.
+// parsePublicKey takes PKIX PEM.
 func parsePublicKey(data []byte) (publicKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
@@ -28,14 +29,19 @@ func parsePublicKey(data []byte) (publicKey, error) {
 	if err != nil {
 		return publicKey{}, fmt.Errorf("parse public key: %w", err)
 	}
-	key, ok := parsed.(*ecdsa.PublicKey)
+	return newPublicKey(parsed)
+}
+
+// newPublicKey takes a P-256 key, the one kind whose signatures the log's entries are made for here.
+func newPublicKey(of crypto.PublicKey) (publicKey, error) {
+	key, ok := of.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
 		return publicKey{}, errors.New("public key is not ECDSA P-256")
 	}
-	sum := sha256.Sum256(block.Bytes)
-	return publicKey{key: key, der: block.Bytes, id: base64.StdEncoding.EncodeToString(sum[:])}, nil
-}
-
-func (k publicKey) pem() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.der})
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return publicKey{}, fmt.Errorf("marshal public key: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	return publicKey{key: key, der: der, id: base64.StdEncoding.EncodeToString(sum[:])}, nil
 }

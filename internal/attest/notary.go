@@ -2,7 +2,7 @@ package attest
 
 import (
 	"context"
-	"errors"
+	"fmt"
 )
 
 // Notary signs, logs and verifies with one configuration.
@@ -12,15 +12,21 @@ type Notary struct {
 	Trust  *Trust
 }
 
-// Sign returns the envelope of a statement and the name of the trusted key that signed it. A signature by a key that
-// nobody trusts is refused here, before anything of it is kept.
+// Sign returns the envelope of a statement and the name of the trusted key or identity that signed it. A signature by
+// anybody else is refused here with ErrUnknownKey, before anything of it is kept. ErrToken, ErrRefused and ErrClock
+// need a change of the configuration; any other error is an outage.
 func (n *Notary) Sign(ctx context.Context, statement []byte) (envelope []byte, signer string, err error) {
-	envelope, err = Sign(ctx, n.Signer, statement)
+	signature, err := n.Signer.Sign(ctx, preAuthEncoding(statement))
 	if err != nil {
+		return nil, "", fmt.Errorf("sign statement: %w", err)
+	}
+	if _, err := n.trusted(signature.Credential); err != nil {
 		return nil, "", err
 	}
-	signer, err = n.Trust.VerifyEnvelope(envelope)
-	if err != nil {
+	if envelope, err = newEnvelope(statement, signature); err != nil {
+		return nil, "", err
+	}
+	if signer, err = n.Trust.VerifyEnvelope(envelope); err != nil {
 		return nil, "", err
 	}
 	return envelope, signer, nil
@@ -34,24 +40,19 @@ func (n *Notary) Publish(ctx context.Context, envelope []byte) ([]byte, error) {
 // Verify checks a bundle offline, as Trust.Verify.
 func (n *Notary) Verify(bundle []byte) (Verified, error) { return n.Trust.Verify(bundle) }
 
-// keyHolder is a Signer that can name its key without signing.
-type keyHolder interface {
-	KeyID(ctx context.Context) (string, error)
+// Check tells whether the signer can be reached and is trusted, and returns its name. Errors are those of Sign.
+func (n *Notary) Check(ctx context.Context) (string, error) {
+	credential, err := n.Signer.Credential(ctx)
+	if err != nil {
+		return "", err
+	}
+	return n.trusted(credential)
 }
 
-// Check tells whether the signer can be reached and its key is trusted, and returns the key's name.
-func (n *Notary) Check(ctx context.Context) (string, error) {
-	holder, ok := n.Signer.(keyHolder)
-	if !ok {
-		return "", errors.New("signer does not name its key")
-	}
-	id, err := holder.KeyID(ctx)
+func (n *Notary) trusted(credential Credential) (string, error) {
+	found, err := n.Trust.signatory(credential)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s: %w", credential.Label, err)
 	}
-	key, err := n.Trust.trusted(id)
-	if err != nil {
-		return "", err
-	}
-	return key.name, nil
+	return found.name, nil
 }

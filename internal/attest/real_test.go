@@ -57,6 +57,8 @@ func TestRealServers(t *testing.T) {
 	t.Run("rotated key", func(t *testing.T) { rotatedKey(t, servers) })
 	t.Run("other key", func(t *testing.T) { otherKey(t, servers) })
 	t.Run("wrong token", func(t *testing.T) { wrongToken(t, servers) })
+	t.Run("Kubernetes login", func(t *testing.T) { kubernetesLogin(t, servers) })
+	t.Run("wrong login", func(t *testing.T) { wrongLogin(t, servers) })
 }
 
 func verifiesOffline(t *testing.T, servers *custodytest.Servers) {
@@ -155,8 +157,8 @@ func rotatedKey(t *testing.T, servers *custodytest.Servers) {
 	if _, _, err := old.Sign(t.Context(), statement(t, "rotated")); !errors.Is(err, attest.ErrUnknownKey) {
 		t.Errorf("sign with a new version that is not trusted: got %v, want ErrUnknownKey", err)
 	}
-	if _, err := old.Check(t.Context()); !errors.Is(err, attest.ErrUnknownKey) {
-		t.Errorf("check: got %v, want ErrUnknownKey", err)
+	if _, err := old.Check(t.Context()); !errors.Is(err, attest.ErrUnknownKey) || !says(err, custodytest.KeyName, "version 2") {
+		t.Errorf("check: got %v, want ErrUnknownKey of version 2", err)
 	}
 	both := servers.Notary(t)
 	both.Trust, err = attest.LoadTrust(servers.TrustedRoot, map[string][]byte{
@@ -197,13 +199,13 @@ func wrongToken(t *testing.T, servers *custodytest.Servers) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := signer.Sign(t.Context(), []byte("x")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := signer.Sign(t.Context(), []byte("x")); !errors.Is(err, os.ErrNotExist) || !errors.Is(err, attest.ErrToken) {
 		t.Errorf("no token file: %v", err)
 	}
 	if err := os.WriteFile(config.TokenFile, []byte("wrong"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := signer.Sign(t.Context(), []byte("x")); err == nil || !strings.Contains(err.Error(), "403") {
+	if _, err := signer.Sign(t.Context(), []byte("x")); !errors.Is(err, attest.ErrRefused) || !says(err, "403") {
 		t.Errorf("wrong token: %v", err)
 	}
 }

@@ -7,25 +7,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"time"
 
 	"github.com/openbao/openbao/api/v2"
 )
 
-// requestTimeout bounds each request to a signer, a log or a time-stamping authority.
-const requestTimeout = 15 * time.Second
-
 // Transit signs with a key that never leaves a transit engine (OpenBao, or another with the same API).
 type Transit struct {
-	client    *api.Client
-	mount     string
-	key       string
-	tokenFile string
+	client *api.Client
+	mount  string
+	key    string
+	login  login
 }
 
-// TransitConfig names a key in a transit engine.
+// TransitConfig names a key in a transit engine, and how to log in there.
 type TransitConfig struct {
 	// Address with scheme.
 	Address string
@@ -33,8 +28,15 @@ type TransitConfig struct {
 	Mount string
 	// Key name. It must be of type ecdsa-p256.
 	Key string
-	// TokenFile is read at every signature, so that a renewed token counts at once.
+	// TokenFile is read at every signature, so that a renewed token counts at once. It holds the engine's own token or,
+	// with a role, the ServiceAccount token to log in with.
 	TokenFile string
+	// Role to log in as with Kubernetes authentication; empty for the engine's own token.
+	Role string
+	// AuthMount path of Kubernetes authentication.
+	AuthMount string
+	// CABundle in PEM that the engine's TLS certificate must chain to; the system's roots when empty.
+	CABundle string
 }
 
 // NewTransit does not connect. The environment of the process is ignored.
@@ -44,16 +46,21 @@ func NewTransit(config TransitConfig) (*Transit, error) {
 	settings.DisableEnvironment = true
 	settings.Timeout = requestTimeout
 	settings.MaxRetries = 0 // the caller's queue repeats, with back-off
+	if config.CABundle != "" {
+		if err := settings.ConfigureTLS(&api.TLSConfig{CACertBytes: []byte(config.CABundle)}); err != nil {
+			return nil, fmt.Errorf("trust the CA bundle: %w", err)
+		}
+	}
 	client, err := api.NewClient(settings)
 	if err != nil {
 		return nil, fmt.Errorf("make client of transit engine %s: %w", config.Address, err)
 	}
-	return &Transit{client: client, mount: config.Mount, key: config.Key, tokenFile: config.TokenFile}, nil
+	return &Transit{client: client, mount: config.Mount, key: config.Key, login: newLogin(config)}, nil
 }
 
 // Sign signs data with the newest version of the key.
 func (t *Transit) Sign(ctx context.Context, data []byte) (Signature, error) {
-	client, err := t.authenticated()
+	client, err := t.authenticated(ctx)
 	if err != nil {
 		return Signature{}, err
 	}
@@ -64,61 +71,66 @@ func (t *Transit) Sign(ctx context.Context, data []byte) (Signature, error) {
 		"marshaling_algorithm": "asn1",
 	})
 	if err != nil {
-		return Signature{}, fmt.Errorf("sign with transit key %s: %w", t.key, err)
+		return Signature{}, t.explain("sign with", err)
 	}
 	version, raw, err := parseTransitSignature(secret)
 	if err != nil {
 		return Signature{}, fmt.Errorf("sign with transit key %s: %w", t.key, err)
 	}
-	public, err := t.publicKey(ctx, client, version)
+	// The version that signed, not the newest: a rotation between the two requests changes nothing.
+	description, err := t.describe(ctx, client)
 	if err != nil {
 		return Signature{}, err
 	}
-	return Signature{Bytes: raw, KeyID: public.id}, nil
+	credential, err := t.credential(description, version)
+	if err != nil {
+		return Signature{}, err
+	}
+	return Signature{Credential: credential, Bytes: raw}, nil
+}
+
+// Credential is the newest version of the key.
+func (t *Transit) Credential(ctx context.Context) (Credential, error) {
+	client, err := t.authenticated(ctx)
+	if err != nil {
+		return Credential{}, err
+	}
+	description, err := t.describe(ctx, client)
+	if err != nil {
+		return Credential{}, err
+	}
+	return t.credential(description, description.Latest.String())
 }
 
 // authenticated is a client of its own for one signature: a token may change between two of them.
-func (t *Transit) authenticated() (*api.Client, error) {
-	token, err := os.ReadFile(t.tokenFile)
-	if err != nil {
-		return nil, fmt.Errorf("read transit token: %w", err)
-	}
+func (t *Transit) authenticated(ctx context.Context) (*api.Client, error) {
 	client, err := t.client.Clone()
 	if err != nil {
 		return nil, fmt.Errorf("clone transit client: %w", err)
 	}
-	client.SetToken(strings.TrimSpace(string(token)))
+	token, err := t.login.token(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(token)
 	return client, nil
 }
 
-// KeyID names the newest version of the key.
-func (t *Transit) KeyID(ctx context.Context) (string, error) {
-	client, err := t.authenticated()
-	if err != nil {
-		return "", err
+// explain tells an engine that refuses from one that is away. A token that was refused is not used again.
+func (t *Transit) explain(act string, err error) error {
+	if denied(err) {
+		t.login.forget()
+		return fmt.Errorf("%s transit key %s: %w: %w", act, t.key, ErrRefused, err)
 	}
-	description, err := t.describe(ctx, client)
-	if err != nil {
-		return "", err
-	}
-	key, err := description.version(description.Latest.String())
-	if err != nil {
-		return "", fmt.Errorf("read transit key %s: %w", t.key, err)
-	}
-	return key.id, nil
+	return fmt.Errorf("%s transit key %s: %w", act, t.key, err)
 }
 
-// publicKey of one version: a rotation between the signature and this request changes nothing.
-func (t *Transit) publicKey(ctx context.Context, client *api.Client, version string) (publicKey, error) {
-	description, err := t.describe(ctx, client)
+func (t *Transit) credential(of keyDescription, version string) (Credential, error) {
+	key, err := of.version(version)
 	if err != nil {
-		return publicKey{}, err
+		return Credential{}, fmt.Errorf("read transit key %s: %w", t.key, err)
 	}
-	key, err := description.version(version)
-	if err != nil {
-		return publicKey{}, fmt.Errorf("read transit key %s: %w", t.key, err)
-	}
-	return key, nil
+	return Credential{KeyID: key.id, Label: "transit key " + t.key + ", version " + version}, nil
 }
 
 // keyDescription is what an engine says of a key.
@@ -140,10 +152,10 @@ func (d keyDescription) version(version string) (publicKey, error) {
 func (t *Transit) describe(ctx context.Context, client *api.Client) (keyDescription, error) {
 	secret, err := client.Logical().ReadWithContext(ctx, t.mount+"/keys/"+t.key)
 	if err != nil {
-		return keyDescription{}, fmt.Errorf("read transit key %s: %w", t.key, err)
+		return keyDescription{}, t.explain("read", err)
 	}
 	if secret == nil {
-		return keyDescription{}, fmt.Errorf("read transit key %s: no such key", t.key)
+		return keyDescription{}, fmt.Errorf("read transit key %s: %w: no such key", t.key, ErrRefused)
 	}
 	data, err := json.Marshal(secret.Data)
 	if err != nil {

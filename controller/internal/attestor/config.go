@@ -2,11 +2,7 @@ package attestor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,28 +12,22 @@ import (
 	"ugallu.io/forensics/internal/attest"
 )
 
-const (
-	// keyTrustedRoot of the ConfigMap that AttestorConfig.spec.trustedRootConfigMap names.
-	keyTrustedRoot = "trusted_root.json"
-	// publicKeySuffix of its other keys: <name>.pub is one trusted signing key.
-	publicKeySuffix = ".pub"
-)
-
-// errMode is returned where no signing mode listed can be used.
-var errMode = errors.New("signingModes lists no mode that this attestor signs with: add openbao-transit")
-
-// Configuration reads the AttestorConfig and what it points to. Nothing of it is fetched from outside the cluster.
+// Configuration reads the AttestorConfig and what it points to, anew each time. Nothing of it is fetched from outside
+// the cluster.
 type Configuration struct {
 	// Reader of the AttestorConfig; a cache will do.
 	Reader client.Reader
 	// Direct reads the ConfigMap past the cache, which would watch every ConfigMap.
 	Direct client.Reader
-	// TokenFile holds the token for the transit engine.
+	// TokenFile holds the transit engine's own token.
 	TokenFile string
+	// IdentityDir holds the pod's projected ServiceAccount tokens; empty for where the Deployment mounts them.
+	IdentityDir string
 
-	mutex   sync.Mutex
-	transit *attest.Transit
-	built   attest.TransitConfig
+	mutex  sync.Mutex
+	built  settings
+	signer attest.Signer
+	log    attest.Log
 }
 
 // Notary signs as the AttestorConfig says.
@@ -68,10 +58,11 @@ func (c *Configuration) config(ctx context.Context) (*v1alpha1.AttestorConfig, e
 }
 
 func (c *Configuration) notary(ctx context.Context, config *v1alpha1.AttestorConfig) (*attest.Notary, error) {
-	if !slices.Contains(config.Spec.SigningModes, v1alpha1.SigningOpenBaoTransit) || config.Spec.Transit == nil {
-		return nil, errMode
+	wanted, err := c.settings(&config.Spec)
+	if err != nil {
+		return nil, err
 	}
-	signer, err := c.signer(*config.Spec.Transit)
+	signer, log, err := c.connect(wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -79,29 +70,26 @@ func (c *Configuration) notary(ctx context.Context, config *v1alpha1.AttestorCon
 	if err != nil {
 		return nil, err
 	}
-	return &attest.Notary{
-		Signer: signer,
-		Log:    attest.Log{RekorURL: config.Spec.RekorURL, TimestampURL: config.Spec.TimestampURL},
-		Trust:  trust,
-	}, nil
+	return &attest.Notary{Signer: signer, Log: log, Trust: trust}, nil
 }
 
-// signer is kept as long as the configuration is the same, so that its connections are.
-func (c *Configuration) signer(transit v1alpha1.TransitConfig) (*attest.Transit, error) {
-	wanted := attest.TransitConfig{
-		Address: transit.Address, Mount: transit.Mount, Key: transit.Key, TokenFile: c.TokenFile,
-	}
+// connect keeps signer and log as long as the settings are the same, so that their connections are.
+func (c *Configuration) connect(wanted settings) (attest.Signer, attest.Log, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	if c.transit != nil && c.built == wanted {
-		return c.transit, nil
+	if c.signer != nil && c.built == wanted {
+		return c.signer, c.log, nil
 	}
-	signer, err := attest.NewTransit(wanted)
+	signer, err := wanted.signer()
 	if err != nil {
-		return nil, err
+		return nil, attest.Log{}, err
 	}
-	c.transit, c.built = signer, wanted
-	return signer, nil
+	log, err := attest.NewLog(wanted.rekorURL, wanted.timestampURL, wanted.caBundle)
+	if err != nil {
+		return nil, attest.Log{}, err
+	}
+	c.built, c.signer, c.log = wanted, signer, log
+	return signer, log, nil
 }
 
 func (c *Configuration) trust(ctx context.Context, config *v1alpha1.AttestorConfig) (*attest.Trust, error) {
@@ -110,13 +98,7 @@ func (c *Configuration) trust(ctx context.Context, config *v1alpha1.AttestorConf
 	if err := c.Direct.Get(ctx, name, &stored); err != nil {
 		return nil, fmt.Errorf("read trusted root: %w", err)
 	}
-	keys := map[string][]byte{}
-	for _, entry := range slices.Sorted(maps.Keys(stored.Data)) {
-		if key, ok := strings.CutSuffix(entry, publicKeySuffix); ok {
-			keys[key] = []byte(stored.Data[entry])
-		}
-	}
-	trust, err := attest.LoadTrust([]byte(stored.Data[keyTrustedRoot]), keys)
+	trust, err := attest.ParseTrust(stored.Data)
 	if err != nil {
 		return nil, fmt.Errorf("load ConfigMap %s: %w", name, err)
 	}

@@ -21,13 +21,12 @@ func (r *Reconciler) log(ctx context.Context, job *job) error {
 	status := &job.bundle.Status
 	bundle, err := notary.Publish(ctx, status.Staged)
 	switch {
-	case errors.Is(err, attest.ErrDuplicate):
-		// A crash between the log's answer and the patch lost the proof. The same statement gets a new signature.
+	case errors.Is(err, attest.ErrDuplicate), errors.Is(err, attest.ErrExpired):
+		// A crash between the log's answer and the patch lost the proof, or the log was away for longer than the
+		// certificate lived. The same statement gets a new signature.
 		return r.signAgain(ctx, job)
-	case errors.Is(err, attest.ErrUnknownKey):
-		return failure(v1alpha1.ReasonKeyNotTrusted, err)
 	case err != nil:
-		return failure(v1alpha1.ReasonLogUnavailable, err)
+		return notaryFailure(err, v1alpha1.ReasonLogUnavailable)
 	}
 	if err := stageBundle(status, notary, bundle); err != nil {
 		return err

@@ -2,7 +2,6 @@ package attestor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,11 +14,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/internal/attest"
 )
 
-// readyInterval between two looks at the signing key while nothing else happens.
-const readyInterval = time.Minute
+const (
+	// readyInterval between two looks at signer and trust while both are as they should be.
+	readyInterval = time.Minute
+	// repairInterval between two looks while somebody repairs what the condition names.
+	repairInterval = 5 * time.Second
+)
 
 // Readiness says in the AttestorConfig whether the attestor could sign now.
 type Readiness struct {
@@ -54,6 +56,9 @@ func (r *Readiness) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.R
 			return ctrl.Result{}, fmt.Errorf("patch status of AttestorConfig: %w", err)
 		}
 	}
+	if ready.Status != metav1.ConditionTrue {
+		return ctrl.Result{RequeueAfter: repairInterval}, nil
+	}
 	return ctrl.Result{RequeueAfter: readyInterval}, nil
 }
 
@@ -63,12 +68,9 @@ func (r *Readiness) check(ctx context.Context, config *v1alpha1.AttestorConfig) 
 		return conditionFalse(v1alpha1.ReasonConfigInvalid, err.Error())
 	}
 	name, err := notary.Check(ctx)
-	switch {
-	case errors.Is(err, attest.ErrUnknownKey):
-		return conditionFalse(v1alpha1.ReasonKeyNotTrusted, err.Error())
-	case err != nil:
-		return conditionFalse(v1alpha1.ReasonSignerUnavailable, err.Error())
-	default:
-		return conditionTrue(v1alpha1.ReasonConfigValid, "signs with key "+name)
+	if err != nil {
+		reason, err := blame(err, v1alpha1.ReasonSignerUnavailable)
+		return conditionFalse(reason, err.Error())
 	}
+	return conditionTrue(v1alpha1.ReasonConfigValid, "signs as "+name)
 }

@@ -11,7 +11,6 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/internal/attest"
 )
 
 const (
@@ -23,6 +22,9 @@ const (
 
 // readBack records that there is nothing to read back, or waits for the workload that reads.
 func (r *Reconciler) readBack(ctx context.Context, job *job) error {
+	if job.bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident {
+		return r.readBackRecord(ctx, job)
+	}
 	if job.bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedEventResponse {
 		response, err := r.response(ctx, job.bundle.Spec.AttestedFor.Ref)
 		if err != nil {
@@ -64,11 +66,8 @@ func (r *Reconciler) stageEnvelope(ctx context.Context, job *job, payload []byte
 		return err
 	}
 	envelope, signer, err := notary.Sign(ctx, payload)
-	if errors.Is(err, attest.ErrUnknownKey) {
-		return failure(v1alpha1.ReasonKeyNotTrusted, err)
-	}
 	if err != nil {
-		return failure(v1alpha1.ReasonSignerUnavailable, err)
+		return notaryFailure(err, v1alpha1.ReasonSignerUnavailable)
 	}
 	job.bundle.Status.Staged = envelope
 	job.bundle.Status.Signer = signer
@@ -95,6 +94,8 @@ func (r *Reconciler) statement(ctx context.Context, bundle *v1alpha1.Attestation
 			return evidence.Statement{}, err
 		}
 		return responseStatement(response, bundle, previous, attestor)
+	case v1alpha1.AttestedIncident:
+		return r.recordStatement(ctx, bundle, attestor)
 	default:
 		err := fmt.Errorf("no statement is defined for kind %s", bundle.Spec.AttestedFor.Kind)
 		return evidence.Statement{}, &stageError{reason: v1alpha1.ReasonFailed, err: err, final: true}

@@ -162,13 +162,7 @@ func (p *Play) trust(ctx context.Context) (*attest.Trust, error) {
 	if err := p.Get(ctx, key, &published); err != nil {
 		return nil, fmt.Errorf("get the trusted root: %w", err)
 	}
-	keys := map[string][]byte{}
-	for name, value := range published.Data {
-		if known, is := strings.CutSuffix(name, ".pub"); is {
-			keys[known] = []byte(value)
-		}
-	}
-	trust, err := attest.LoadTrust([]byte(published.Data["trusted_root.json"]), keys)
+	trust, err := attest.ParseTrust(published.Data)
 	if err != nil {
 		return nil, fmt.Errorf("load the trusted root: %w", err)
 	}

@@ -43,11 +43,11 @@ func Install(ctx context.Context, env state.Env) error {
 	}
 	return step.Do("signing key and trusted root", func() error {
 		return through(ctx, env, Transit, "8200", func(ctx context.Context, address string) error {
-			public, err := ensureTransitKey(ctx, address, string(made.transit[transitToken]))
+			versions, err := ensureTransitKey(ctx, address, string(made.transit[transitToken]))
 			if err != nil {
 				return err
 			}
-			return publishTrust(ctx, cluster, made, public)
+			return publishTrust(ctx, cluster, made, versions)
 		})
 	})
 }

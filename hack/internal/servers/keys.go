@@ -13,14 +13,14 @@ import (
 
 // keys is the secret material of one cluster. It exists in that cluster's Secrets and nowhere else.
 type keys struct {
-	rekor, tsa, minio, transit map[string][]byte
+	rekor, tsa, fulcio, minio, transit map[string][]byte
 }
 
 // Keys of the Secrets' data, as manifests/servers mounts them.
 const (
 	rekorSigner     = "signer.pem"
-	tsaKey          = "key.pem"
-	tsaChain        = "chain.pem"
+	authorityKey    = "key.pem"
+	authorityChain  = "chain.pem"
 	minioUser       = "user"
 	minioPassword   = "password"
 	transitToken    = "token"
@@ -40,6 +40,7 @@ func ensureKeys(ctx context.Context, cluster client.Client) (keys, error) {
 	}{
 		{"rekor-signer", &made.rekor, generateRekorSigner},
 		{"tsa-signer", &made.tsa, generateTSASigner},
+		{"fulcio-ca", &made.fulcio, generateFulcioCA},
 		{"minio-root", &made.minio, func() (map[string][]byte, error) {
 			return map[string][]byte{minioUser: []byte("root"), minioPassword: []byte(rand.Text())}, nil
 		}},

@@ -25,14 +25,15 @@ func users() []user {
 		{
 			"ugallu-forensics",
 			client.ObjectKey{Namespace: systemNamespace, Name: "ugallu-forensics-worm"},
-			[]statement{put("forensics/*/manifest-*"), get("forensics/*", "attestations/*"), list()},
+			[]statement{put("forensics/*/manifest-*", "forensics/*/artifacts/cluster-state-*"), get("forensics/*", "attestations/*"), list()},
 		},
 		{
 			"ugallu-attestor",
 			client.ObjectKey{Namespace: systemNamespace, Name: "ugallu-attestor-worm"},
 			[]statement{
-				put("forensics/*/bundles/*", "attestations/*"),
-				get("forensics/*/bundles/*", "attestations/*", "forensics/*/manifest-*"), list(),
+				put("forensics/*/bundles/*", "forensics/*/custody-*", "forensics/*/trust/*", "attestations/*"),
+				get("forensics/*/bundles/*", "forensics/*/custody-*", "forensics/*/trust/*", "attestations/*", "forensics/*/manifest-*"),
+				list(),
 			},
 		},
 		{

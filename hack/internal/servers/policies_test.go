@@ -33,15 +33,20 @@ func TestUsersCanDoWhatTheirWorkNeedsAndNoMore(t *testing.T) {
 	keys := map[string]string{
 		"artifact": "forensics/0123456789abcdef/artifacts/web/rootfs.tar.zst/0", "manifest": "forensics/0123456789abcdef/manifest-00.json",
 		"bundle": "forensics/0123456789abcdef/bundles/b.sigstore.json", "attestation": "attestations/u.sigstore.json", "foreign": "else",
+		"custody": "forensics/0123456789abcdef/custody-1-00.json", "trust": "forensics/0123456789abcdef/trust/00/trusted_root.json",
 	}
 	versions := map[string]string{}
 	for kind, key := range keys {
 		versions[kind] = putLocked(t, admin, key).VersionID
 	}
-	everything := []string{"artifact", "attestation", "bundle", "foreign", "manifest"}
+	everything := []string{"artifact", "attestation", "bundle", "custody", "foreign", "manifest", "trust"}
 	want := map[string]can{
-		"ugallu-forensics":           {Put: []string{"manifest"}, Get: []string{"artifact", "attestation", "bundle", "manifest"}, List: true},
-		"ugallu-attestor":            {Put: []string{"attestation", "bundle"}, Get: []string{"attestation", "bundle", "manifest"}, List: true},
+		"ugallu-forensics": {
+			Put: []string{"manifest"}, Get: []string{"artifact", "attestation", "bundle", "custody", "manifest", "trust"}, List: true,
+		},
+		"ugallu-attestor": {
+			Put: []string{"attestation", "bundle", "custody", "trust"}, Get: []string{"attestation", "bundle", "custody", "manifest", "trust"}, List: true,
+		},
 		"ugallu-forensics-snapshot":  {Get: everything, List: true},
 		"ugallu-forensics-nodeagent": {Put: []string{"artifact"}},
 		"ugallu-analyst":             {Get: everything, List: true},

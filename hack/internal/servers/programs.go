@@ -9,6 +9,7 @@ import (
 
 // Names of the servers: of their binaries, images, Services and Deployments.
 const (
+	Fulcio  = "fulcio"
 	MinIO   = "minio"
 	Rekor   = "rekor"
 	TSA     = "tsa"
@@ -48,6 +49,10 @@ func programs(ctx context.Context) ([]program, error) {
 			Name: "timestamp-server", Module: "github.com/sigstore/timestamp-authority/v2", Version: "v2.1.3",
 			Packages: []string{"github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server"}, Binary: "timestamp-server",
 		}},
+		{Fulcio, asset.Program{
+			Name: "fulcio", Module: "github.com/sigstore/fulcio", Version: "v1.8.8",
+			Packages: []string{"github.com/sigstore/fulcio"}, Binary: "fulcio",
+		}},
 		{MinIO, asset.Program{
 			Name: "minio", Module: "github.com/minio/minio", Version: "v0.0.0-20260212201848-7aac2a2c5b7c",
 			Packages: []string{"github.com/minio/minio"}, Binary: "minio",
@@ -83,7 +88,7 @@ func TestBinaries(ctx context.Context) (map[string]string, error) {
 }
 
 // Binaries builds what is not there yet and returns the path of each server's binary by its name. The first build
-// takes about five minutes on two free cores.
+// takes about six minutes on two free cores.
 func Binaries(ctx context.Context) (map[string]string, error) {
 	list, err := programs(ctx)
 	if err != nil {

@@ -26,20 +26,33 @@ const (
 	rekorURL  = "http://" + rekorHost + ":3000"
 	tsaURL    = "http://tsa.ugallu-demo.svc:3004/api/v1/timestamp"
 
-	trustConfigMap  = "ugallu-trusted-root"
-	trustedRootFile = "trusted_root.json"
-	attestorKeyFile = attestorKeyName + ".pub"
+	fulcioURL = "http://fulcio.ugallu-demo.svc:5555"
+
+	trustConfigMap   = "ugallu-trusted-root"
+	trustedRootFile  = "trusted_root.json"
+	attestorIdentity = attestorKeyName + ".identity"
+	// identity that Fulcio certifies for the attestor's ServiceAccount by a token of kubeadm's default issuer, in JSON.
+	identity = `{"identity":"https://kubernetes.io/namespaces/` + systemNamespace + `/serviceaccounts/` + attestorKeyName +
+		`","issuer":"https://kubernetes.default.svc.cluster.local"}`
 )
 
-// publishTrust writes the ConfigMap from which everybody verifies.
-func publishTrust(ctx context.Context, cluster client.Client, made keys, attestorKey string) error {
-	trustedRoot, err := trustedRootJSON(made.rekor[rekorSigner], made.tsa[tsaChain])
+// attestorKeyFile is the name that a version of the attestor's key is trusted under.
+func attestorKeyFile(version string) string { return attestorKeyName + "-v" + version + ".pub" }
+
+// publishTrust writes the ConfigMap from which everybody verifies: what both signing modes need, so that a change of
+// the mode changes nothing here.
+func publishTrust(ctx context.Context, cluster client.Client, made keys, attestorKeys map[string]string) error {
+	trustedRoot, err := trustedRootJSON(made)
 	if err != nil {
 		return err
 	}
+	data := map[string]string{trustedRootFile: string(trustedRoot), attestorIdentity: identity}
+	for version, key := range attestorKeys {
+		data[attestorKeyFile(version)] = key
+	}
 	published := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: trustConfigMap}}
 	_, err = controllerutil.CreateOrUpdate(ctx, cluster, published, func() error {
-		published.Data = map[string]string{trustedRootFile: string(trustedRoot), attestorKeyFile: attestorKey}
+		published.Data = data
 		return nil
 	})
 	if err != nil {
@@ -48,23 +61,24 @@ func publishTrust(ctx context.Context, cluster client.Client, made keys, attesto
 	return nil
 }
 
-// trustedRootJSON is the Sigstore trusted root of this cluster's log and time-stamping authority.
-func trustedRootJSON(rekorPEM, chainPEM []byte) ([]byte, error) {
-	log, err := transparencyLog(rekorPEM)
+// trustedRootJSON is the Sigstore trusted root of this cluster's log and authorities.
+func trustedRootJSON(made keys) ([]byte, error) {
+	log, err := transparencyLog(made.rekor[rekorSigner])
 	if err != nil {
 		return nil, err
 	}
-	chain, err := parseChain(chainPEM)
+	stamping, err := parseChain(made.tsa[authorityChain])
 	if err != nil {
 		return nil, err
 	}
-	leaf, top := chain[0], chain[len(chain)-1]
-	authority := &root.SigstoreTimestampingAuthority{
-		Root: top, Intermediates: chain[1 : len(chain)-1], Leaf: leaf, URI: tsaURL,
-		ValidityPeriodStart: leaf.NotBefore, ValidityPeriodEnd: leaf.NotAfter,
+	certifying, err := parseChain(made.fulcio[authorityChain])
+	if err != nil {
+		return nil, err
 	}
 	logs := map[string]*root.TransparencyLog{hex.EncodeToString(log.ID): log}
-	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01, nil, nil, []root.TimestampingAuthority{authority}, logs)
+	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01,
+		[]root.CertificateAuthority{certificateAuthority(certifying)}, nil,
+		[]root.TimestampingAuthority{timestampingAuthority(stamping)}, logs)
 	if err != nil {
 		return nil, fmt.Errorf("make the trusted root: %w", err)
 	}
@@ -78,6 +92,23 @@ func trustedRootJSON(rekorPEM, chainPEM []byte) ([]byte, error) {
 		return nil, fmt.Errorf("compact the trusted root: %w", err)
 	}
 	return compact.Bytes(), nil
+}
+
+func timestampingAuthority(chain []*x509.Certificate) *root.SigstoreTimestampingAuthority {
+	leaf, top := chain[0], chain[len(chain)-1]
+	return &root.SigstoreTimestampingAuthority{
+		Root: top, Intermediates: chain[1 : len(chain)-1], Leaf: leaf, URI: tsaURL,
+		ValidityPeriodStart: leaf.NotBefore, ValidityPeriodEnd: leaf.NotAfter,
+	}
+}
+
+// certificateAuthority takes the chain without any leaf: the first certificate signs those that are issued.
+func certificateAuthority(chain []*x509.Certificate) *root.FulcioCertificateAuthority {
+	top := chain[len(chain)-1]
+	return &root.FulcioCertificateAuthority{
+		Root: top, Intermediates: chain[:len(chain)-1], URI: fulcioURL,
+		ValidityPeriodStart: top.NotBefore, ValidityPeriodEnd: top.NotAfter,
+	}
 }
 
 func transparencyLog(signerPEM []byte) (*root.TransparencyLog, error) {
@@ -104,7 +135,7 @@ func transparencyLog(signerPEM []byte) (*root.TransparencyLog, error) {
 	}, nil
 }
 
-// parseChain returns the certificates in the order of the file: leaf first, root last.
+// parseChain returns the certificates in the order of the file: the authority's own first, root last.
 func parseChain(data []byte) ([]*x509.Certificate, error) {
 	var chain []*x509.Certificate
 	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
@@ -119,7 +150,7 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 		chain = append(chain, certificate)
 	}
 	if len(chain) < 2 {
-		return nil, fmt.Errorf("the authority's chain has %d certificates, not leaf and root", len(chain))
+		return nil, fmt.Errorf("the authority's chain has %d certificates, not its own and a root", len(chain))
 	}
 	return chain, nil
 }
