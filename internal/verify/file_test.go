@@ -1,0 +1,150 @@
+package verify_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/verify"
+	"ugallu.io/forensics/internal/verify/verifytest"
+)
+
+func proveFile(t *testing.T, incident *verifytest.Incident, prover verify.Prover, name string) (*verify.Report, []verify.FileProof) {
+	t.Helper()
+	report, proofs, err := verify.File(t.Context(), incident, prover, verify.Target{Key: incident.Released}, verify.FileQuery{Path: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report, proofs
+}
+
+func TestOneFileIsProvenByItsFramesAlone(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, verifytest.Change{})
+	for name, digest := range map[string]string{
+		"/etc/passwd":    verifytest.ContentSHA256("passwd", 700),
+		"/usr/bin/x":     verifytest.ContentSHA256("x", 3000),
+		"usr/bin/y":      verifytest.ContentSHA256("x", 3000),
+		"/usr/lib/large": verifytest.ContentSHA256("large", 5<<13),
+	} {
+		incident.Read = 0
+		report, proofs := proveFile(t, incident, authority.Trust(), name)
+		if report.Verdict() != verify.Verified || len(proofs) != 1 {
+			t.Fatalf("%s: %d proofs:\n%s", name, len(proofs), table(t, report))
+		}
+		proof := proofs[0]
+		line := proof.Entry.AppendCanonical(nil)
+		if err := proof.Inclusion.Verify(line, incident.Archive.Root); err != nil || proof.Entry.SHA256 != digest || proof.MerkleRoot != incident.Archive.Root {
+			t.Errorf("%s: %+v, %v", name, proof, err)
+		}
+		want := max(proof.Entry.Position.FrameSize, proof.Entry.Position.Span)
+		if proof.FrameBytes != want || want >= int64(len(incident.Archive.Stream)) || proof.IndexBytes != int64(len(incident.Archive.Index)) {
+			t.Errorf("%s: read %d bytes of frames, its frames have %d, the archive %d", name, proof.FrameBytes, want, len(incident.Archive.Stream))
+		}
+	}
+	if large := int64(len(incident.Archive.Stream)); incident.Read > 10*large {
+		t.Errorf("read %d bytes", incident.Read)
+	}
+}
+
+func TestAFileThatIsNotAsSignedIsRefused(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	rows := map[string]struct {
+		tampering
+		file string
+	}{
+		"no such file":    {tampering{link: "file /etc/shadow", check: verify.CheckIncluded}, "/etc/shadow"},
+		"a changed frame": {tampering{tamper: flipFrame, check: verify.CheckContent}, "/usr/lib/large"},
+		"a changed index": {tampering{tamper: flip("rootfs.index"), check: verify.CheckDigest}, "/etc/passwd"},
+		"another root": {tampering{change: response(v1alpha1.StepSnapshot, func(r *v1alpha1.EventResponse) {
+			r.Status.Artifacts[1].MerkleRoot = evidence.Digest(nil)
+		}), check: verify.CheckMerkle}, "/etc/passwd"},
+		"a wrong signer": {tampering{
+			change: signer(func(s *verifytest.Signature) { s.Identity += "-2" }),
+			link:   "statement er-" + v1alpha1.IncidentName(verifytest.TriggerUID) + "-filesystem-snapshot", check: verify.CheckSignature,
+		}, "/etc/passwd"},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			incident := verifytest.NewIncident(t, authority, row.change)
+			if row.tamper != nil {
+				row.tamper(t, incident)
+			}
+			if row.link == "" {
+				row.link = "file " + row.file + " in " + verifytest.RootArtifact
+			}
+			report, _ := proveFile(t, incident, authority.Trust(), row.file)
+			demand(t, report, row.link, row.check)
+		})
+	}
+}
+
+// flipFrame changes the middle of the large file, in whichever segment it lies.
+func flipFrame(_ *testing.T, i *verifytest.Incident) {
+	for _, part := range []string{"rootfs.tar.zst/0", "rootfs.tar.zst/1"} {
+		version := i.Newest(i.Key(part))
+		version.Data = append([]byte(nil), version.Data...)
+		for n := range version.Data {
+			version.Data[n] ^= byte(n & 1)
+		}
+	}
+}
+
+// recorded is an archive that the node's agent wrote.
+func recorded(t *testing.T, format, mediaType string) *verifytest.Archive {
+	t.Helper()
+	read := func(name string) []byte {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	archive := &verifytest.Archive{Stream: read("archive.tar." + format), Index: read("archive." + format + ".index.zst"), MediaType: mediaType}
+	plain, err := zstd.NewReader(bytes.NewReader(archive.Index))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	lines := evidence.NewIndexReader(plain)
+	for _, err = lines.Next(); err == nil; _, err = lines.Next() {
+		archive.Lines++
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	archive.Root = lines.Root()
+	return archive
+}
+
+func TestFilesOfRealArchivesAreProven(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	deep := strings.Repeat("a-folder-with-a-rather-long-name-indeed/", 6)
+	for format, mediaType := range map[string]string{"zstd": evidence.MediaTypeTarZstd, "gzip": evidence.MediaTypeTarGzip} {
+		incident := verifytest.NewIncident(t, authority, verifytest.Change{Archive: recorded(t, format, mediaType)})
+		if report := check(t, incident, authority.Trust(), incident.Released); report.Verdict() != verify.Verified {
+			t.Error(table(t, report))
+		}
+		for _, name := range []string{"usr/bin/x", "usr/bin/y", "large", "sparse", "huge", "caf\xff", "d/" + deep + "deep"} {
+			t.Run(format+" "+name, func(t *testing.T) {
+				report, proofs := proveFile(t, incident, authority.Trust(), name)
+				last := report.Checks[len(report.Checks)-1]
+				if report.Verdict() != verify.Verified || len(proofs) != 1 || last.Check != verify.CheckContent || last.Status != verify.Passed {
+					t.Error(table(t, report))
+				}
+			})
+		}
+		report, _ := proveFile(t, incident, authority.Trust(), "usr/bin")
+		if last := report.Checks[len(report.Checks)-1]; last.Status != verify.NotChecked || report.Verdict() != verify.Verified {
+			t.Errorf("a folder: %+v", last)
+		}
+	}
+}

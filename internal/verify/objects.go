@@ -1,0 +1,282 @@
+package verify
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"slices"
+
+	"github.com/klauspost/compress/zstd"
+
+	"ugallu.io/forensics/api/evidence"
+)
+
+// checkObjects reads every object that a statement or the record names, each once.
+func (v *verification) checkObjects(ctx context.Context) {
+	v.name()
+	if v.record != nil {
+		v.report.add(v.record.link, CheckListed, v.listError(), fmt.Sprintf("%d objects", len(v.record.custody.Objects)))
+	}
+	read := map[place]bool{} // a release repeats what its freeze attached
+	for _, l := range v.links {
+		if l.response == nil {
+			continue
+		}
+		if len(l.response.Artifacts)+len(l.response.Attachments) > 0 {
+			v.report.add(l.name, CheckReadBack, readBackError(l.response), "")
+		}
+		for i := range l.response.Artifacts {
+			// The manifest was read and checked by itself.
+			if l.response.Artifacts[i].Kind != manifestKind {
+				v.checkArtifact(ctx, &l.response.Artifacts[i])
+			}
+		}
+		for _, attachment := range l.response.Attachments {
+			at := place{attachment.Key, attachment.VersionID}
+			if !read[at] {
+				v.checkObject(ctx, "object "+attachment.Key, attachment)
+			}
+			read[at] = true
+		}
+	}
+	v.checkUnnamed(ctx)
+}
+
+// name notes every object that statements name.
+func (v *verification) name() {
+	note := func(segments ...evidence.Segment) {
+		for _, segment := range segments {
+			v.listed[place{segment.Key, segment.VersionID}] = version(segment)
+		}
+	}
+	for _, l := range v.links {
+		if l.response == nil {
+			continue
+		}
+		for _, artifact := range l.response.Artifacts {
+			note(artifact.Segments...)
+			note(companions(&artifact)...)
+		}
+		note(l.response.Attachments...)
+	}
+}
+
+// companions are the objects beside an artifact's own.
+func companions(artifact *evidence.Artifact) []evidence.Segment {
+	var found []evidence.Segment
+	for _, segment := range []*evidence.Segment{artifact.Index, artifact.Timeline} {
+		if segment != nil {
+			found = append(found, *segment)
+		}
+	}
+	return found
+}
+
+// listError compares the objects that the record lists with those that the statements name.
+func (v *verification) listError() error {
+	onRecord := map[place]bool{}
+	for _, object := range v.record.custody.Objects {
+		at := place{object.Key, object.VersionID}
+		if onRecord[at] {
+			return refuse("%s is listed twice", object.Key)
+		}
+		onRecord[at] = true
+		named, ok := v.listed[at]
+		switch {
+		case object.RetainUntil.Before(v.record.custody.RetainUntil):
+			return refuse("%s is kept until %s only", object.Key, object.RetainUntil)
+		case object.Role == evidence.RoleTrust:
+		case !ok:
+			return refuse("%s version %s is named by no statement", object.Key, object.VersionID)
+		case named.Size != object.Size || named.SHA256 != object.SHA256:
+			return refuse("%s has %d bytes with sha256 %s on record, its statement says %d with %s",
+				object.Key, object.Size, object.SHA256, named.Size, named.SHA256)
+		}
+	}
+	for _, at := range v.places() {
+		if !onRecord[at] {
+			return refuse("%s version %s, which a statement names, is not on record", at.key, at.version)
+		}
+	}
+	return nil
+}
+
+func (v *verification) places() []place {
+	places := make([]place, 0, len(v.listed))
+	for at := range v.listed {
+		places = append(places, at)
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if a.key != b.key {
+			return compare(a.key, b.key)
+		}
+		return compare(a.version, b.version)
+	})
+	return places
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// readBackError demands that everything stored was read back by somebody else than the node, and agreed.
+func readBackError(r *response) error {
+	switch {
+	case r.ReadBack == nil:
+		return refuse("nobody read back what %s stored", r.Response.Name)
+	case !r.ReadBack.Agrees:
+		return refuse("%s found: %s", r.ReadBack.By, r.ReadBack.Message)
+	}
+	for _, artifact := range r.Artifacts {
+		if artifact.Asserted.By == r.ReadBack.By {
+			return refuse("%s read back its own artifact %s", r.ReadBack.By, artifact.Name)
+		}
+		for _, segment := range slices.Concat(artifact.Segments, companions(&artifact)) {
+			if segment.ObservedSHA256 != segment.SHA256 {
+				return refuse("%s is asserted to have sha256 %s, observed was %q", segment.Key, segment.SHA256, segment.ObservedSHA256)
+			}
+		}
+	}
+	return nil
+}
+
+// checkObject reads one object and checks its bytes and its lock.
+func (v *verification) checkObject(ctx context.Context, link string, segment evidence.Segment, to ...io.Writer) {
+	v.report.add(link, CheckDigest, stream(ctx, v.source, version(segment), to...), "")
+	v.checkKept(ctx, link, version(segment), v.lockMode())
+}
+
+// checkArtifact reads the segments in order, as the stream that they are, and what goes with them.
+func (v *verification) checkArtifact(ctx context.Context, artifact *evidence.Artifact) {
+	link := "artifact " + artifact.Name
+	whole := &counted{hash: sha256.New()}
+	sealed := false
+	for i, segment := range artifact.Segments {
+		if int(segment.Index) != i {
+			v.report.add(link, CheckStream, refuse("segment %d stands at place %d", segment.Index, i), "")
+		}
+		sealed = sealed || segment.Plain != nil
+		v.checkObject(ctx, "object "+segment.Key, segment, whole)
+	}
+	switch {
+	case sealed:
+		v.report.notChecked(link, CheckStream, "it is encrypted to a key that is not here")
+	default:
+		v.report.add(link, CheckStream, whole.compare(artifact), fmt.Sprintf("%d bytes, sha256 %s", whole.size, artifact.Asserted.SHA256))
+	}
+	v.checkIndex(ctx, artifact)
+	if artifact.Timeline != nil {
+		v.checkObject(ctx, "object "+artifact.Timeline.Key, *artifact.Timeline)
+	}
+}
+
+// counted hashes a stream.
+type counted struct {
+	hash hash.Hash
+	size int64
+}
+
+func (c *counted) Write(data []byte) (int, error) {
+	c.size += int64(len(data))
+	return c.hash.Write(data)
+}
+
+func (c *counted) compare(artifact *evidence.Artifact) error {
+	digest := hex.EncodeToString(c.hash.Sum(nil))
+	if c.size != artifact.Size || digest != artifact.Asserted.SHA256 {
+		return refuse("the segments are %d bytes with sha256 %s, signed are %d with %s", c.size, digest, artifact.Size, artifact.Asserted.SHA256)
+	}
+	if seen := artifact.Observed; seen != nil && seen.SHA256 != "" && seen.SHA256 != digest {
+		return refuse("%s observed the sha256 %s", seen.By, seen.SHA256)
+	}
+	return nil
+}
+
+// checkIndex reads the index of an archive and computes the Merkle root over its lines.
+func (v *verification) checkIndex(ctx context.Context, artifact *evidence.Artifact) {
+	link := "artifact " + artifact.Name
+	switch {
+	case artifact.Index == nil && artifact.MerkleRoot == "":
+		return
+	case artifact.Index == nil:
+		v.report.notChecked(link, CheckMerkle, "its index was not stored")
+		return
+	case artifact.Index.Plain != nil:
+		v.checkObject(ctx, "object "+artifact.Index.Key, *artifact.Index)
+		v.report.notChecked(link, CheckMerkle, "its index is encrypted to a key that is not here")
+		return
+	}
+	packed, writer := io.Pipe()
+	result := make(chan error, 1)
+	go func() {
+		err := merkleError(packed, artifact)
+		_, drained := io.Copy(io.Discard, packed) // the digest is over all bytes, also those after a broken line
+		result <- errors.Join(err, drained)
+	}()
+	v.checkObject(ctx, "object "+artifact.Index.Key, *artifact.Index, writer)
+	err := errors.Join(writer.Close(), <-result)
+	v.report.add(link, CheckMerkle, err, fmt.Sprintf("%d lines, root %s", artifact.IndexLines, artifact.MerkleRoot))
+}
+
+func merkleError(packed io.Reader, artifact *evidence.Artifact) error {
+	plain, err := unpackIndex(packed)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	reader := evidence.NewIndexReader(plain)
+	for {
+		_, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return refuse("read index: %v", err)
+		}
+	}
+	return rootError(reader, artifact)
+}
+
+func rootError(reader *evidence.IndexReader, artifact *evidence.Artifact) error {
+	if artifact.IndexLines < 0 || reader.Size() != uint64(artifact.IndexLines) || reader.Root() != artifact.MerkleRoot {
+		return refuse("the index has %d lines with root %s, signed are %d with %s",
+			reader.Size(), reader.Root(), artifact.IndexLines, artifact.MerkleRoot)
+	}
+	return nil
+}
+
+// unpackMemory bounds what a frame of a hostile index or archive can take; ours have a window of 1 MiB.
+const unpackMemory = 64 << 20
+
+func unpackIndex(packed io.Reader) (*zstd.Decoder, error) {
+	plain, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(unpackMemory))
+	if err != nil {
+		return nil, refuse("unpack index: %v", err)
+	}
+	return plain, nil
+}
+
+// checkUnnamed reads what the record lists and no statement names.
+func (v *verification) checkUnnamed(ctx context.Context) {
+	if v.record == nil {
+		return
+	}
+	for _, object := range v.record.custody.Objects {
+		if _, ok := v.listed[place{object.Key, object.VersionID}]; ok {
+			continue
+		}
+		link := "object " + object.Key
+		v.report.add(link, CheckDigest, stream(ctx, v.source, object.StoredVersion), string(object.Role))
+		v.checkKept(ctx, link, object.StoredVersion, v.lockMode())
+	}
+}

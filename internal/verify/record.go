@@ -1,0 +1,181 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+
+	"ugallu.io/forensics/api/evidence"
+)
+
+// record is a custody record as it was read.
+type record struct {
+	at      Target
+	link    string
+	digest  string
+	custody evidence.Custody
+}
+
+// parseRecord reads a record and checks its form.
+func (v *verification) parseRecord(at Target, data []byte) (*record, error) {
+	r := &record{at: at, digest: evidence.Digest(data)}
+	if err := json.Unmarshal(data, &r.custody); err != nil {
+		return nil, fmt.Errorf("parse custody record %s: %w", at.Key, err)
+	}
+	r.link = fmt.Sprintf("custody-%d", r.custody.Number)
+	v.report.add(r.link, CheckForm, r.formError(data), "sha256 "+r.digest)
+	return r, nil
+}
+
+func (r *record) formError(data []byte) error {
+	custody := &r.custody
+	if err := canonical(data); err != nil {
+		return err
+	}
+	if want := evidence.CustodyKey(path.Dir(r.at.Key), custody.Number, r.digest); r.at.Key != want {
+		return refuse("lies at %s, its content belongs to %s", r.at.Key, want)
+	}
+	if custody.Version != evidence.CustodyVersion {
+		return refuse("has version %q, this program knows %q", custody.Version, evidence.CustodyVersion)
+	}
+	if custody.Number != evidence.CustodyCaptured && custody.Number != evidence.CustodyReleased {
+		return refuse("has number %d", custody.Number)
+	}
+	if (custody.Number == evidence.CustodyCaptured) != (custody.Previous == nil) {
+		return refuse("number %d, and a record before it: %t", custody.Number, custody.Previous != nil)
+	}
+	return nil
+}
+
+// canonical demands that data is canonical JSON already.
+func canonical(data []byte) error {
+	again, err := evidence.Canonical(json.RawMessage(data))
+	if err != nil {
+		return refuse("is no JSON: %v", err)
+	}
+	if !bytes.Equal(again, data) {
+		return refuse("is not canonical JSON")
+	}
+	return nil
+}
+
+// proveRecords checks the statement over the newest record, and the record before it.
+func (v *verification) proveRecords(ctx context.Context) {
+	if v.record == nil {
+		v.report.notChecked(LinkChain, CheckRecords, "there is no custody record: the incident is not sealed yet")
+		return
+	}
+	v.countRecords(ctx)
+	bundle := evidence.StoredVersion{Key: evidence.CustodyBundleKey(v.record.at.Key), RetainUntil: v.record.custody.RetainUntil}
+	statement := v.prove(ctx, "statement over "+v.record.link, evidence.CustodyStatement{
+		Kind: evidence.StatementIncident, Subject: v.record.custody.Incident, Bundle: bundle,
+	})
+	if statement != nil {
+		v.report.add(statement.name, CheckPrevious, v.recordError(v.record, statement), "")
+	}
+	v.checkKept(ctx, v.record.link, evidence.StoredVersion{
+		Key: v.record.at.Key, VersionID: v.record.at.VersionID, RetainUntil: v.record.custody.RetainUntil,
+	}, v.record.custody.LockMode)
+	if previous := v.record.custody.Previous; previous != nil {
+		v.provePrevious(ctx, *previous)
+	}
+}
+
+// countRecords refuses a second record of one number: it would be for the reader to choose which of them counts.
+func (v *verification) countRecords(ctx context.Context) {
+	keys, err := records(ctx, v.source, v.prefix)
+	if err == nil {
+		seen := map[string]string{}
+		for _, key := range keys {
+			number := path.Base(key)[:len("custody-1")]
+			if first, ok := seen[number]; ok {
+				err = refuse("%s and %s are both record %s", first, key, number)
+			}
+			seen[number] = key
+		}
+	} else {
+		err = sourceError(err)
+	}
+	v.report.add(LinkChain, CheckRecords, err, fmt.Sprintf("%d of 2", len(keys)))
+}
+
+// provePrevious checks the record before the newest one; its statement is among those that the newest lists.
+func (v *verification) provePrevious(ctx context.Context, listed evidence.StoredVersion) {
+	const link = "custody-1"
+	data, err := read(ctx, v.source, listed.Key, listed.VersionID)
+	if err == nil {
+		err = sameBytes(listed, int64(len(data)), evidence.Digest(data))
+	}
+	if !v.report.add(link, CheckDigest, err, "") {
+		return
+	}
+	v.checkKept(ctx, link, listed, v.record.custody.LockMode)
+	before, err := v.parseRecord(Target{Key: listed.Key, VersionID: listed.VersionID}, data)
+	if err != nil {
+		v.report.add(link, CheckForm, refuse("%v", err), "")
+		return
+	}
+	v.report.add(v.record.link, CheckRecords, keeps(&before.custody, &v.record.custody), "keeps what custody-1 lists")
+}
+
+// keeps checks that a later record lists everything that an earlier one does, unchanged.
+func keeps(before, after *evidence.Custody) error {
+	if before.Number != evidence.CustodyCaptured || before.Incident != after.Incident || before.Trigger != after.Trigger || before.Pod != after.Pod {
+		return refuse("the record before it is number %d of incident %s", before.Number, before.Incident.Name)
+	}
+	if len(before.Statements) > len(after.Statements) {
+		return refuse("it lists %d statements, the record before it %d", len(after.Statements), len(before.Statements))
+	}
+	for i, statement := range before.Statements {
+		if !sameStatement(statement, after.Statements[i]) {
+			return refuse("it lists another statement than the record before it in place of %s", statement.Subject.Name)
+		}
+	}
+	for _, object := range before.Objects {
+		if !slices.ContainsFunc(after.Objects, func(other evidence.CustodyObject) bool { return sameObject(object, other) }) {
+			return refuse("it does not list %s as the record before it does", object.Key)
+		}
+	}
+	return nil
+}
+
+func sameStatement(a, b evidence.CustodyStatement) bool {
+	sameDate := a.Bundle.RetainUntil.Equal(b.Bundle.RetainUntil)
+	b.Bundle.RetainUntil = a.Bundle.RetainUntil
+	return sameDate && a == b
+}
+
+func sameObject(a, b evidence.CustodyObject) bool {
+	sameDate := a.RetainUntil.Equal(b.RetainUntil)
+	b.RetainUntil = a.RetainUntil
+	return sameDate && a == b
+}
+
+// recordError compares a record with the statement over it.
+func (v *verification) recordError(r *record, over *link) error {
+	if over.incident == nil {
+		return refuse("it is no statement over a custody record")
+	}
+	subjects := []evidence.Subject{evidence.SHA256Subject(path.Base(r.at.Key), r.digest)}
+	if !sameSubjects(over.subjects, subjects) {
+		return refuse("its subject is not %s", r.at.Key)
+	}
+	said, custody := over.incident, &r.custody
+	if said.Incident != custody.Incident || said.Number != custody.Number {
+		return refuse("it is about record %d of incident %s", said.Number, said.Incident.Name)
+	}
+	previous := ""
+	if custody.Previous != nil {
+		previous = custody.Previous.SHA256
+	}
+	if said.PreviousCustody != previous {
+		return refuse("it names %q as the record before, the record says %q", said.PreviousCustody, previous)
+	}
+	if len(custody.Statements) == 0 || said.Previous != custody.Statements[len(custody.Statements)-1].PayloadSHA256 {
+		return refuse("it names %q as the statement before it, which is not the last that the record lists", said.Previous)
+	}
+	return nil
+}

@@ -1,0 +1,2 @@
+// Package options reads and validates the command line of kubectl-forensics.
+package options

@@ -1,0 +1,2 @@
+// Package status reads how far an incident is from the API server, and writes it for people.
+package status
