@@ -11,6 +11,7 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/config"
 	"ugallu.io/forensics/controller/internal/incident"
+	"ugallu.io/forensics/controller/internal/incident/clusterstate"
 	"ugallu.io/forensics/controller/internal/incident/upload"
 	"ugallu.io/forensics/controller/internal/options"
 	"ugallu.io/forensics/controller/internal/policy"
@@ -52,8 +53,10 @@ func setupIncidents(mgr ctrl.Manager, o options.Options) error {
 	if !o.Runs(options.Incident) {
 		return nil
 	}
-	if err := setupUpload(mgr, o); err != nil {
-		return err
+	for _, setup := range []func(ctrl.Manager, options.Options) error{setupUpload, setupClusterState} {
+		if err := setup(mgr, o); err != nil {
+			return err
+		}
 	}
 	if err := incident.RegisterMetrics(); err != nil {
 		return fmt.Errorf("register metrics of incident: %w", err)
@@ -70,13 +73,27 @@ func setupIncidents(mgr ctrl.Manager, o options.Options) error {
 }
 
 func setupUpload(mgr ctrl.Manager, o options.Options) error {
-	stores := destination.NewOpener(mgr.GetAPIReader(), o.WORMCredentialsDir)
 	r := &upload.Reconciler{
 		Client:   mgr.GetClient(),
-		Open:     func(ctx context.Context, bucket string) (worm.Store, error) { return stores.Open(ctx, bucket) },
+		Open:     openDestination(mgr, o),
 		Reporter: newReporter(o.Pod),
 		ReadBack: options.Pod{Namespace: v1alpha1.NamespacePrivileged, ServiceAccount: "ugallu-forensics-snapshot"}.Account(),
 		Clock:    clock.RealClock{},
 	}
 	return r.SetupWithManager(mgr)
+}
+
+func setupClusterState(mgr ctrl.Manager, o options.Options) error {
+	r := &clusterstate.Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Open: openDestination(mgr, o), Clock: clock.RealClock{},
+	}
+	return r.SetupWithManager(mgr)
+}
+
+// openDestination opens what an incident names, with the store's own encryption where it asks for that.
+func openDestination(mgr ctrl.Manager, o options.Options) func(context.Context, v1alpha1.Destination) (worm.Store, error) {
+	stores := destination.NewOpener(mgr.GetAPIReader(), o.WORMCredentialsDir)
+	return func(ctx context.Context, to v1alpha1.Destination) (worm.Store, error) {
+		return stores.Open(ctx, to.Bucket, destination.WithKey(to))
+	}
 }

@@ -37,6 +37,7 @@ func setupAttestor(mgr ctrl.Manager, o options.Options) error {
 		Client: mgr.GetClient(), Clock: clock.RealClock{}, Account: o.Pod.Account(),
 		Notary: func(ctx context.Context) (attestor.Notary, error) { return configuration.Notary(ctx) },
 		Store:  func(ctx context.Context, bucket string) (worm.Store, error) { return stores.Open(ctx, bucket) },
+		Trust:  configuration.TrustMaterial,
 	}
 	return r.SetupWithManager(mgr)
 }

@@ -49,7 +49,7 @@ func TestImportsAreAsDrawn(t *testing.T) {
 
 func TestImportDepthOfBinaries(t *testing.T) {
 	real, _ := graphs(t)
-	for _, binary := range []string{"controller", "nodeagent", "webhook"} {
+	for _, binary := range []string{"controller", "nodeagent", "webhook", "kubectl-forensics"} {
 		if len(real[binary]) == 0 {
 			t.Errorf("%s imports nothing of ours", binary)
 		}
@@ -82,10 +82,12 @@ func TestComponentsShareOnlyAPIAndInternal(t *testing.T) {
 
 // tools are the packages without state or effects of their own, and the stages that are built from them.
 var tools = map[string][]string{
-	"controller/internal/match":  {"controller/internal/trigger"},
-	"nodeagent/internal/archive": {"nodeagent/internal/capture"},
+	"controller/internal/custody": {"controller/internal/attestor"},
+	"controller/internal/match":   {"controller/internal/trigger"},
+	"nodeagent/internal/archive":  {"nodeagent/internal/capture"},
 	"nodeagent/internal/proc": {
 		"nodeagent/internal/containers", "nodeagent/internal/drop", "nodeagent/internal/freeze", "nodeagent/internal/podfiles",
+		"nodeagent/internal/volatile",
 	},
 	"nodeagent/internal/upload": {"nodeagent/internal/capture"},
 }

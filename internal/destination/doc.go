@@ -1,2 +1,2 @@
-// Package destination opens the write-once store that the cluster's WORMConfig names.
+// Package destination stores in, and opens, the write-once store that the WORMConfig and an incident name.
 package destination

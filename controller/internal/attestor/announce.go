@@ -17,7 +17,8 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// Announcer creates the bundle object of every event and of every response that is complete.
+// Announcer creates the bundle object of every event, of every response that is complete, and of every custody record
+// that is due.
 type Announcer struct {
 	Client client.Client
 }
@@ -50,7 +51,7 @@ func (a *Announcer) SetupWithManager(mgr ctrl.Manager) error {
 	if err != nil {
 		return fmt.Errorf("set up announcer of responses: %w", err)
 	}
-	return nil
+	return a.setupIncidents(mgr)
 }
 
 // ReconcileEvent announces an event.

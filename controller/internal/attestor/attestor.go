@@ -38,9 +38,9 @@ const (
 
 // Notary signs, logs and verifies; *attest.Notary is the real one.
 type Notary interface {
-	// Sign returns the envelope and the name of the trusted key. attest.ErrUnknownKey: the key is not trusted.
+	// Sign returns the envelope and the name of who signed. attest.ErrUnknownKey: nobody trusts them.
 	Sign(ctx context.Context, statement []byte) (envelope []byte, signer string, err error)
-	// Publish returns the bundle. attest.ErrDuplicate: sign again.
+	// Publish returns the bundle. attest.ErrDuplicate, attest.ErrExpired: sign again.
 	Publish(ctx context.Context, envelope []byte) ([]byte, error)
 	Verify(bundle []byte) (attest.Verified, error)
 }
@@ -56,6 +56,8 @@ type Reconciler struct {
 	Notary func(context.Context) (Notary, error)
 	// Store opens a bucket; "" is the WORMConfig's own.
 	Store func(ctx context.Context, bucket string) (worm.Store, error)
+	// Trust is what the attestor trusts now, by entry, to be archived beside a custody record.
+	Trust func(context.Context) (map[string]string, error)
 }
 
 // +kubebuilder:rbac:groups=security.ugallu.io,resources=attestationbundles,verbs=get;list;watch;create
@@ -72,6 +74,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("attestor").
 		For(&v1alpha1.AttestationBundle{}, builder.WithPredicates(readBackChanged())).
+		Watches(&v1alpha1.AttestationBundle{}, r.recordsOf(), builder.WithPredicates(sealedNow())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: limiter}).
 		Complete(r)
 }
@@ -101,7 +104,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil
 	}
 	job := &job{bundle: &bundle}
-	for _, stage := range r.stages() {
+	for _, stage := range append(r.recordStages(&bundle), r.stages()...) {
 		if stage.done(&job.bundle.Status) {
 			continue
 		}

@@ -1,6 +1,7 @@
 package attestor_test
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,9 +34,12 @@ func TestAttestor(t *testing.T) {
 		"a bundle made again adopts the stored one":    adoptsStored,
 		"another object under the key is kept":         keepsForeignObject,
 		"an outage is recorded and ends":               outageEnds,
+		"what a person must repair is said":            saysWhatToRepair,
+		"a certificate that ran out is replaced":       replacesCertificate,
 		"an event deleted before it was signed":        eventGone,
 		"publishing leaves other fields alone":         leavesFieldsAlone,
 		"the checker proves the stored bundle":         checkerProves,
+		"the API server refuses a useless config":      refusesConfig,
 	}
 	for name, check := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -310,6 +314,30 @@ func outageEnds(t *testing.T, w *world) {
 	w.expectFailure(another, v1alpha1.ConditionSealed, v1alpha1.ReasonStoreUnreachable)
 	if bundle := w.run(another); bundle.Status.Phase != v1alpha1.BundleSealed {
 		t.Errorf("phase %s", bundle.Status.Phase)
+	}
+}
+
+func saysWhatToRepair(t *testing.T, w *world) {
+	event := w.newEvent()
+	for _, err := range []error{attest.ErrToken, attest.ErrRefused, attest.ErrClock, x509.UnknownAuthorityError{}} {
+		w.notary.fail = fmt.Errorf("get certificate: %w", err)
+		w.expectFailure(event, v1alpha1.ConditionSigned, v1alpha1.ReasonConfigInvalid)
+	}
+	if w.notary.signed != 0 || len(w.store.Objects()) != 0 || len(w.bundle(event).Status.Staged) != 0 {
+		t.Error("something was signed or stored")
+	}
+	w.notary.fail = nil
+	w.run(event)
+	w.checkSealed(event)
+}
+
+func replacesCertificate(t *testing.T, w *world) {
+	event := w.newEvent()
+	w.notary.expired = 2
+	w.run(event)
+	w.checkSealed(event)
+	if w.notary.signed != 3 || len(w.notary.logged) != 1 {
+		t.Errorf("%d signatures, %d log entries", w.notary.signed, len(w.notary.logged))
 	}
 }
 

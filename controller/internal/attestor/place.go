@@ -8,6 +8,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/destination"
 	"ugallu.io/forensics/internal/worm"
@@ -43,9 +44,12 @@ func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 		to := incident.Spec.Snapshot.Destination
 		return place{
 			bucket: to.Bucket,
-			key:    to.Prefix + "/bundles/" + bundle.Name + bundleSuffix,
+			key:    bundleKey(to.Prefix, bundle),
 			lock:   lockUntil(to.LockMode, to.RetainUntil.Time, now),
 		}, nil
+	}
+	if bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident {
+		return place{}, fmt.Errorf("incident %s is gone, and with it where its records lie", bundle.Spec.AttestedFor.Name)
 	}
 	config, err := destination.Config(ctx, reader)
 	if err != nil {
@@ -66,6 +70,14 @@ func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 		key:    eventsPrefix + bundle.Spec.AttestedFor.UID + bundleSuffix,
 		lock:   lockUntil(mode, now.Add(retention), now),
 	}, nil
+}
+
+// bundleKey of an incident's bundle: that over a custody record lies beside the record.
+func bundleKey(prefix string, bundle *v1alpha1.AttestationBundle) string {
+	if record := bundle.Status.Record; record != nil {
+		return evidence.CustodyBundleKey(record.Key)
+	}
+	return prefix + "/bundles/" + bundle.Name + bundleSuffix
 }
 
 // evidenceConfig is how an incident that opens now keeps its evidence; empty where that is left to the store's own.

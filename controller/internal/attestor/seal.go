@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"time"
 
@@ -130,19 +129,7 @@ func sameSubject(one, other []byte) (bool, error) {
 	return reflect.DeepEqual(first, second), nil
 }
 
-// readObject reads one version into memory.
-func readObject(ctx context.Context, store worm.Reader, key, versionID string) (data []byte, err error) {
-	body, err := store.Open(ctx, key, versionID)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, body.Close()) }()
-	data, err = io.ReadAll(io.LimitReader(body, maxBundle+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, err)
-	}
-	if len(data) > maxBundle {
-		return nil, fmt.Errorf("read %s: larger than %d bytes", key, maxBundle)
-	}
-	return data, nil
+// readObject reads a bundle into memory.
+func readObject(ctx context.Context, store worm.Reader, key, versionID string) ([]byte, error) {
+	return readAtMost(ctx, store, key, versionID, maxBundle)
 }

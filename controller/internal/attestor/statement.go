@@ -5,10 +5,10 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/artifact"
 )
 
 // readBackAccount is who may write status.observed: the read-back workload's ServiceAccount.
@@ -51,10 +51,9 @@ func responseStatement(
 	}
 	subjects := []evidence.Subject{evidence.SHA256Subject(response.Name, evidence.Digest(data))}
 	for i := range response.Status.Artifacts {
-		artifact := &response.Status.Artifacts[i]
-		subjects = append(subjects, evidence.SHA256Subject(artifact.Name, artifact.SHA256))
+		subjects = append(subjects, evidence.SHA256Subject(response.Status.Artifacts[i].Name, response.Status.Artifacts[i].SHA256))
 	}
-	seen := newObservations(bundle)
+	seen, verdict := readBack(bundle)
 	return evidence.Statement{
 		Type:          evidence.StatementType,
 		Subject:       subjects,
@@ -65,9 +64,9 @@ func responseStatement(
 			Step:        response.Labels[v1alpha1.LabelStep],
 			Spec:        closed.Spec,
 			Outcome:     closed.Outcome,
-			Artifacts:   seen.artifacts(response),
-			Attachments: seen.segments(response.Status.Attachments()),
-			ReadBack:    seen.verdict,
+			Artifacts:   artifacts(response, seen),
+			Attachments: seen.Segments(response.Status.Attachments()),
+			ReadBack:    verdict,
 			Previous:    previous,
 			Attestor:    attestor,
 		},
@@ -89,86 +88,25 @@ func closedRecord(response *v1alpha1.EventResponse) (record, error) {
 	return record{Spec: spec, Outcome: outcome}, nil
 }
 
-// observations are what the read-back workload found, by key and version.
-type observations struct {
-	digests map[version]string
-	verdict *evidence.ReadBack
-}
-
-type version struct{ key, id string }
-
-func newObservations(bundle *v1alpha1.AttestationBundle) observations {
-	seen := observations{digests: map[version]string{}}
-	for i := range bundle.Status.Observed {
-		object := &bundle.Status.Observed[i]
-		seen.digests[version{object.Key, object.VersionID}] = object.SHA256
-	}
+// readBack is what the read-back workload found of a response's objects, and its verdict; both are nil when the response
+// stored nothing.
+func readBack(bundle *v1alpha1.AttestationBundle) (*artifact.Observed, *evidence.ReadBack) {
 	condition := meta.FindStatusCondition(bundle.Status.Conditions, v1alpha1.ConditionReadBack)
-	if condition != nil && condition.Reason != v1alpha1.ReasonNothingStored {
-		seen.verdict = &evidence.ReadBack{
-			By:      readBackAccount,
-			Agrees:  condition.Status == metav1.ConditionTrue,
-			Message: condition.Message,
-		}
+	seen := artifact.NewObserved(bundle, readBackAccount)
+	if seen == nil || condition.Reason == v1alpha1.ReasonNothingStored {
+		return nil, nil
 	}
-	return seen
+	return seen, &evidence.ReadBack{By: seen.By, Agrees: seen.Agrees, Message: seen.Message}
 }
 
-func (o observations) artifacts(response *v1alpha1.EventResponse) []evidence.Artifact {
-	artifacts := make([]evidence.Artifact, 0, len(response.Status.Artifacts))
+func artifacts(response *v1alpha1.EventResponse, seen *artifact.Observed) []evidence.Artifact {
 	asserted := evidence.Asserted{}
 	if reporter := response.Status.Reporter; reporter != nil {
 		asserted.By, asserted.Node = reporter.Account, reporter.NodeName
 	}
+	described := make([]evidence.Artifact, 0, len(response.Status.Artifacts))
 	for i := range response.Status.Artifacts {
-		artifact := &response.Status.Artifacts[i]
-		asserted.SHA256 = artifact.SHA256
-		artifacts = append(artifacts, evidence.Artifact{
-			Name:             artifact.Name,
-			Kind:             string(artifact.Kind),
-			Container:        artifact.Container,
-			MediaType:        artifact.MediaType,
-			Size:             artifact.Size,
-			Entries:          artifact.Entries,
-			MerkleRoot:       artifact.MerkleRoot,
-			Asserted:         asserted,
-			Observed:         o.whole(artifact),
-			Segments:         o.segments(artifact.Segments),
-			FrozenThroughout: artifact.FrozenThroughout,
-			Truncated:        artifact.Truncated,
-		})
+		described = append(described, artifact.Evidence(&response.Status.Artifacts[i], asserted, seen))
 	}
-	return artifacts
-}
-
-// whole is the digest of an artifact's stream as it was read back. The read-back compares it with the asserted one,
-// so that the verdict says what it was; where they disagree it is known for an artifact of one segment only.
-func (o observations) whole(artifact *v1alpha1.Artifact) *evidence.Observed {
-	if o.verdict == nil {
-		return nil
-	}
-	observed := &evidence.Observed{By: o.verdict.By}
-	switch {
-	case o.verdict.Agrees:
-		observed.SHA256 = artifact.SHA256
-	case len(artifact.Segments) == 1:
-		observed.SHA256 = o.digests[version{artifact.Segments[0].Key, artifact.Segments[0].VersionID}]
-	}
-	return observed
-}
-
-func (o observations) segments(objects []v1alpha1.StoredObject) []evidence.Segment {
-	segments := make([]evidence.Segment, 0, len(objects))
-	for _, object := range objects {
-		segments = append(segments, evidence.Segment{
-			Index:          object.Index,
-			Key:            object.Key,
-			VersionID:      object.VersionID,
-			Size:           object.Size,
-			SHA256:         object.SHA256,
-			ObservedSHA256: o.digests[version{object.Key, object.VersionID}],
-			RetainUntil:    object.RetainUntil.UTC(),
-		})
-	}
-	return segments
+	return described
 }

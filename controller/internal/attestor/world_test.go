@@ -50,15 +50,15 @@ func startServer(t testing.TB) *rest.Config {
 		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "..", "manifests", "crds")},
 		ErrorIfCRDPathMissing: true,
 	}
-	config, err := environment.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
+	t.Cleanup(func() { // also where it started in part
 		if err := environment.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
+	config, err := environment.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
 	config.QPS = -1
 	log.SetLogger(logr.Discard())
 	return config
@@ -83,6 +83,8 @@ type world struct {
 	effects   *effects
 	announcer *attestor.Announcer
 	stages    *attestor.Reconciler
+	// starts of the process; what is trusted changes with each.
+	starts int
 }
 
 func newWorld(t testing.TB, config *rest.Config) *world {
@@ -102,6 +104,7 @@ func newWorld(t testing.TB, config *rest.Config) *world {
 
 // restart replaces the reconcilers: nothing but the API server, the log and the store remembers.
 func (w *world) restart() {
+	w.starts++
 	c := interceptor.NewClient(w.base, interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
 			return w.effects.do(func() error { return c.Create(ctx, object, options...) })
@@ -115,6 +118,7 @@ func (w *world) restart() {
 		Client: c, Clock: w.clock, Account: account,
 		Notary: func(context.Context) (attestor.Notary, error) { return &crashing{w.notary, w.effects}, nil },
 		Store:  func(context.Context, string) (worm.Store, error) { return &crashingStore{w.store, w.effects}, nil },
+		Trust:  func(context.Context) (map[string]string, error) { return w.trust(), nil },
 	}
 }
 
@@ -147,6 +151,8 @@ type notary struct {
 	signed int
 	logged map[string]int64
 	fail   error
+	// expired is how many signatures in a row come too late for their certificate.
+	expired int
 }
 
 type forged struct {
@@ -173,6 +179,10 @@ func (n *notary) Publish(_ context.Context, envelope []byte) ([]byte, error) {
 	defer n.mutex.Unlock()
 	if n.fail != nil {
 		return nil, n.fail
+	}
+	if n.expired > 0 {
+		n.expired--
+		return nil, attest.ErrExpired
 	}
 	parsed, err := attest.ParseEnvelope(envelope)
 	if err != nil {

@@ -2,19 +2,21 @@ package config
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/destination"
 )
 
 // Ready says whether incidents can be handled with this configuration and this store, nil for none. It names every
 // reason against at once, and what is likely not meant although it can be used.
 func Ready(spec v1alpha1.ForensicsConfigSpec, store *v1alpha1.WORMConfig) metav1.Condition {
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse}
-	switch problems := validate(spec); {
+	switch problems := append(validate(spec), unencryptable(store)...); {
 	case len(problems) > 0:
 		ready.Reason, ready.Message = v1alpha1.ReasonConfigInvalid, strings.Join(problems, "; ")
 	case store == nil:
@@ -44,6 +46,40 @@ func validate(spec v1alpha1.ForensicsConfigSpec) []string {
 				problems = append(problems, fmt.Sprintf("spec.trigger.namespaceAllowlist[%d]: %s is in protectedNamespaces as well", i, namespace))
 			}
 		}
+	}
+	return append(problems, unreadableNames(spec.Snapshot)...)
+}
+
+// unreadableNames is what is wrong with spec.snapshot.redactNames.
+func unreadableNames(spec v1alpha1.SnapshotConfig) []string {
+	if _, err := regexp.Compile(spec.RedactNames); err != nil {
+		return []string{fmt.Sprintf(
+			"spec.snapshot.redactNames is no regular expression (RE2): %v; until it is one, incidents redact every value of an environment variable", err)}
+	}
+	return nil
+}
+
+// unencryptable is what is wrong with the age recipients of the store.
+func unencryptable(store *v1alpha1.WORMConfig) []string {
+	if store == nil || store.Spec.Encryption != v1alpha1.EncryptionAge {
+		return nil
+	}
+	name := fmt.Sprintf("WORMConfig %s/%s spec.ageRecipients", store.Namespace, store.Name)
+	recipients := store.Spec.AgeRecipients
+	var problems, right []string
+	for i, recipient := range recipients {
+		if err := destination.CheckRecipient(recipient); err != nil {
+			problems = append(problems, fmt.Sprintf("%s[%d] is no age recipient: %v", name, i, err))
+			continue
+		}
+		right = append(right, recipient)
+	}
+	if err := destination.CheckRecipients(right); err != nil {
+		return append(problems, fmt.Sprintf(
+			"%s: %v; pods are contained, and their captures fail: nothing is stored without the encryption that was asked for", name, err))
+	}
+	if len(problems) > 0 {
+		problems = append(problems, fmt.Sprintf("incidents encrypt to the other %d", len(right)))
 	}
 	return problems
 }

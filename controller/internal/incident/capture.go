@@ -60,6 +60,7 @@ func (c *captureStep) run(ctx context.Context, s *scene) (progress, error) {
 	}
 	next, err := c.orders.await(ctx, response)
 	if err != nil || !next.done {
+		s.reflect(v1alpha1.ConditionCaptured, response)
 		return next, err
 	}
 	conclude(s, response)

@@ -27,6 +27,7 @@ func TestIncident(t *testing.T) {
 	newWorld(t, config).prepare()
 	tests := map[string]func(t *testing.T, w *world){
 		"goes from detection to release":                   releasedByAcknowledgement,
+		"notes custody records and waits for none":         notesRecords,
 		"happens once wherever the controller is killed":   killedAnywhere,
 		"needs a valid stamp to be released":               releasedByNothingElse,
 		"is released at its deadline after a restart":      releasedAtDeadline,
@@ -36,6 +37,9 @@ func TestIncident(t *testing.T) {
 		"is released when its capture fails, if told so":   failedAndReleased,
 		"is completed without a read-back, and says so":    withoutReadBack,
 		"says when the store holds something else":         misread,
+		"says what keeps the store, and goes on":           storeFull,
+		"is completed without the cluster state, and says": withoutClusterState,
+		"shows what keeps the node's store":                captureKept,
 		"keeps label and policy in place":                  keptInPlace,
 		"shares a pod with another":                        sharedPod,
 		"does nothing in a dry run":                        dryRun,
@@ -148,7 +152,7 @@ func releasedByAcknowledgement(t *testing.T, w *world) {
 	}
 	checkChain(t, w, released)
 	t.Logf("%d writes: %s", w.faults.writes, strings.Join(w.faults.log, ", "))
-	if w.faults.writes > 21 {
+	if w.faults.writes > 23 {
 		t.Errorf("%d writes for one incident", w.faults.writes)
 	}
 }
@@ -180,12 +184,18 @@ func checkManifest(t *testing.T, w *world, held *v1alpha1.Incident, completed *v
 		t.Fatal(err)
 	}
 	digest := evidence.Digest([]byte("archive"))
-	got := manifest.Artifacts[0]
+	checkClusterState(t, held, &manifest)
+	got := manifest.Artifacts[1]
 	if got.Asserted.SHA256 != digest || got.Asserted.Node != "worker" || got.Observed == nil || got.Observed.SHA256 != digest ||
 		got.Segments[0].ObservedSHA256 != digest {
 		t.Errorf("artifact has not both accounts: %+v", got)
 	}
-	if diff := cmp.Diff([]evidence.Gap{{Reason: "Unreadable", Message: "/proc/kcore", Count: 1}}, manifest.Gaps); diff != "" {
+	// This cluster has no object of the node.
+	gaps := []evidence.Gap{
+		{Reason: "Unreadable", Message: "/proc/kcore", Count: 1},
+		{Reason: "ClusterObjectGone", Message: `Node worker: nodes "worker" not found`, Count: 1},
+	}
+	if diff := cmp.Diff(gaps, manifest.Gaps); diff != "" {
 		t.Error(diff)
 	}
 	if len(manifest.Responses) != 2 || manifest.Responses[0].Step != "podfreeze" || len(manifest.Containment) == 0 {
@@ -194,6 +204,28 @@ func checkManifest(t *testing.T, w *world, held *v1alpha1.Incident, completed *v
 	wanted := metav1.NewTime(completed.CreationTimestamp.Add(4 * time.Hour))
 	if !completed.Status.UnfreezeAt.Equal(&wanted) || !held.Status.UnfreezeAt.Equal(&wanted) {
 		t.Errorf("unfreezeAt is %v on the event and %v on the incident, want %v", completed.Status.UnfreezeAt, held.Status.UnfreezeAt, wanted)
+	}
+}
+
+// checkClusterState wants what the controller itself stored on its own word, and no node's.
+func checkClusterState(t *testing.T, held *v1alpha1.Incident, manifest *evidence.Manifest) {
+	t.Helper()
+	state := held.Status.ClusterState
+	if state == nil || state.Object == nil || manifest.ClusterStateAt == nil || !manifest.ClusterStateAt.Equal(state.TakenAt.Time) {
+		t.Fatalf("cluster state is %+v, taken at %v", state, manifest.ClusterStateAt)
+	}
+	segment := evidence.Segment{
+		Key: state.Object.Key, VersionID: state.Object.VersionID, Size: state.Object.Size, SHA256: state.Object.SHA256,
+		RetainUntil: held.Spec.Snapshot.Destination.RetainUntil.UTC(),
+	}
+	want := evidence.Artifact{
+		Name: "cluster-state.yaml", Kind: "ClusterState", MediaType: evidence.MediaTypeClusterState, Size: segment.Size,
+		Entries:  2,
+		Asserted: evidence.Asserted{By: "system:serviceaccount:ugallu-system:ugallu-forensics", SHA256: segment.SHA256},
+		Segments: []evidence.Segment{segment},
+	}
+	if diff := cmp.Diff(want, manifest.Artifacts[0]); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -227,7 +259,7 @@ func killedAnywhere(t *testing.T, w *world) {
 		for at := 1; ; at++ {
 			*w.faults = faults{}
 			pod, event := w.victim(fmt.Sprintf("killed-%d-%t", at, after))
-			before := len(manifests(w.store))
+			before, states := len(manifests(w.store)), len(stored(w.store, "/cluster-state-"))
 			w.faults.at, w.faults.after = at, after
 			held := w.drive(event, v1alpha1.IncidentHeld)
 			completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
@@ -239,6 +271,10 @@ func killedAnywhere(t *testing.T, w *world) {
 			checkChain(t, w, released)
 			if got := len(manifests(w.store)) - before; got != 1 {
 				t.Errorf("killed at write %d: %d manifests", at, got)
+			}
+			// The state of a pod that was labelled meanwhile is another one: what is put and not recorded stays, unnamed.
+			if got := len(stored(w.store, "/cluster-state-")) - states; got < 1 || got > 2 {
+				t.Errorf("killed at write %d: %d cluster states", at, got)
 			}
 			checkOnce(t, w, event)
 			if label := w.labelOf(pod); label != "" {

@@ -21,10 +21,17 @@ func acknowledgementKey() []byte { return bytes.Repeat([]byte{7}, 32) }
 type faultyStore struct {
 	*worm.Memory
 	faults *faults
+	// refuse is what keeps a key from being stored, nil for nothing.
+	refuse func(key string) error
 }
 
 func (s faultyStore) Put(ctx context.Context, key string, body io.Reader, lock worm.Lock) (worm.Object, error) {
 	var object worm.Object
+	if s.refuse != nil {
+		if err := s.refuse(key); err != nil {
+			return object, err
+		}
+	}
 	err := s.faults.write("put "+key, func() error {
 		var err error
 		object, err = s.Memory.Put(ctx, key, body, lock)
@@ -93,10 +100,12 @@ func failing(action v1alpha1.ActionType) func(response *v1alpha1.EventResponse) 
 	}
 }
 
-func manifests(store *worm.Memory) []worm.Object {
+func manifests(store *worm.Memory) []worm.Object { return stored(store, "/manifest-") }
+
+func stored(store *worm.Memory, part string) []worm.Object {
 	var found []worm.Object
 	for _, object := range store.Objects() {
-		if strings.Contains(object.Key, "/manifest-") {
+		if strings.Contains(object.Key, part) {
 			found = append(found, object)
 		}
 	}

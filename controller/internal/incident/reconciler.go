@@ -69,7 +69,7 @@ func New(d Dependencies) *Reconciler {
 	o := &orders{client: d.Client, live: d.Live, clock: d.Clock}
 	h := &hold{client: d.Client, live: d.Live, policies: d.Policies}
 	a := &announcer{client: d.Client, live: d.Live}
-	sealed, tidy := &attestedStep{client: d.Client}, &tidyStep{client: d.Client}
+	sealed, custody, tidy := &attestedStep{client: d.Client}, &custodyStep{client: d.Client}, &tidyStep{client: d.Client}
 	return &Reconciler{
 		Dependencies: d,
 		all: []step{
@@ -79,11 +79,12 @@ func New(d Dependencies) *Reconciler {
 			&uploadStep{orders: o, announcer: a},
 			&failStep{announcer: a},
 			sealed,
+			custody,
 			&acknowledgeStep{client: d.Client},
 			&releaseStep{orders: o, hold: h},
 			tidy,
 		},
-		closed: []step{sealed, tidy},
+		closed: []step{sealed, custody, tidy},
 	}
 }
 

@@ -61,12 +61,15 @@ func ofEvent(_ context.Context, object client.Object) []reconcile.Request {
 	return named(v1alpha1.IncidentName(event.Spec.Trigger.UID))
 }
 
-// ofBundle maps a bundle to its incident through the name of what it attests, er-<incident>-<step> or se-<incident>-….
+// ofBundle maps a bundle to its incident through the name of what it attests, er-<incident>-<step>, se-<incident>-… or the incident itself.
 // A trigger's bundle has no incident.
 func (r *Reconciler) ofBundle(_ context.Context, object client.Object) []reconcile.Request {
 	bundle, ok := object.(*v1alpha1.AttestationBundle)
 	if !ok || bundle.Spec.IncidentUID == "" {
 		return nil
+	}
+	if bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident {
+		return named(bundle.Spec.AttestedFor.Name)
 	}
 	parts := strings.SplitN(bundle.Spec.AttestedFor.Name, "-", 3)
 	if len(parts) != 3 {

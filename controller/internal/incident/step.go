@@ -67,6 +67,21 @@ func (s *scene) fail(step v1alpha1.Step, reason, message string) {
 	s.set(v1alpha1.ConditionFailed, metav1.ConditionTrue, reason, "step "+string(step)+": "+message)
 }
 
+// reflect shows in a condition what keeps a response from being closed, such as a store that is full, and that it is over.
+func (s *scene) reflect(condition string, response *v1alpha1.EventResponse) {
+	complete := meta.FindStatusCondition(response.Status.Conditions, v1alpha1.ConditionComplete)
+	if complete == nil || response.Status.CompletedAt != nil {
+		return
+	}
+	shown := s.reason(condition)
+	switch {
+	case complete.Reason != v1alpha1.ReasonRunning:
+		s.set(condition, metav1.ConditionFalse, complete.Reason, complete.Message)
+	case shown != "" && shown != v1alpha1.ReasonWaiting && shown != v1alpha1.ReasonRunning:
+		s.set(condition, metav1.ConditionFalse, v1alpha1.ReasonRunning, "response "+response.Name+" goes on")
+	}
+}
+
 // response is the reference to the first attempt at a step, when it is on record.
 func (s *scene) response(step v1alpha1.Step) *v1alpha1.Ref {
 	name := v1alpha1.ResponseName(s.incident.Name, step, 1)

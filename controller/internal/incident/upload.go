@@ -44,6 +44,7 @@ func (u *uploadStep) run(ctx context.Context, s *scene) (progress, error) {
 	}
 	next, err := u.orders.await(ctx, response)
 	if err != nil || !next.done {
+		s.reflect(v1alpha1.ConditionUploaded, response)
 		return next, err
 	}
 	manifest := manifestOf(response)

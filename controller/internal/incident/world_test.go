@@ -28,6 +28,7 @@ import (
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/incident"
+	"ugallu.io/forensics/controller/internal/incident/clusterstate"
 	"ugallu.io/forensics/controller/internal/incident/upload"
 	"ugallu.io/forensics/controller/internal/policy"
 	"ugallu.io/forensics/controller/internal/trigger"
@@ -73,15 +74,18 @@ func startServer(t *testing.T, crds ...string) *rest.Config {
 
 // world is one cluster as the controllers see it, with everything that acts beside them played by the test.
 type world struct {
-	t       *testing.T
-	config  *rest.Config
-	base    client.WithWatch
-	store   *worm.Memory
-	clock   *testclock.FakePassiveClock
-	faults  *faults
+	t      *testing.T
+	config *rest.Config
+	base   client.WithWatch
+	store  *worm.Memory
+	clock  *testclock.FakePassiveClock
+	faults *faults
+	// refuse keeps the store from taking keys.
+	refuse  func(key string) error
 	trigger *trigger.Reconciler
 	steps   *incident.Reconciler
 	upload  *upload.Reconciler
+	cluster *clusterstate.Reconciler
 	// sealed spares the attestor from looking again.
 	sealed map[string]bool
 	// agent is how the node closes a response.
@@ -120,11 +124,17 @@ func (w *world) restart() {
 		Client: c, Live: w.base, Recorder: &events.FakeRecorder{}, Clock: w.clock,
 		Policies: policy.New(c, w.base, detector, w.clock),
 	})
+	w.cluster = &clusterstate.Reconciler{Client: c, Live: w.base, Open: w.open, Clock: w.clock}
 	w.upload = &upload.Reconciler{
 		Client:   c,
-		Open:     func(context.Context, string) (worm.Store, error) { return faultyStore{w.store, w.faults}, nil },
+		Open:     w.open,
 		Reporter: reporter, ReadBack: "system:serviceaccount:ugallu-system-privileged:ugallu-forensics-snapshot", Clock: w.clock,
 	}
+}
+
+// open is the store as the controllers reach it.
+func (w *world) open(context.Context, v1alpha1.Destination) (worm.Store, error) {
+	return faultyStore{w.store, w.faults, w.refuse}, nil
 }
 
 func reporter() (v1alpha1.Reporter, error) {
@@ -270,6 +280,10 @@ func (w *world) round(event *v1alpha1.SecurityEvent) error {
 	if _, err := w.trigger.Reconcile(ctx, request(event.Name)); err != nil {
 		return err
 	}
+	// What keeps the cluster state is the queue's to repeat: nothing else waits for it here.
+	if _, err := w.cluster.Reconcile(ctx, request(name)); errors.Is(err, errKilled) || (err != nil && w.refuse == nil) {
+		return err
+	}
 	if _, err := w.steps.Reconcile(ctx, request(name)); err != nil {
 		return err
 	}
@@ -349,7 +363,7 @@ func (w *world) seal(kind v1alpha1.AttestedKind, object client.Object, incidentU
 	}
 	if response, ok := object.(*v1alpha1.EventResponse); ok {
 		for _, artifact := range response.Status.Artifacts {
-			for _, segment := range artifact.Segments {
+			for _, segment := range append(artifact.Companions(), artifact.Segments...) {
 				bundle.Status.Observed = append(bundle.Status.Observed, v1alpha1.ObservedObject{
 					Key: segment.Key, VersionID: segment.VersionID, SHA256: segment.SHA256, Size: segment.Size,
 					RetainUntil: segment.RetainUntil, LockMode: v1alpha1.LockCompliance,

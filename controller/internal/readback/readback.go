@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/destination"
 	"ugallu.io/forensics/internal/worm"
 )
 
@@ -82,9 +83,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	found, err := r.read(ctx, response)
 	if err != nil {
-		unreachable := metav1.Condition{
-			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonStoreUnreachable, Message: shorten(err.Error()),
-		}
+		reason, message := destination.Trouble(err)
+		unreachable := metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: shorten(message)}
 		return ctrl.Result{}, errors.Join(err, r.record(ctx, bundle.Name, unreachable, nil))
 	}
 	verdict := found.verdict()

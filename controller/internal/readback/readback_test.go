@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +145,119 @@ func TestEveryDisagreementIsNamed(t *testing.T) {
 				t.Errorf("message %q, want %q in it", verdict.Message, tt.says)
 			}
 		})
+	}
+}
+
+// beside gives the artifact of a capture an index and a timeline.
+func (w *world) beside(response *v1alpha1.EventResponse) {
+	index, timeline := w.put("artifacts/web/rootfs.index.ndjson.zst", "index"), w.put("artifacts/web/rootfs.timeline.body.zst", "timeline")
+	response.Status.Artifacts[0].Index, response.Status.Artifacts[0].Timeline = &index, &timeline
+}
+
+func TestIndexAndTimelineAreReadLikeSegments(t *testing.T) {
+	tests := map[string]struct {
+		change func(*v1alpha1.Artifact)
+		says   string
+	}{
+		"as asserted":           {func(*v1alpha1.Artifact) {}, "5 objects read back as asserted"},
+		"the index's digest":    {func(a *v1alpha1.Artifact) { a.Index.SHA256 = evidence.Digest(nil) }, "rootfs.index.ndjson.zst: read sha256"},
+		"the timeline's size":   {func(a *v1alpha1.Artifact) { a.Timeline.Size++ }, "rootfs.timeline.body.zst: read 8 bytes"},
+		"a timeline not there":  {func(a *v1alpha1.Artifact) { a.Timeline.VersionID = "another" }, "no version another"},
+		"an index elsewhere":    {func(a *v1alpha1.Artifact) { a.Index.Key = "other" }, "other: lies outside of artifacts/"},
+		"the index's retention": {func(a *v1alpha1.Artifact) { a.Index.RetainUntil = metav1.NewTime(time.Now().Add(48 * time.Hour)) }, "zst: locked until"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(*v1alpha1.EventResponse) {})
+			w.beside(w.response)
+			tt.change(&w.response.Status.Artifacts[0])
+			w.update()
+			bundle, verdict, err := w.reconcile()
+			if err != nil || verdict == nil || !strings.Contains(verdict.Message, tt.says) {
+				t.Fatalf("verdict %+v (%v)", verdict, err)
+			}
+			if agrees := name == "as asserted"; agrees != (verdict.Status == metav1.ConditionTrue) || (agrees && len(bundle.Status.Observed) != 5) {
+				t.Errorf("verdict %+v of %d objects", verdict, len(bundle.Status.Observed))
+			}
+		})
+	}
+}
+
+func (w *world) update() {
+	w.t.Helper()
+	if err := w.client.Update(w.t.Context(), w.response); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// encrypted makes a capture one that was ordered encrypted, whose segments hold 2 and 3 plain bytes.
+func encrypted(r *v1alpha1.EventResponse) {
+	r.Spec.Action.FilesystemSnapshot.Destination.Encryption = v1alpha1.EncryptionAge
+	artifact := &r.Status.Artifacts[0]
+	for i := range artifact.Segments {
+		artifact.Segments[i].Plain = &v1alpha1.PlainContent{Size: int64(2 + i), SHA256: evidence.Digest(nil)}
+	}
+	artifact.Size, artifact.SHA256 = 5, evidence.Digest([]byte("plain"))
+}
+
+func TestEncryptedStreamIsComparedBySize(t *testing.T) {
+	tests := map[string]struct {
+		change func(*v1alpha1.EventResponse)
+		says   string
+		agrees bool
+	}{
+		"as asserted": {encrypted, "1 artifacts are encrypted: of their plain streams the sizes were compared", true},
+		"another size of the stream": {func(r *v1alpha1.EventResponse) {
+			encrypted(r)
+			r.Status.Artifacts[0].Size = 6
+		}, "the plain segments together have 5 bytes, asserted are 6", false},
+		"another stored digest": {func(r *v1alpha1.EventResponse) {
+			encrypted(r)
+			r.Status.Artifacts[0].Segments[0].SHA256 = evidence.Digest(nil)
+		}, "rootfs.tar.zst/1: read sha256", false},
+		"stored as it is": {func(r *v1alpha1.EventResponse) {
+			encrypted(r)
+			r.Status.Artifacts[0].Segments[1].Plain = nil
+			r.Status.Artifacts[0].Size = 2
+		}, "rootfs.tar.zst/0: is not asserted to be encrypted, as was ordered", false},
+		"encryption that nobody ordered": {func(r *v1alpha1.EventResponse) {
+			encrypted(r)
+			r.Spec.Action.FilesystemSnapshot.Destination.Encryption = v1alpha1.EncryptionNone
+		}, "the segments together have the sha256", false},
+		"a manifest, which is never encrypted": {func(r *v1alpha1.EventResponse) {
+			r.Spec.Action.FilesystemSnapshot.Destination.Encryption = v1alpha1.EncryptionAge
+			r.Status.Artifacts[0].Kind = v1alpha1.ArtifactManifest
+		}, "3 objects read back as asserted", true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, verdict, err := newWorld(t, tt.change).reconcile()
+			if err != nil || verdict == nil || (verdict.Status == metav1.ConditionTrue) != tt.agrees || !strings.Contains(verdict.Message, tt.says) {
+				t.Fatalf("verdict %+v (%v)", verdict, err)
+			}
+		})
+	}
+}
+
+func TestMoreObjectsThanABundleCanNameAreADisagreement(t *testing.T) {
+	var found findings
+	for i := range v1alpha1.MaxObserved + 2 {
+		found.observe(v1alpha1.ObservedObject{Key: fmt.Sprint(i)})
+	}
+	if len(found.observed) != v1alpha1.MaxObserved || len(found.disagrees) != 2 {
+		t.Fatalf("%d observed, %d disagreements", len(found.observed), len(found.disagrees))
+	}
+	if verdict := found.verdict(); verdict.Status != metav1.ConditionFalse || !strings.Contains(verdict.Message, "1600: is one more than the 1600 objects") {
+		t.Errorf("verdict %+v", verdict)
+	}
+}
+
+func TestStoreThatRefusesSaysWhatToDo(t *testing.T) {
+	w := newWorld(t, func(*v1alpha1.EventResponse) {})
+	w.r.Store = func(context.Context, string) (worm.Reader, error) { return nil, fmt.Errorf("stat: %w", worm.ErrDenied) }
+	_, verdict, err := w.reconcile()
+	if err == nil || verdict == nil || verdict.Reason != v1alpha1.ReasonStoreDenied || !strings.Contains(verdict.Message, "credential") {
+		t.Fatalf("verdict %+v (%v)", verdict, err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +17,7 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/destination"
 )
 
 // What applies where neither configuration says anything; the schema's defaults are the same.
@@ -87,13 +90,7 @@ func (o opening) incident() (*v1alpha1.Incident, error) {
 				Processes: cmp.Or(spec.Freeze.Processes, v1alpha1.FreezeUntilReleased),
 				Memory:    cmp.Or(spec.Freeze.Memory, v1alpha1.MemoryAuto),
 			},
-			Snapshot: v1alpha1.FilesystemSnapshotAction{
-				Destination: destination(name, spec.Evidence, o.store, o.now),
-				Compression: cmp.Or(spec.Snapshot.Compression, v1alpha1.CompressionZstd),
-				MaxBytes:    ptr.Deref(spec.Snapshot.MaxBytes, resource.MustParse(defaultMaxBytes)),
-				MaxEntries:  ptr.Deref(spec.Snapshot.MaxEntries, defaultMaxEntries),
-				MaxDuration: ptr.Deref(spec.Snapshot.MaxDuration, metav1.Duration{Duration: defaultDuration}),
-			},
+			Snapshot:                 snapshot(spec.Snapshot, where(name, spec.Evidence, o.store, o.now)),
 			AutoUnfreezeAfter:        ptr.Deref(cleanup.AutoUnfreezeAfter, metav1.Duration{Duration: defaultUnfreeze}),
 			OnFailure:                cmp.Or(cleanup.OnFailure, v1alpha1.OnFailureHold),
 			Disposition:              cmp.Or(cleanup.Disposition, v1alpha1.DispositionResume),
@@ -104,17 +101,52 @@ func (o opening) incident() (*v1alpha1.Incident, error) {
 	}, nil
 }
 
-// destination lets the incident's own configuration win over the cluster's store. The date is cut to the second, which
-// is what a store keeps.
-func destination(incident string, wanted v1alpha1.EvidenceConfig, store v1alpha1.WORMConfigSpec, now time.Time) v1alpha1.Destination {
+// snapshot never asks for less redaction than the configuration does: names that nobody can compare with redact every
+// value.
+func snapshot(config v1alpha1.SnapshotConfig, to v1alpha1.Destination) v1alpha1.FilesystemSnapshotAction {
+	action := v1alpha1.FilesystemSnapshotAction{
+		Destination:       to,
+		Compression:       cmp.Or(config.Compression, v1alpha1.CompressionZstd),
+		MaxBytes:          ptr.Deref(config.MaxBytes, resource.MustParse(defaultMaxBytes)),
+		MaxEntries:        ptr.Deref(config.MaxEntries, defaultMaxEntries),
+		MaxDuration:       ptr.Deref(config.MaxDuration, metav1.Duration{Duration: defaultDuration}),
+		RedactEnvironment: cmp.Or(config.RedactEnvironment, v1alpha1.RedactNone),
+		RedactNames:       config.RedactNames,
+	}
+	if config.MaxBandwidth != nil {
+		action.MaxBandwidth = ptr.To(config.MaxBandwidth.DeepCopy())
+	}
+	if _, err := regexp.Compile(config.RedactNames); err != nil {
+		action.RedactEnvironment, action.RedactNames = v1alpha1.RedactAll, ""
+	}
+	return action
+}
+
+// where lets the incident's own configuration win over the cluster's store. The date is cut to the second, which is what
+// a store keeps.
+func where(incident string, wanted v1alpha1.EvidenceConfig, store v1alpha1.WORMConfigSpec, now time.Time) v1alpha1.Destination {
 	days := cmp.Or(ptr.Deref(wanted.RetainDays, 0), store.RetainDays, defaultRetainDays)
 	return v1alpha1.Destination{
-		Bucket:      cmp.Or(wanted.Bucket, store.Bucket, defaultBucket),
-		Prefix:      v1alpha1.EvidencePrefix(incident),
-		LockMode:    cmp.Or(wanted.ObjectLock, store.ObjectLock, v1alpha1.LockCompliance),
-		RetainUntil: metav1.NewTime(now.UTC().Truncate(time.Second).AddDate(0, 0, int(days))),
-		Encryption:  v1alpha1.EncryptionNone,
+		Bucket:        cmp.Or(wanted.Bucket, store.Bucket, defaultBucket),
+		Prefix:        v1alpha1.EvidencePrefix(incident),
+		LockMode:      cmp.Or(wanted.ObjectLock, store.ObjectLock, v1alpha1.LockCompliance),
+		RetainUntil:   metav1.NewTime(now.UTC().Truncate(time.Second).AddDate(0, 0, int(days))),
+		Encryption:    cmp.Or(store.Encryption, v1alpha1.EncryptionNone),
+		KMSKeyID:      store.KMSKeyID,
+		AgeRecipients: usable(store.AgeRecipients),
 	}
+}
+
+// usable leaves out recipients that nothing can be encrypted to. Where none is left, or they do not go together, they
+// stay as they are: the capture then fails, rather than store what was to be encrypted as it is.
+func usable(recipients []string) []string {
+	kept := slices.DeleteFunc(slices.Clone(recipients), func(recipient string) bool {
+		return destination.CheckRecipient(recipient) != nil
+	})
+	if destination.CheckRecipients(kept) != nil {
+		return recipients
+	}
+	return kept
 }
 
 func subjectUID(event *v1alpha1.SecurityEvent) v1alpha1.SubjectUID {

@@ -3,11 +3,13 @@ package trigger
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
@@ -239,5 +241,70 @@ func TestEventAboutAPodThatCameLaterOpensNothing(t *testing.T) {
 	w.must()
 	if w.reason() != "PodUIDMismatch" || len(w.incidents()) != 0 {
 		t.Errorf("%s, %d incidents", w.reason(), len(w.incidents()))
+	}
+}
+
+// openWith opens an incident with a configuration and a store, and returns what it orders to capture.
+func (w *world) openWith(snapshot v1alpha1.SnapshotConfig, store v1alpha1.WORMConfigSpec) v1alpha1.FilesystemSnapshotAction {
+	w.t.Helper()
+	var config v1alpha1.ForensicsConfig
+	if err := w.client.Get(w.t.Context(), client.ObjectKey{Name: v1alpha1.SingletonName}, &config); err != nil {
+		w.t.Fatal(err)
+	}
+	config.Spec.Snapshot = snapshot
+	if err := w.client.Update(w.t.Context(), &config); err != nil {
+		w.t.Fatal(err)
+	}
+	worm := &v1alpha1.WORMConfig{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.NamespaceSystem, Name: v1alpha1.SingletonName}, Spec: store}
+	if err := w.client.Create(w.t.Context(), worm); err != nil {
+		w.t.Fatal(err)
+	}
+	w.claim()
+	w.checker.attested = true
+	w.must()
+	return w.incidents()[0].Spec.Snapshot
+}
+
+func TestOpeningCopiesWhatTheCaptureIsToLeaveOutAndHowItIsEncrypted(t *testing.T) {
+	bandwidth := resource.MustParse("10Mi")
+	got := newWorld(t).openWith(v1alpha1.SnapshotConfig{
+		MaxBandwidth: &bandwidth, RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "PASS|TOKEN",
+	}, v1alpha1.WORMConfigSpec{Encryption: v1alpha1.EncryptionSSEKMS, KMSKeyID: "key-1"})
+	if got.MaxBandwidth == nil || got.MaxBandwidth.Cmp(bandwidth) != 0 || got.RedactEnvironment != v1alpha1.RedactMatching || got.RedactNames != "PASS|TOKEN" {
+		t.Errorf("snapshot %+v", got)
+	}
+	if to := got.Destination; to.Encryption != v1alpha1.EncryptionSSEKMS || to.KMSKeyID != "key-1" || to.AgeRecipients != nil {
+		t.Errorf("destination %+v", to)
+	}
+}
+
+func TestOpeningWithoutAWordLeavesNothingOut(t *testing.T) {
+	got := newWorld(t).openWith(v1alpha1.SnapshotConfig{}, v1alpha1.WORMConfigSpec{})
+	if got.MaxBandwidth != nil || got.RedactEnvironment != v1alpha1.RedactNone || got.Destination.Encryption != v1alpha1.EncryptionNone {
+		t.Errorf("snapshot %+v", got)
+	}
+}
+
+func TestOpeningNeverRedactsLessThanAsked(t *testing.T) {
+	got := newWorld(t).openWith(v1alpha1.SnapshotConfig{RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "PASS("}, v1alpha1.WORMConfigSpec{})
+	if got.RedactEnvironment != v1alpha1.RedactAll || got.RedactNames != "" {
+		t.Errorf("names that nobody can compare with redact %s %q", got.RedactEnvironment, got.RedactNames)
+	}
+}
+
+func TestOpeningNeverStoresPlainWhatWasToBeEncrypted(t *testing.T) {
+	const right, wrong = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8q"
+	tests := map[string]struct{ configured, want []string }{
+		"all right":      {[]string{right}, []string{right}},
+		"one wrong":      {[]string{wrong, right}, []string{right}},
+		"all wrong stay": {[]string{wrong}, []string{wrong}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := newWorld(t).openWith(v1alpha1.SnapshotConfig{}, v1alpha1.WORMConfigSpec{Encryption: v1alpha1.EncryptionAge, AgeRecipients: tt.configured})
+			if to := got.Destination; to.Encryption != v1alpha1.EncryptionAge || !slices.Equal(to.AgeRecipients, tt.want) {
+				t.Errorf("destination %+v", to)
+			}
+		})
 	}
 }

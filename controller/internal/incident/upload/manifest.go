@@ -8,6 +8,7 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/artifact"
 )
 
 // Reasons of gaps that the manifest itself adds.
@@ -42,12 +43,15 @@ func (r *Reconciler) manifest(order *v1alpha1.EventResponse, m material) ([]byte
 			out.Containment = raw
 		}
 		for j := range response.Status.Artifacts {
-			artifact := r.artifact(response, &response.Status.Artifacts[j], m.observed)
-			out.Truncated = out.Truncated || artifact.Truncated
-			out.Artifacts = append(out.Artifacts, artifact)
+			described := artifact.Evidence(&response.Status.Artifacts[j], asserted(response), m.observed)
+			out.Truncated = out.Truncated || described.Truncated
+			out.Artifacts = append(out.Artifacts, described)
 		}
 	}
 	out.Gaps = append(out.Gaps, readBackGaps(out.Artifacts, m.observed)...)
+	if err := r.describeCluster(&out, m.cluster); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(out.Artifacts, func(a, b evidence.Artifact) int { return cmp.Compare(a.Name, b.Name) })
 	return evidence.Canonical(out)
 }
@@ -60,40 +64,49 @@ func summary(response *v1alpha1.EventResponse) evidence.ResponseSummary {
 	}
 }
 
-func (r *Reconciler) artifact(response *v1alpha1.EventResponse, artifact *v1alpha1.Artifact, observed *observation) evidence.Artifact {
-	out := evidence.Artifact{
-		Name: artifact.Name, Kind: string(artifact.Kind), Container: artifact.Container, MediaType: artifact.MediaType,
-		Size: artifact.Size, Entries: artifact.Entries, MerkleRoot: artifact.MerkleRoot,
-		Asserted:         evidence.Asserted{Node: response.Spec.NodeName, SHA256: artifact.SHA256},
-		FrozenThroughout: artifact.FrozenThroughout, Truncated: artifact.Truncated,
-	}
+func asserted(response *v1alpha1.EventResponse) evidence.Asserted {
+	by := evidence.Asserted{Node: response.Spec.NodeName}
 	if response.Status.Reporter != nil {
-		out.Asserted.By = response.Status.Reporter.Account
+		by.By = response.Status.Reporter.Account
 	}
-	var complete bool
-	out.Segments, complete = observed.segments(artifact)
-	if complete {
-		out.Observed = &evidence.Observed{By: r.ReadBack}
-		// One segment is the whole stream. The digest of several is observed segment by segment.
-		if len(out.Segments) == 1 {
-			out.Observed.SHA256 = out.Segments[0].ObservedSHA256
-		}
-	}
-	return out
+	return by
 }
 
-func readBackGaps(artifacts []evidence.Artifact, observed *observation) []evidence.Gap {
+// describeCluster adds what the controller itself read of the API server, on its own word: the order that is being
+// executed names the artifact, so that it is read back after the manifest is stored. The controller's node is left out,
+// as it may be another one at the next try.
+func (r *Reconciler) describeCluster(out *evidence.Manifest, cluster *v1alpha1.ClusterState) error {
+	for _, gap := range clusterGaps(cluster) {
+		out.Gaps = append(out.Gaps, evidence.Gap{Reason: gap.Reason, Message: gap.Message, Count: gap.Count})
+	}
+	state := clusterArtifact(cluster)
+	if state == nil {
+		return nil
+	}
+	reporter, err := r.Reporter()
+	if err != nil {
+		return fmt.Errorf("read own account: %w", err)
+	}
+	out.Artifacts = append(out.Artifacts, artifact.Evidence(state, evidence.Asserted{By: reporter.Account}, nil))
+	if cluster.TakenAt != nil {
+		at := cluster.TakenAt.UTC()
+		out.ClusterStateAt = &at
+	}
+	return nil
+}
+
+func readBackGaps(artifacts []evidence.Artifact, observed *artifact.Observed) []evidence.Gap {
 	if observed == nil {
 		if len(artifacts) == 0 {
 			return nil
 		}
 		return []evidence.Gap{{
 			Reason: gapReadBackMissing, Count: int64(len(artifacts)),
-			Message: "the digests stand on the word of the node alone: nobody had read the objects back within " + readBackWithin.String(),
+			Message: "the digests stand on the word of the node alone: nobody had read the objects back within " + settledWithin.String(),
 		}}
 	}
-	if !observed.agrees {
-		return []evidence.Gap{{Reason: gapReadBackMismatch, Message: observed.message, Count: 1}}
+	if !observed.Agrees {
+		return []evidence.Gap{{Reason: gapReadBackMismatch, Message: observed.Message, Count: 1}}
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -26,8 +28,11 @@ import (
 
 const (
 	fieldOwner = "ugallu-forensics-upload"
-	// readBackWithin is how long a manifest waits for digests that somebody else observed, after the capture ended.
-	readBackWithin = 2 * time.Minute
+	// settledWithin is how long a manifest waits, after the capture ended, for digests that somebody else observed and for
+	// the cluster state.
+	settledWithin = 2 * time.Minute
+	// clusterCheck is how soon the cluster state is looked for again.
+	clusterCheck = time.Second
 	// storeRetry is how soon a store that did not answer is asked again.
 	storeRetry = 5 * time.Second
 	// storeTimeout bounds one conversation with the store, so that a hanging one does not hold a worker.
@@ -44,7 +49,7 @@ type Reconciler struct {
 	// Client reads through the cache and writes.
 	Client client.Client
 	// Open opens the bucket of an order.
-	Open func(ctx context.Context, bucket string) (worm.Store, error)
+	Open func(ctx context.Context, to v1alpha1.Destination) (worm.Store, error)
 	// Reporter says who asserts what a closed order says, and what the clocks say.
 	Reporter func() (v1alpha1.Reporter, error)
 	// ReadBack is the account that observes digests.
@@ -122,16 +127,10 @@ func (r *Reconciler) execute(ctx context.Context, order *v1alpha1.EventResponse)
 		return 0, err
 	}
 	if left := r.patience(order, material); left > 0 {
-		return left, nil
+		return left, r.waitsForStore(ctx, order, material.cluster)
 	}
-	if material.observed == nil && !abandoned(order) {
-		// On record before the manifest is built: digests that arrive later must not make it another manifest.
-		if err := r.abandon(ctx, order); err != nil {
-			return 0, err
-		}
-	}
-	if abandoned(order) {
-		material.observed = nil
+	if err := r.settle(ctx, order, &material); err != nil {
+		return 0, err
 	}
 	manifest, err := r.manifest(order, material)
 	if err != nil {
@@ -141,13 +140,42 @@ func (r *Reconciler) execute(ctx context.Context, order *v1alpha1.EventResponse)
 	if err != nil {
 		return storeRetry, r.unreachable(ctx, order, err)
 	}
-	return 0, r.succeed(ctx, order, stored, ending{begun: begun, observed: material.observed})
+	return 0, r.succeed(ctx, order, stored, ending{begun: begun, material: material})
 }
 
-// patience is how long to wait on for the read-back; 0 when it is there or no longer waited for.
+// patience is how long to wait on for the read-back and the cluster state; 0 when both are there or no longer waited for.
 func (r *Reconciler) patience(order *v1alpha1.EventResponse, m material) time.Duration {
+	left := settledWithin - r.Clock.Since(m.captureEnded())
+	if !clusterStored(m.cluster) && !withoutCluster(order) && (left > 0 || storeFails(m.cluster)) {
+		return clusterCheck
+	}
 	if m.observed != nil || abandoned(order) {
 		return 0
 	}
-	return max(readBackWithin-r.Clock.Since(m.captureEnded()), 0)
+	return max(left, 0)
+}
+
+// settle records what the manifest is made without before it is built: what arrives later must not make it another one.
+func (r *Reconciler) settle(ctx context.Context, order *v1alpha1.EventResponse, m *material) error {
+	before := order.DeepCopy()
+	if m.observed == nil && !abandoned(order) {
+		r.set(order, v1alpha1.ConditionReadBack, metav1.ConditionFalse, gapReadBackMissing,
+			"no read-back within "+settledWithin.String()+"; look at Deployment ugallu-system-privileged/ugallu-forensics-snapshot")
+	}
+	if !clusterStored(m.cluster) && !withoutCluster(order) {
+		r.set(order, v1alpha1.ConditionClusterState, metav1.ConditionFalse, gapClusterStateMissing, clusterGaps(m.cluster)[0].Message)
+	}
+	if len(order.Status.Conditions) != len(before.Status.Conditions) {
+		r.start(order)
+		if err := r.patch(ctx, order, before); err != nil {
+			return err
+		}
+	}
+	if abandoned(order) {
+		m.observed = nil
+	}
+	if missing := meta.FindStatusCondition(order.Status.Conditions, v1alpha1.ConditionClusterState); missing != nil {
+		m.cluster = nil
+	}
+	return nil
 }

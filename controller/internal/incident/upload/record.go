@@ -2,7 +2,6 @@ package upload
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/destination"
 )
 
 // abandoned says whether the read-back is no longer waited for.
@@ -20,28 +20,34 @@ func abandoned(order *v1alpha1.EventResponse) bool {
 	return meta.IsStatusConditionFalse(order.Status.Conditions, v1alpha1.ConditionReadBack)
 }
 
-func (r *Reconciler) abandon(ctx context.Context, order *v1alpha1.EventResponse) error {
-	before := order.DeepCopy()
-	r.start(order)
-	r.set(order, v1alpha1.ConditionReadBack, metav1.ConditionFalse, gapReadBackMissing,
-		"no read-back within "+readBackWithin.String()+"; look at Deployment ugallu-system-privileged/ugallu-forensics-snapshot")
-	return r.patch(ctx, order, before)
-}
-
 // unreachable records why the store was not usable once for each reason, and leaves the order open.
 func (r *Reconciler) unreachable(ctx context.Context, order *v1alpha1.EventResponse, cause error) error {
-	reason := v1alpha1.ReasonStoreUnreachable
-	if errors.Is(cause, errNotAsStored) {
-		reason = v1alpha1.ReasonDigestMismatch
+	reason, message := destination.Trouble(cause)
+	changed, err := r.delayed(ctx, order, reason, message)
+	if changed && err == nil {
+		log.FromContext(ctx).Error(cause, "manifest is not stored yet", "response", order.Name)
 	}
-	if complete := meta.FindStatusCondition(order.Status.Conditions, v1alpha1.ConditionComplete); complete != nil && complete.Reason == reason {
+	return err
+}
+
+// waitsForStore shows what keeps the cluster state, and with it the manifest, from being stored.
+func (r *Reconciler) waitsForStore(ctx context.Context, order *v1alpha1.EventResponse, cluster *v1alpha1.ClusterState) error {
+	if clusterStored(cluster) || cluster == nil || cluster.Reason == "" {
 		return nil
 	}
-	log.FromContext(ctx).Error(cause, "manifest is not stored yet", "response", order.Name)
+	_, err := r.delayed(ctx, order, cluster.Reason, cluster.Message)
+	return err
+}
+
+// delayed records a reason unless it stands already.
+func (r *Reconciler) delayed(ctx context.Context, order *v1alpha1.EventResponse, reason, message string) (bool, error) {
+	if complete := meta.FindStatusCondition(order.Status.Conditions, v1alpha1.ConditionComplete); complete != nil && complete.Reason == reason {
+		return false, nil
+	}
 	before := order.DeepCopy()
 	r.start(order)
-	r.set(order, v1alpha1.ConditionComplete, metav1.ConditionFalse, reason, cause.Error())
-	return r.patch(ctx, order, before)
+	r.set(order, v1alpha1.ConditionComplete, metav1.ConditionFalse, reason, message)
+	return true, r.patch(ctx, order, before)
 }
 
 // expire closes an order that ran out of time, with what kept it.
@@ -61,23 +67,33 @@ func (r *Reconciler) expire(ctx context.Context, order *v1alpha1.EventResponse) 
 // ending is what a stored manifest's order is closed with.
 type ending struct {
 	begun    time.Time
-	observed *observation
+	material material
 }
 
-// succeed closes the order. A capture that was read back as something else than the node asserted is Partial: whoever
-// looks at the incident sees it.
+// verdict of the order whose manifest is stored. A capture that was read back as something else than the node asserted is
+// Partial, and so is a manifest without the cluster state: whoever looks at the incident sees it.
+func (e ending) verdict() (phase v1alpha1.ResponsePhase, reason, message string) {
+	phase, reason = v1alpha1.ResponseSucceeded, v1alpha1.ReasonSucceeded
+	if !clusterStored(e.material.cluster) {
+		phase, reason = v1alpha1.ResponsePartial, v1alpha1.ReasonPartial
+		message = "; " + clusterGaps(e.material.cluster)[0].Message
+	}
+	if observed := e.material.observed; observed != nil && !observed.Agrees {
+		phase, reason = v1alpha1.ResponsePartial, v1alpha1.ReasonDigestMismatch
+		message += "; the captured objects are not what the node asserted: " + observed.Message
+	}
+	return phase, reason, message
+}
+
+// succeed closes the order.
 func (r *Reconciler) succeed(ctx context.Context, order *v1alpha1.EventResponse, stored v1alpha1.StoredObject, end ending) error {
 	before := order.DeepCopy()
 	if order.Status.StartedAt == nil {
 		at := metav1.NewMicroTime(end.begun)
 		order.Status.StartedAt, order.Status.Attempts = &at, order.Status.Attempts+1
 	}
-	phase, reason := v1alpha1.ResponseSucceeded, v1alpha1.ReasonSucceeded
-	message := fmt.Sprintf("stored and read back s3://%s/%s", order.Spec.Action.EvidenceUpload.Destination.Bucket, stored.Key)
-	if end.observed != nil && !end.observed.agrees {
-		phase, reason = v1alpha1.ResponsePartial, v1alpha1.ReasonDigestMismatch
-		message += "; the captured objects are not what the node asserted: " + end.observed.message
-	}
+	phase, reason, detail := end.verdict()
+	message := fmt.Sprintf("stored and read back s3://%s/%s", order.Spec.Action.EvidenceUpload.Destination.Bucket, stored.Key) + detail
 	if err := r.finish(order, phase); err != nil {
 		return err
 	}
@@ -85,6 +101,10 @@ func (r *Reconciler) succeed(ctx context.Context, order *v1alpha1.EventResponse,
 		Name: "manifest.json", Kind: v1alpha1.ArtifactManifest, MediaType: evidence.MediaTypeManifest,
 		Segments: []v1alpha1.StoredObject{stored}, Size: stored.Size, SHA256: stored.SHA256,
 	}}
+	if state := clusterArtifact(end.material.cluster); state != nil {
+		order.Status.Artifacts = append(order.Status.Artifacts, *state)
+	}
+	order.Status.Gaps = clusterGaps(end.material.cluster)
 	r.set(order, v1alpha1.ConditionComplete, metav1.ConditionTrue, reason, message)
 	if err := r.patch(ctx, order, before); err != nil {
 		return err

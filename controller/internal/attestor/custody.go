@@ -1,0 +1,223 @@
+package attestor
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/custody"
+	"ugallu.io/forensics/internal/worm"
+)
+
+const (
+	// recordPoll is a second look besides the watch on what a custody record waits for.
+	recordPoll = 30 * time.Second
+	// maxRecord is above a record of all objects that the incident's responses can name.
+	maxRecord = 64 << 20
+	// maxStaged is what status.staged takes, before it is encoded as base64.
+	maxStaged = 524288 / 4 * 3
+)
+
+// recordStages come before the others where a bundle attests a custody record: the record is made, and persisted before
+// it is stored, so that a crash never makes a second one.
+func (r *Reconciler) recordStages(bundle *v1alpha1.AttestationBundle) []stage {
+	if bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedIncident {
+		return nil
+	}
+	made := func(status *v1alpha1.AttestationBundleStatus) bool {
+		return len(status.Staged) > 0 || status.Record != nil
+	}
+	stored := func(status *v1alpha1.AttestationBundleStatus) bool { return status.Record != nil }
+	return []stage{
+		{condition: v1alpha1.ConditionSigned, done: made, act: r.makeRecord},
+		{condition: v1alpha1.ConditionSigned, done: stored, act: r.storeRecord},
+	}
+}
+
+// makeRecord stages the record once everything that it lists is sealed.
+func (r *Reconciler) makeRecord(ctx context.Context, job *job) error {
+	incident, err := r.incident(ctx, job.bundle.Spec.AttestedFor.Ref)
+	if err != nil {
+		return err
+	}
+	store, err := r.Store(ctx, incident.Spec.Snapshot.Destination.Bucket)
+	if err != nil {
+		return failure(v1alpha1.ReasonConfigInvalid, err)
+	}
+	record, err := r.record(ctx, store, incident, job.bundle.Spec.Number)
+	if err != nil {
+		return recordFailure(err)
+	}
+	trust, err := r.archiveTrust(ctx, store, incident)
+	if err != nil {
+		return err
+	}
+	custody.Add(record, trust...)
+	data, err := evidence.Canonical(record)
+	if err != nil {
+		return err
+	}
+	if job.bundle.Status.Staged, err = packRecord(data); err != nil {
+		return err
+	}
+	if staged := len(job.bundle.Status.Staged); staged > maxStaged {
+		err := fmt.Errorf("the custody record of %d objects takes %d bytes, an API object has room for %d", len(record.Objects), staged, maxStaged)
+		return &stageError{reason: v1alpha1.ReasonFailed, err: err, final: true}
+	}
+	return nil
+}
+
+func recordFailure(err error) error {
+	switch {
+	case errors.Is(err, custody.ErrUnsealed):
+		return &waiting{message: err.Error(), after: recordPoll}
+	case errors.Is(err, custody.ErrMissing):
+		return failure(v1alpha1.ReasonSubjectGone, err)
+	}
+	return storeFailure(err)
+}
+
+// record of this number. The second one goes on from the first as it lies in the store.
+func (r *Reconciler) record(
+	ctx context.Context, store worm.Reader, incident *v1alpha1.Incident, number int32,
+) (*evidence.Custody, error) {
+	material, err := r.material(ctx, incident)
+	if err != nil {
+		return nil, err
+	}
+	if number == evidence.CustodyCaptured {
+		return custody.Captured(material)
+	}
+	name := v1alpha1.CustodyBundleName(string(incident.UID), evidence.CustodyCaptured)
+	for i := range material.Bundles {
+		before := &material.Bundles[i]
+		if before.Name == name && before.Status.Record != nil {
+			first, err := readRecord(ctx, store, before)
+			if err != nil {
+				return nil, err
+			}
+			return custody.Released(material, first)
+		}
+	}
+	return nil, fmt.Errorf("custody-1 is %w: it is not stored yet", custody.ErrUnsealed)
+}
+
+// storeRecord stores the staged record under the key that its content gives.
+func (r *Reconciler) storeRecord(ctx context.Context, job *job) error {
+	incident, err := r.incident(ctx, job.bundle.Spec.AttestedFor.Ref)
+	if err != nil {
+		return err
+	}
+	data, err := unpackRecord(job.bundle.Status.Staged)
+	if err != nil {
+		return err
+	}
+	number, to := job.bundle.Spec.Number, incident.Spec.Snapshot.Destination
+	store, err := r.Store(ctx, to.Bucket)
+	if err != nil {
+		return failure(v1alpha1.ReasonConfigInvalid, err)
+	}
+	object, err := r.putOnce(ctx, store, to, evidence.CustodyKey(to.Prefix, int(number), evidence.Digest(data)), data)
+	if err != nil {
+		return storeFailure(err)
+	}
+	job.bundle.Status.Record = &v1alpha1.StoredObject{
+		Index: number, Key: object.Key, VersionID: object.VersionID, SHA256: object.SHA256, Size: object.Size,
+		RetainUntil: metav1.NewTime(object.Lock.RetainUntil),
+	}
+	job.bundle.Status.Staged = nil
+	return nil
+}
+
+// readBackRecord reads the stored record: only what came back from the store is signed.
+func (r *Reconciler) readBackRecord(ctx context.Context, job *job) error {
+	if _, err := r.storedRecord(ctx, job.bundle); err != nil {
+		return err
+	}
+	r.set(job.bundle, v1alpha1.ConditionReadBack,
+		conditionTrue(v1alpha1.ReasonSucceeded, "the custody record was read back as it was stored"))
+	return nil
+}
+
+func (r *Reconciler) recordStatement(
+	ctx context.Context, bundle *v1alpha1.AttestationBundle, attestor evidence.Attestor,
+) (evidence.Statement, error) {
+	record, err := r.storedRecord(ctx, bundle)
+	if err != nil {
+		return evidence.Statement{}, err
+	}
+	return custody.Statement(record, bundle.Status.Record, attestor), nil
+}
+
+func (r *Reconciler) storedRecord(ctx context.Context, bundle *v1alpha1.AttestationBundle) (*evidence.Custody, error) {
+	incident, err := r.incident(ctx, bundle.Spec.AttestedFor.Ref)
+	if err != nil {
+		return nil, err
+	}
+	store, err := r.Store(ctx, incident.Spec.Snapshot.Destination.Bucket)
+	if err != nil {
+		return nil, failure(v1alpha1.ReasonConfigInvalid, err)
+	}
+	record, err := readRecord(ctx, store, bundle)
+	if err != nil {
+		return nil, storeFailure(err)
+	}
+	return record, nil
+}
+
+// readRecord reads the version of a record that its bundle names, and compares its digest.
+func readRecord(ctx context.Context, store worm.Reader, bundle *v1alpha1.AttestationBundle) (*evidence.Custody, error) {
+	stored := bundle.Status.Record
+	data, err := readAtMost(ctx, store, stored.Key, stored.VersionID, maxRecord)
+	if err != nil {
+		return nil, err
+	}
+	if digest := evidence.Digest(data); digest != stored.SHA256 {
+		return nil, failure(v1alpha1.ReasonDigestMismatch, fmt.Errorf("%s has the sha256 %s, stored was %s", stored.Key, digest, stored.SHA256))
+	}
+	record, err := custody.Parse(data, bundle.Spec.AttestedFor.Ref, bundle.Spec.Number)
+	if err != nil {
+		return nil, failure(v1alpha1.ReasonFailed, err)
+	}
+	return record, nil
+}
+
+func (r *Reconciler) incident(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.Incident, error) {
+	var incident v1alpha1.Incident
+	err := r.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &incident)
+	return &incident, checkFound(err, string(incident.UID), ref)
+}
+
+func packRecord(data []byte) ([]byte, error) {
+	var packed bytes.Buffer
+	writer := gzip.NewWriter(&packed)
+	if _, err := writer.Write(data); err != nil {
+		return nil, fmt.Errorf("pack custody record: %w", err)
+	}
+	if err := writer.Close(); err != nil {
+		return nil, fmt.Errorf("pack custody record: %w", err)
+	}
+	return packed.Bytes(), nil
+}
+
+func unpackRecord(packed []byte) (data []byte, err error) {
+	reader, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, fmt.Errorf("unpack custody record: %w", err)
+	}
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	data, err = io.ReadAll(io.LimitReader(reader, maxRecord))
+	if err != nil {
+		return nil, fmt.Errorf("unpack custody record: %w", err)
+	}
+	return data, nil
+}

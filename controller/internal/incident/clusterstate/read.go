@@ -1,0 +1,153 @@
+package clusterstate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// Reasons of gaps.
+const (
+	// gapUnreadable: the API server refused or did not answer.
+	gapUnreadable = "ClusterObjectUnreadable"
+	// gapGone: an object does not exist, or another one has its name.
+	gapGone = "ClusterObjectGone"
+	// gapKind: an owner of a kind that is not read.
+	gapKind = "ClusterKindNotRead"
+	// gapTruncated: a bound was reached.
+	gapTruncated = "ClusterStateTruncated"
+)
+
+const (
+	// tries at one question: a state is read once, so that a hiccup of the API server would stay a gap for good.
+	tries = 3
+	// tryTimeout bounds one try.
+	tryTimeout = 5 * time.Second
+)
+
+// state is the pod's objects as they are read, in the order of the documents.
+type state struct {
+	reader    client.Reader
+	redact    *redaction
+	documents []document
+	gaps      []gap
+}
+
+// document is one object of the state.
+type document struct {
+	name   string
+	object any
+}
+
+// gap is one thing that the state lacks.
+type gap struct {
+	Reason  string `json:"reason"`
+	Object  string `json:"object"`
+	Message string `json:"message"`
+}
+
+// read asks for the pod first, as it is what goes first, and then for what stands around it. What cannot be read is a gap,
+// never an error.
+func read(ctx context.Context, reader client.Reader, incident *v1alpha1.Incident) (content, error) {
+	ref := incident.Spec.Pod
+	s := &state{reader: reader, redact: newRedaction(incident.Spec.Snapshot)}
+	pod := s.object(ctx, schema.GroupVersionKind{Version: "v1", Kind: "Pod"}, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, ref.UID)
+	var account string
+	if pod != nil {
+		s.owners(ctx, pod)
+		account, _, _ = unstructured.NestedString(pod.Object, "spec", "serviceAccountName")
+	}
+	if account != "" {
+		s.object(ctx, schema.GroupVersionKind{Version: "v1", Kind: "ServiceAccount"}, client.ObjectKey{Namespace: ref.Namespace, Name: account}, "")
+	}
+	s.object(ctx, schema.GroupVersionKind{Version: "v1", Kind: "Node"}, client.ObjectKey{Name: ref.NodeName}, "")
+	if account != "" {
+		s.access(ctx, ref.Namespace, account)
+	}
+	s.events(ctx, ref)
+	return s.render(incident)
+}
+
+// object adds one object, if it has the uid where one is given, and returns it, or nil where it became a gap.
+func (s *state) object(ctx context.Context, kind schema.GroupVersionKind, key client.ObjectKey, uid string) *unstructured.Unstructured {
+	found := &unstructured.Unstructured{}
+	found.SetGroupVersionKind(kind)
+	name := title(kind.Kind, key)
+	if err := ask(ctx, func(ctx context.Context) error { return s.reader.Get(ctx, key, found) }); err != nil {
+		s.missing(name, err)
+		return nil
+	}
+	if uid != "" && string(found.GetUID()) != uid {
+		s.gap(gapGone, name, fmt.Sprintf("another object of this name, with uid %s, stands in place of the one with uid %s", found.GetUID(), uid))
+		return nil
+	}
+	s.add(name, found.Object)
+	return found
+}
+
+func title(kind string, key client.ObjectKey) string {
+	if key.Namespace == "" {
+		return kind + " " + key.Name
+	}
+	return kind + " " + key.Namespace + "/" + key.Name
+}
+
+// add appends an object without its book-keeping and without values that are to be redacted.
+func (s *state) add(name string, object map[string]any) {
+	unstructured.RemoveNestedField(object, "metadata", "managedFields")
+	s.redact.tree(object)
+	s.documents = append(s.documents, document{name, object})
+}
+
+func (s *state) gap(reason, object, message string) {
+	s.gaps = append(s.gaps, gap{reason, object, message})
+}
+
+func (s *state) missing(name string, err error) {
+	reason := gapUnreadable
+	if apierrors.IsNotFound(err) {
+		reason = gapGone
+	}
+	s.gap(reason, name, err.Error())
+}
+
+// ask repeats a question unless the answer is one.
+func ask(ctx context.Context, question func(context.Context) error) error {
+	var err error
+	for range tries {
+		err = func() error {
+			ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+			defer cancel()
+			return question(ctx)
+		}()
+		if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// counted merges gaps of one reason; the first message stays.
+func counted(gaps []gap) []v1alpha1.GapCount {
+	var counts []v1alpha1.GapCount
+	for _, g := range gaps {
+		at := slices.IndexFunc(counts, func(c v1alpha1.GapCount) bool { return c.Reason == g.Reason })
+		if at >= 0 {
+			counts[at].Count++
+			continue
+		}
+		message := g.Object + ": " + g.Message
+		counts = append(counts, v1alpha1.GapCount{Reason: g.Reason, Message: message[:min(len(message), maxMessage)], Count: 1})
+	}
+	slices.SortFunc(counts, func(a, b v1alpha1.GapCount) int { return strings.Compare(a.Reason, b.Reason) })
+	return counts
+}
