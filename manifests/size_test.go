@@ -18,7 +18,7 @@ import (
 const nameLength = 100
 
 // maxStaged is the bound of status.staged in the API server's JSON, where three bytes are four letters.
-const maxStaged = 524288 / 4 * 3
+const maxStaged = 786432 / 4 * 3
 
 // holdLargest stores as many artifacts as a response can name, all of them archives, and what is observed of them: the
 // API server keeps no object of more than 1.5 MiB, its record of who wrote what included.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -303,7 +304,16 @@ func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress fu
 		Action: wanted.Action, Previous: capture.Result(wanted.Previous),
 		Stored: func(stored capture.Result) error { return wanted.Stored(order.Captured(stored)) },
 	}, progress)
-	return order.Captured(result), err
+	return order.Captured(result), troubled(err)
+}
+
+// troubled says what a person has to do, where waiting does not help.
+func troubled(err error) error {
+	if !worm.NeedsOperator(err) {
+		return err
+	}
+	reason, message := destination.Trouble(err)
+	return order.Trouble{Reason: reason, Cause: fmt.Errorf("%s%w", strings.TrimSuffix(message, err.Error()), err)}
 }
 
 // StoreFlows implements order.Capturer.

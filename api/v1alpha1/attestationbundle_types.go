@@ -63,7 +63,7 @@ const (
 // MaxObserved is how many objects a bundle can name as observed: three for each of MaxArtifacts, and lists beside them.
 // With keys of 143 bytes, which is an archive's with a name of 100, and the largest staged bundle it stays below the
 // 1.5 MiB that the API server stores of an object.
-const MaxObserved = 1600
+const MaxObserved = 900
 
 // ObservedObject is what the read-back workload found in the store.
 type ObservedObject struct {
@@ -107,15 +107,15 @@ type AttestationBundleStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=key
-	// +kubebuilder:validation:MaxItems=1600
+	// +kubebuilder:validation:MaxItems=900
 	Observed []ObservedObject `json:"observed,omitempty"`
 	// record is the custody record that a bundle of kind Incident attests, in the write-once store.
 	// +optional
 	Record *StoredObject `json:"record,omitempty"`
-	// staged is the custody record in gzip, persisted before it is stored; then the signed envelope, persisted before it is
-	// logged; from then on the bundle, until it is sealed.
+	// staged, in gzip, is the custody record, persisted before it is stored; then the signed envelope, persisted before it
+	// is logged; from then on the bundle, until it is sealed.
 	// +optional
-	// +kubebuilder:validation:MaxLength=524288
+	// +kubebuilder:validation:MaxLength=786432
 	Staged []byte `json:"staged,omitempty"`
 	// statementDigest is the sha256 of the signed payload.
 	// +optional

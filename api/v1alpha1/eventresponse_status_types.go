@@ -50,7 +50,7 @@ type EventResponseStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:MaxItems=256
 	Artifacts []Artifact `json:"artifacts,omitempty"`
 	// gaps counted by reason.
 	// +optional
@@ -335,7 +335,7 @@ type Storing struct {
 }
 
 // MaxArtifacts is how many artifacts a response can name.
-const MaxArtifacts = 512
+const MaxArtifacts = 256
 
 // ArtifactKind is what an artifact holds.
 // +kubebuilder:validation:Enum=DroppedFlows;VolatileState;ProcessFiles;ProcessMemory;MemoryFiles;UpperLayer;Logs;Volume;PodDescription;RootFilesystem;ClusterState;Manifest

@@ -138,6 +138,14 @@ func (v *verification) agreesError() error {
 			signed[artifact.Name] = artifact
 		}
 	}
+	// What the upload stored beside the manifest, the cluster's own state, is listed in it as well.
+	for _, l := range v.responsesOf(stepUpload) {
+		for _, artifact := range l.response.Artifacts {
+			if artifact.Kind != manifestKind {
+				signed[artifact.Name] = artifact
+			}
+		}
+	}
 	if len(signed) != len(v.manifest.Artifacts) {
 		return refuse("it lists %d artifacts, the statements %d", len(v.manifest.Artifacts), len(signed))
 	}

@@ -24,7 +24,7 @@ const (
 	// maxRecord is above a record of all objects that the incident's responses can name.
 	maxRecord = 64 << 20
 	// maxStaged is what status.staged takes, before it is encoded as base64.
-	maxStaged = 524288 / 4 * 3
+	maxStaged = 786432 / 4 * 3
 )
 
 // recordStages come before the others where a bundle attests a custody record: the record is made, and persisted before
@@ -66,7 +66,7 @@ func (r *Reconciler) makeRecord(ctx context.Context, job *job) error {
 	if err != nil {
 		return err
 	}
-	if job.bundle.Status.Staged, err = packRecord(data); err != nil {
+	if job.bundle.Status.Staged, err = pack(data); err != nil {
 		return err
 	}
 	if staged := len(job.bundle.Status.Staged); staged > maxStaged {
@@ -117,7 +117,7 @@ func (r *Reconciler) storeRecord(ctx context.Context, job *job) error {
 	if err != nil {
 		return err
 	}
-	data, err := unpackRecord(job.bundle.Status.Staged)
+	data, err := unpack(job.bundle.Status.Staged)
 	if err != nil {
 		return err
 	}
@@ -197,27 +197,41 @@ func (r *Reconciler) incident(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.
 	return &incident, checkFound(err, string(incident.UID), ref)
 }
 
-func packRecord(data []byte) ([]byte, error) {
+// pack makes room: an API object holds 1.5 MiB, and status.staged its share of that.
+func pack(data []byte) ([]byte, error) {
 	var packed bytes.Buffer
 	writer := gzip.NewWriter(&packed)
 	if _, err := writer.Write(data); err != nil {
-		return nil, fmt.Errorf("pack custody record: %w", err)
+		return nil, fmt.Errorf("pack what is staged: %w", err)
 	}
 	if err := writer.Close(); err != nil {
-		return nil, fmt.Errorf("pack custody record: %w", err)
+		return nil, fmt.Errorf("pack what is staged: %w", err)
 	}
 	return packed.Bytes(), nil
 }
 
-func unpackRecord(packed []byte) (data []byte, err error) {
+func unpack(packed []byte) (data []byte, err error) {
 	reader, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
-		return nil, fmt.Errorf("unpack custody record: %w", err)
+		return nil, fmt.Errorf("unpack what is staged: %w", err)
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	data, err = io.ReadAll(io.LimitReader(reader, maxRecord))
 	if err != nil {
-		return nil, fmt.Errorf("unpack custody record: %w", err)
+		return nil, fmt.Errorf("unpack what is staged: %w", err)
 	}
 	return data, nil
+}
+
+// staged packs an envelope or a bundle, or says that an API object has no room for it.
+func staged(data []byte) ([]byte, error) {
+	packed, err := pack(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(packed) > maxStaged {
+		return nil, failure(v1alpha1.ReasonBundleInvalid,
+			fmt.Errorf("the statement takes %d bytes in gzip, an API object has room for %d", len(packed), maxStaged))
+	}
+	return packed, nil
 }

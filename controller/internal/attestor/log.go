@@ -19,7 +19,11 @@ func (r *Reconciler) log(ctx context.Context, job *job) error {
 		return err
 	}
 	status := &job.bundle.Status
-	bundle, err := notary.Publish(ctx, status.Staged)
+	signed, err := unpack(status.Staged)
+	if err != nil {
+		return err
+	}
+	bundle, err := notary.Publish(ctx, signed)
 	switch {
 	case errors.Is(err, attest.ErrDuplicate), errors.Is(err, attest.ErrExpired):
 		// A crash between the log's answer and the patch lost the proof, or the log was away for longer than the
@@ -37,7 +41,11 @@ func (r *Reconciler) log(ctx context.Context, job *job) error {
 }
 
 func (r *Reconciler) signAgain(ctx context.Context, job *job) error {
-	envelope, err := attest.ParseEnvelope(job.bundle.Status.Staged)
+	signed, err := unpack(job.bundle.Status.Staged)
+	if err != nil {
+		return err
+	}
+	envelope, err := attest.ParseEnvelope(signed)
 	if err != nil {
 		return err
 	}
@@ -56,7 +64,9 @@ func stageBundle(status *v1alpha1.AttestationBundleStatus, notary Notary, bundle
 	if digest := evidence.Digest(verified.Payload); digest != status.StatementDigest {
 		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("bundle attests statement %s", digest))
 	}
-	status.Staged = bundle
+	if status.Staged, err = staged(bundle); err != nil {
+		return err
+	}
 	record := metav1.NewTime(verified.Timestamp)
 	status.Timestamp = &record
 	status.LogIndex = &verified.LogIndex

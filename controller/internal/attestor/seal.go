@@ -25,7 +25,11 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 		return err
 	}
 	status := &job.bundle.Status
-	if err := stageBundle(status, notary, status.Staged); err != nil {
+	bundle, err := unpack(status.Staged)
+	if err != nil {
+		return err
+	}
+	if err := stageBundle(status, notary, bundle); err != nil {
 		return err
 	}
 	to, err := placeOf(ctx, r.Client, job.bundle, r.Clock.Now())
@@ -36,9 +40,9 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	if err != nil {
 		return failure(v1alpha1.ReasonConfigInvalid, err)
 	}
-	object, err := store.Put(ctx, to.key, bytes.NewReader(status.Staged), to.lock)
+	object, err := store.Put(ctx, to.key, bytes.NewReader(bundle), to.lock)
 	if errors.Is(err, worm.ErrExists) {
-		object, err = adopt(ctx, store, to.key, &adoption{status: status, notary: notary})
+		object, err = adopt(ctx, store, to.key, &adoption{status: status, notary: notary, bundle: bundle})
 	}
 	if err != nil {
 		return storeFailure(err)
@@ -81,6 +85,8 @@ func checkStored(ctx context.Context, store worm.Reader, put worm.Object, mode s
 type adoption struct {
 	status *v1alpha1.AttestationBundleStatus
 	notary Notary
+	// bundle that was to be stored.
+	bundle []byte
 }
 
 // adopt takes the bundle that is stored under the key already: a crash lost the answer to its put, or the bundle
@@ -98,7 +104,7 @@ func adopt(ctx context.Context, store worm.Reader, key string, a *adoption) (wor
 	if err != nil {
 		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds another object: %w", key, err))
 	}
-	own, err := a.notary.Verify(a.status.Staged)
+	own, err := a.notary.Verify(a.bundle)
 	if err != nil {
 		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, err)
 	}

@@ -69,7 +69,9 @@ func (r *Reconciler) stageEnvelope(ctx context.Context, job *job, payload []byte
 	if err != nil {
 		return notaryFailure(err, v1alpha1.ReasonSignerUnavailable)
 	}
-	job.bundle.Status.Staged = envelope
+	if job.bundle.Status.Staged, err = staged(envelope); err != nil {
+		return err
+	}
 	job.bundle.Status.Signer = signer
 	return nil
 }

@@ -247,7 +247,7 @@ func TestMoreObjectsThanABundleCanNameAreADisagreement(t *testing.T) {
 	if len(found.observed) != v1alpha1.MaxObserved || len(found.disagrees) != 2 {
 		t.Fatalf("%d observed, %d disagreements", len(found.observed), len(found.disagrees))
 	}
-	if verdict := found.verdict(); verdict.Status != metav1.ConditionFalse || !strings.Contains(verdict.Message, "1600: is one more than the 1600 objects") {
+	if verdict := found.verdict(); verdict.Status != metav1.ConditionFalse || !strings.Contains(verdict.Message, "900: is one more than the 900 objects") {
 		t.Errorf("verdict %+v", verdict)
 	}
 }

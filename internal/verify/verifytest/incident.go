@@ -204,17 +204,24 @@ func (i *Incident) snapshot() *v1alpha1.EventResponse {
 func (i *Incident) upload(covered ...*v1alpha1.EventResponse) *v1alpha1.EventResponse {
 	upload := i.order(v1alpha1.StepUpload, "", 61, 62)
 	upload.Spec.Action.Type = v1alpha1.ActionEvidenceUpload
-	manifest := i.manifest(covered)
+	state := []byte("kind: Pod\n")
+	cluster := i.store("artifacts/cluster-state-"+evidence.Digest(state)+".yaml", state, evidence.RoleSegment, "cluster-state.yaml")
+	upload.Status.Artifacts = []v1alpha1.Artifact{{
+		Name: "cluster-state.yaml", Kind: v1alpha1.ArtifactClusterState, MediaType: evidence.MediaTypeClusterState,
+		Segments: []v1alpha1.StoredObject{*cluster}, Size: cluster.Size, SHA256: cluster.SHA256,
+	}}
+	manifest := i.manifest(append(covered, upload))
+	manifest.Responses = manifest.Responses[:len(covered)]
 	if i.change.Manifest != nil {
 		i.change.Manifest(&manifest)
 	}
 	data := i.canonical(manifest)
 	i.ManifestKey = evidence.ManifestKey(i.Prefix, evidence.Digest(data))
 	stored := i.store(strings.TrimPrefix(i.ManifestKey, i.Prefix+"/"), data, evidence.RoleManifest, "")
-	upload.Status.Artifacts = []v1alpha1.Artifact{{
+	upload.Status.Artifacts = append([]v1alpha1.Artifact{{
 		Name: "manifest", Kind: v1alpha1.ArtifactManifest, MediaType: evidence.MediaTypeManifest, Segments: []v1alpha1.StoredObject{*stored},
 		Size: stored.Size, SHA256: stored.SHA256,
-	}}
+	}}, upload.Status.Artifacts...)
 	return upload
 }
 

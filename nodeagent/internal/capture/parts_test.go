@@ -301,7 +301,7 @@ func TestTooManyArtifactsAreNamedAndMemoryGivesWayFirst(t *testing.T) {
 	}
 	result, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
 	must(t, err)
-	if len(result.Artifacts) != v1alpha1.MaxArtifacts || result.Gaps[0].Reason != capture.GapTooManyArtifacts || result.Gaps[0].Count != 90 {
+	if len(result.Artifacts) != v1alpha1.MaxArtifacts || result.Gaps[0].Reason != capture.GapTooManyArtifacts || result.Gaps[0].Count != 346 {
 		t.Errorf("%d artifacts, gaps %+v", len(result.Artifacts), result.Gaps)
 	}
 	artifact(t, result, "c/rootfs.tar.zst")

@@ -15,6 +15,17 @@ import (
 // ErrNothingToHold is returned by Holder.Hold when neither the container nor a held snapshot of it exists any more.
 var ErrNothingToHold = errors.New("neither the container nor a held snapshot exists")
 
+// Trouble is the error of a capture that a person has to do something about. The order is repeated all the same.
+type Trouble struct {
+	Reason string
+	Cause  error
+}
+
+func (t Trouble) Error() string { return t.Cause.Error() }
+
+// Unwrap returns the cause.
+func (t Trouble) Unwrap() error { return t.Cause }
+
 // ErrStillHeld is returned by Holder.Release when the snapshot can be let go only once its container is gone. Nothing is
 // lost by that, and the pod is not kept by it.
 var ErrStillHeld = errors.New("snapshot stays held until its container is gone")

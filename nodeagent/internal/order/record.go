@@ -56,8 +56,12 @@ func (r *record) begin() {
 
 // write stores the status as it stands while the order runs.
 func (r *record) write(ctx context.Context, message string) error {
+	return r.writeAs(ctx, v1alpha1.ReasonRunning, message)
+}
+
+func (r *record) writeAs(ctx context.Context, reason, message string) error {
 	r.begin()
-	r.set(metav1.ConditionUnknown, result{v1alpha1.ReasonRunning, message})
+	r.set(metav1.ConditionUnknown, result{reason, message})
 	return r.patch(ctx)
 }
 
@@ -67,7 +71,11 @@ func (r *record) note(ctx context.Context, cause error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the process ends; the next one starts over
 	}
-	if err := r.write(ctx, cause.Error()); err != nil && !errors.Is(err, errClosed) {
+	reason := v1alpha1.ReasonRunning
+	if trouble, ok := errors.AsType[Trouble](cause); ok {
+		reason = trouble.Reason
+	}
+	if err := r.writeAs(ctx, reason, cause.Error()); err != nil && !errors.Is(err, errClosed) {
 		return err
 	}
 	return nil
