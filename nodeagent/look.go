@@ -164,8 +164,14 @@ func (l *looker) options(artifact string, gaps io.Writer) volatile.Options {
 		options.RedactEnvironment, options.RedactNames = volatile.RedactMatching, names
 	case v1alpha1.RedactNone:
 	}
-	options.Limits.FileTotal = action.MaxBytes.Value()
-	options.Limits.Duration = action.MaxDuration.Duration
+	return options
+}
+
+// content are the options where the content of files or memory is read: the order's own limits hold.
+func (l *looker) content(artifact string, gaps io.Writer) volatile.Options {
+	options := l.options(artifact, gaps)
+	options.Limits.FileTotal = l.order.Action.MaxBytes.Value()
+	options.Limits.Duration = l.order.Action.MaxDuration.Duration
 	return options
 }
 
@@ -188,7 +194,7 @@ func (l *looker) processes() []capture.Part {
 		if len(l.target.Processes) == 0 {
 			return capture.Summary{}, capture.Lost{Reason: gapNoProcesses, Cause: errNoProcess}
 		}
-		result, err := volatile.WriteFiles(ctx, out, l.target, l.options(files.Name, gaps))
+		result, err := volatile.WriteFiles(ctx, out, l.target, l.content(files.Name, gaps))
 		return capture.Summary{Records: result.Files, Gaps: result.Gaps, Truncated: result.Truncated}, err
 	}
 	return []capture.Part{state, files}
@@ -231,7 +237,7 @@ func (l *looker) core(process volatile.Process, container string) capture.Part {
 		part.Frozen = []string{process.ContainerID}
 	}
 	part.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
-		result, err := volatile.Memory(ctx, out, process, l.options(part.Name, gaps))
+		result, err := volatile.Memory(ctx, out, process, l.content(part.Name, gaps))
 		if err == nil && result.Size == 0 {
 			return capture.Summary{}, capture.Lost{Reason: volatile.GapEnded, Cause: fmt.Errorf("process %d had ended", process.PID)}
 		}
@@ -250,7 +256,16 @@ func (l *looker) memoryFiles(ctx context.Context) ([]capture.Part, error) {
 		}
 		seen[source.Name] = true
 		parts = append(parts, l.archive(source.Name, v1alpha1.ArtifactMemoryFiles, func(ctx context.Context) (*podfiles.Folder, error) {
-			return l.keeper.Clone(ctx, source)
+			folder, err := l.keeper.Clone(ctx, source)
+			if err == nil {
+				return folder, nil
+			}
+			// What cannot be kept beyond the pod's end is read as long as it lasts.
+			folder, opened := source.Open(ctx)
+			if opened != nil {
+				return nil, errors.Join(err, opened)
+			}
+			return folder, nil
 		}))
 	}
 	kept, err := l.keeper.List(ctx)

@@ -49,7 +49,7 @@ const (
 	// memoryFolder of the node keeps the file systems in memory of contained pods, also while no agent runs.
 	memoryFolder = "/run/ugallu-forensics/memory"
 	// garbage in percent of what is in use at which it is collected otherwise: an agent that waits leaves its node alone.
-	garbage = 50
+	garbage = 33
 )
 
 func main() {

@@ -67,6 +67,10 @@ func (l Log) Add(ctx context.Context, envelope []byte, trust *Trust) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	// Only what was really signed may come to be signed again.
+	if err := by.verify(parsed); err != nil {
+		return nil, err
+	}
 	timestamp, err := l.timestamp(ctx, parsed.Signatures[0].Sig)
 	if err != nil {
 		return nil, err

@@ -35,7 +35,8 @@ func (v *verification) readManifestQuietly(ctx context.Context) *evidence.Manife
 func (v *verification) checkManifest(ctx context.Context) {
 	stored := v.storedManifest()
 	if stored == nil {
-		if v.manifestAt != nil {
+		ending := v.ending()
+		if v.manifestAt != nil || (ending != nil && ending.event.spec.Type == typeCompleted) {
 			v.report.add(LinkManifest, CheckAnnounced, refuse("no signed %s stored a manifest", stepUpload), "")
 			return
 		}

@@ -30,8 +30,7 @@ func (v *verification) checkObjects(ctx context.Context) {
 			v.report.add(l.name, CheckReadBack, readBackError(l.response), "")
 		}
 		for i := range l.response.Artifacts {
-			// The manifest was read and checked by itself.
-			if l.response.Artifacts[i].Kind != manifestKind {
+			if !v.isManifest(l, &l.response.Artifacts[i]) {
 				v.checkArtifact(ctx, &l.response.Artifacts[i])
 			}
 		}
@@ -44,6 +43,14 @@ func (v *verification) checkObjects(ctx context.Context) {
 		}
 	}
 	v.checkUnnamed(ctx)
+}
+
+// isManifest says whether an artifact is the one object that checkManifest read: what calls itself a manifest elsewhere is
+// checked like everything else.
+func (v *verification) isManifest(l *link, artifact *evidence.Artifact) bool {
+	stored := v.storedManifest()
+	return artifact.Kind == manifestKind && l.response.Step == stepUpload && stored != nil &&
+		len(artifact.Segments) == 1 && version(artifact.Segments[0]) == *stored
 }
 
 // name notes every object that statements name.
@@ -78,6 +85,11 @@ func companions(artifact *evidence.Artifact) []evidence.Segment {
 
 // listError compares the objects that the record lists with those that the statements name.
 func (v *verification) listError() error {
+	for _, statement := range v.record.custody.Statements {
+		if statement.Bundle.RetainUntil.Before(v.record.custody.RetainUntil) {
+			return refuse("%s is kept until %s only", statement.Bundle.Key, statement.Bundle.RetainUntil)
+		}
+	}
 	onRecord := map[place]bool{}
 	for _, object := range v.record.custody.Objects {
 		at := place{object.Key, object.VersionID}
@@ -145,6 +157,11 @@ func readBackError(r *response) error {
 			if segment.ObservedSHA256 != segment.SHA256 {
 				return refuse("%s is asserted to have sha256 %s, observed was %q", segment.Key, segment.SHA256, segment.ObservedSHA256)
 			}
+		}
+	}
+	for _, attachment := range r.Attachments {
+		if attachment.ObservedSHA256 != attachment.SHA256 {
+			return refuse("%s is asserted to have sha256 %s, observed was %q", attachment.Key, attachment.SHA256, attachment.ObservedSHA256)
 		}
 	}
 	return nil

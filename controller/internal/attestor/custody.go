@@ -211,14 +211,21 @@ func pack(data []byte) ([]byte, error) {
 }
 
 func unpack(packed []byte) (data []byte, err error) {
+	if len(packed) > 0 && packed[0] == '{' {
+		// An earlier version staged it as it is.
+		return packed, nil
+	}
 	reader, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, fmt.Errorf("unpack what is staged: %w", err)
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
-	data, err = io.ReadAll(io.LimitReader(reader, maxRecord))
+	data, err = io.ReadAll(io.LimitReader(reader, maxRecord+1))
 	if err != nil {
 		return nil, fmt.Errorf("unpack what is staged: %w", err)
+	}
+	if len(data) > maxRecord {
+		return nil, fmt.Errorf("unpack what is staged: more than %d bytes", maxRecord)
 	}
 	return data, nil
 }

@@ -49,6 +49,10 @@ func (r *Reconciler) signAgain(ctx context.Context, job *job) error {
 	if err != nil {
 		return err
 	}
+	// Nothing but what this attestor made a statement of gets a signature.
+	if digest := evidence.Digest(envelope.Payload); digest != job.bundle.Status.StatementDigest {
+		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("staged is the statement %s", digest))
+	}
 	if err := r.stageEnvelope(ctx, job, envelope.Payload); err != nil {
 		return err
 	}

@@ -15,8 +15,8 @@ import (
 	"ugallu.io/forensics/internal/worm"
 )
 
-// maxBundle is more than a bundle can have, whose staged form fits into an API object.
-const maxBundle = 2 << 20
+// maxBundle is more than a bundle can have, whose packed form fits into an API object.
+const maxBundle = maxRecord
 
 // seal stores the staged bundle, locked, and records the version.
 func (r *Reconciler) seal(ctx context.Context, job *job) error {

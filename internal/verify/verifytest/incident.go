@@ -336,7 +336,9 @@ func (i *Incident) response(response, parent *v1alpha1.EventResponse) {
 	predicate.Spec, predicate.Outcome = i.canonical(response.Spec), i.canonical(response.Status)
 	predicate.Artifacts = observed(artifacts(response))
 	for _, attachment := range response.Status.Attachments() {
-		predicate.Attachments = append(predicate.Attachments, segment(attachment))
+		read := segment(attachment)
+		read.ObservedSHA256 = read.SHA256
+		predicate.Attachments = append(predicate.Attachments, read)
 	}
 	if len(response.Status.StoredObjects()) > 0 {
 		predicate.ReadBack = &evidence.ReadBack{By: readBack, Agrees: true, Message: "every version was read back"}
