@@ -296,7 +296,8 @@ func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress fu
 	list := make([]capture.Container, len(wanted.Containers))
 	for i, container := range wanted.Containers {
 		list[i] = capture.Container{
-			ID: container.ContainerID, Name: container.Name, Dies: container.ProbeKillExpectedAt != nil,
+			ID: container.ContainerID, Name: container.Name, Ran: container.FrozenAt != nil,
+			Dies: container.ProbeKillExpectedAt != nil,
 		}
 	}
 	result, err := c.inner.Capture(ctx, capture.Order{

@@ -60,11 +60,10 @@ func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Lo
 	}
 	look := capture.Look{Processes: l.processes()}
 	look.Processes, look.Gaps = l.memory(look.Processes)
-	if look.Memory, err = l.memoryFiles(ctx); err != nil {
-		return capture.Look{}, err
-	}
 	look.Files = l.diskFiles()
-	return look, nil
+	// Beside an error, what was found counts: processes do not wait for the next look.
+	look.Memory, err = l.memoryFiles(ctx)
+	return look, err
 }
 
 // volumes of the pod's spec, nil when the pod is gone or cannot be read: then what has no folder on the node is not named,
@@ -164,14 +163,9 @@ func (l *looker) options(artifact string, gaps io.Writer) volatile.Options {
 		options.RedactEnvironment, options.RedactNames = volatile.RedactMatching, names
 	case v1alpha1.RedactNone:
 	}
-	return options
-}
-
-// content are the options where the content of files or memory is read: the order's own limits hold.
-func (l *looker) content(artifact string, gaps io.Writer) volatile.Options {
-	options := l.options(artifact, gaps)
-	options.Limits.FileTotal = l.order.Action.MaxBytes.Value()
-	options.Limits.Duration = l.order.Action.MaxDuration.Duration
+	// The store may be waited for in between.
+	options.Limits.Duration = action.MaxDuration.Duration
+	options.Limits.FileTotal, options.Limits.Memory = action.MaxBytes.Value(), action.MaxBytes.Value()
 	return options
 }
 
@@ -194,7 +188,7 @@ func (l *looker) processes() []capture.Part {
 		if len(l.target.Processes) == 0 {
 			return capture.Summary{}, capture.Lost{Reason: gapNoProcesses, Cause: errNoProcess}
 		}
-		result, err := volatile.WriteFiles(ctx, out, l.target, l.content(files.Name, gaps))
+		result, err := volatile.WriteFiles(ctx, out, l.target, l.options(files.Name, gaps))
 		return capture.Summary{Records: result.Files, Gaps: result.Gaps, Truncated: result.Truncated}, err
 	}
 	return []capture.Part{state, files}
@@ -206,22 +200,36 @@ func (l *looker) memory(parts []capture.Part) ([]capture.Part, []evidence.Gap) {
 	for _, container := range l.order.Containers {
 		names[container.ID], dies[container.ID] = container.Name, container.Dies
 	}
-	left := int64(0)
+	left, read := int64(0), map[string]bool{}
+	for _, artifact := range l.order.Previous.Artifacts {
+		if artifact.Kind == v1alpha1.ArtifactProcessMemory {
+			read[artifact.Container] = true
+		}
+	}
 	for _, process := range l.target.Processes {
 		if l.order.Memory == v1alpha1.MemoryAlways || l.order.Memory == v1alpha1.MemoryAuto && dies[process.ContainerID] {
 			parts = append(parts, l.core(process, names[process.ContainerID]))
+			read[names[process.ContainerID]] = true
 		} else {
 			left++
 		}
 	}
+	var gaps []evidence.Gap
+	for _, container := range l.order.Containers {
+		wanted := l.order.Memory == v1alpha1.MemoryAlways || l.order.Memory == v1alpha1.MemoryAuto && container.Dies
+		if wanted && container.Ran && !read[container.Name] {
+			message := fmt.Sprintf("the memory of container %s went with its processes", container.Name)
+			gaps = append(gaps, evidence.Gap{Reason: gapNoProcesses, Message: message, Count: 1})
+		}
+	}
 	if left == 0 {
-		return parts, nil
+		return parts, gaps
 	}
 	message := "the configuration asks for no memory"
 	if l.order.Memory == v1alpha1.MemoryAuto {
 		message = "memory Auto: no probe is expected to kill these processes, and their memory lasts as long as they do"
 	}
-	return parts, []evidence.Gap{{Reason: gapMemory, Message: message, Count: left}}
+	return parts, append(gaps, evidence.Gap{Reason: gapMemory, Message: message, Count: left})
 }
 
 func (l *looker) core(process volatile.Process, container string) capture.Part {
@@ -237,9 +245,13 @@ func (l *looker) core(process volatile.Process, container string) capture.Part {
 		part.Frozen = []string{process.ContainerID}
 	}
 	part.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
-		result, err := volatile.Memory(ctx, out, process, l.content(part.Name, gaps))
+		result, err := volatile.Memory(ctx, out, process, l.options(part.Name, gaps))
 		if err == nil && result.Size == 0 {
-			return capture.Summary{}, capture.Lost{Reason: volatile.GapEnded, Cause: fmt.Errorf("process %d had ended", process.PID)}
+			lost := capture.Lost{Reason: volatile.GapEnded, Cause: fmt.Errorf("process %d had ended", process.PID)}
+			if len(result.Gaps) > 0 {
+				lost = capture.Lost{Reason: result.Gaps[0].Reason, Cause: fmt.Errorf("process %d: %s", process.PID, result.Gaps[0].Message)}
+			}
+			return capture.Summary{}, lost
 		}
 		return capture.Summary{Records: int64(result.Runs), Gaps: result.Gaps, Truncated: result.Truncated}, err
 	}

@@ -56,7 +56,7 @@ type EventResponseStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=reason
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=64
 	Gaps []GapCount `json:"gaps,omitempty"`
 	// gapsObject names every path that is missing, in the write-once store.
 	// +optional

@@ -31,8 +31,8 @@ type Container struct {
 	ID string
 	// Name in the pod.
 	Name string
-	// Dies says that a probe of it will have it killed.
-	Dies bool
+	// Ran says that it was frozen, so that it had processes; Dies, that a probe of it will have it killed.
+	Ran, Dies bool
 }
 
 // Order is what to capture. The same order must name the same containers each time it is given.
@@ -89,7 +89,8 @@ func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alp
 	var missing []missingPart
 	for i := range parts {
 		part := &parts[i]
-		if r.has(part.Name) {
+		if r.has(part.Name) || (part.Kind == v1alpha1.ArtifactPodDescription && len(failed) > 0) {
+			// A description names what is missing: it is made when nothing is left to be tried again.
 			continue
 		}
 		err := r.part(ctx, part)
@@ -108,7 +109,11 @@ func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alp
 		return r.result, errors.Join(failed...)
 	}
 	// What is missing comes last and is not persisted before the end: each call finds it anew, and counts it once.
-	r.result.Storing = nil
+	if storing := r.result.Storing; storing != nil {
+		// Its segments stay on record: what it was made from is gone.
+		message := fmt.Sprintf("%s: %d segments are stored and nothing is left to make the others from", storing.Artifact, len(storing.Segments))
+		gaps = append(gaps, evidence.Gap{Reason: GapNotCompleted, Message: message, Count: 1})
+	}
 	return r.result, r.recordMissing(ctx, missing, gaps)
 }
 

@@ -99,6 +99,8 @@ const (
 	GapNoUpperLayer = "UpperLayerNotSeparate"
 	// GapChangedBetweenReads: a container ran while what it changed was read, and a second reading gave something else.
 	GapChangedBetweenReads = "ChangedBetweenReads"
+	// GapNotCompleted: segments of an artifact are stored, and what it was made from was gone after a restart.
+	GapNotCompleted = "ArtifactNotCompleted"
 	// GapTooManyArtifacts: a response has no room for more.
 	GapTooManyArtifacts = "TooManyArtifacts"
 	// GapAbandonedAttempt: an earlier try stored a locked object that no artifact names.
@@ -128,11 +130,22 @@ func (r *run) plan(ctx context.Context) (parts []Part, gaps []evidence.Gap, fail
 	for i, container := range r.order.Containers {
 		parts = append(parts, r.rootPart(container, names[i]))
 	}
-	parts, tooMany := fit(parts, v1alpha1.MaxArtifacts)
+	parts, tooMany := fit(parts, v1alpha1.MaxArtifacts-r.storedBeside(parts))
 	return parts, append(look.Gaps, tooMany...), failed
 }
 
-// fit leaves out what a response has no room for: first the memory of processes, from the last.
+// storedBeside counts the artifacts of earlier calls that are in no plan any more.
+func (r *run) storedBeside(parts []Part) int {
+	count := 0
+	for i := range r.result.Artifacts {
+		if !slices.ContainsFunc(parts, func(p Part) bool { return p.Name == r.result.Artifacts[i].Name }) {
+			count++
+		}
+	}
+	return count
+}
+
+// fit leaves out what a response has no room for, from the last.
 func fit(parts []Part, room int) ([]Part, []evidence.Gap) {
 	gap := evidence.Gap{Reason: GapTooManyArtifacts}
 	leave := func(i int) {
@@ -142,12 +155,15 @@ func fit(parts []Part, room int) ([]Part, []evidence.Gap) {
 		gap.Count++
 		parts = slices.Delete(parts, i, i+1)
 	}
-	for i := len(parts) - 1; i >= 0 && len(parts) > room; i-- {
-		if parts[i].Kind == v1alpha1.ArtifactProcessMemory {
-			leave(i)
+	// What a pod can make many of gives way to what it has one of.
+	for _, kind := range []v1alpha1.ArtifactKind{v1alpha1.ArtifactProcessMemory, v1alpha1.ArtifactMemoryFiles, v1alpha1.ArtifactVolume} {
+		for i := len(parts) - 1; i >= 0 && len(parts) > room; i-- {
+			if parts[i].Kind == kind {
+				leave(i)
+			}
 		}
 	}
-	for len(parts) > room {
+	for len(parts) > room && len(parts) > 0 {
 		leave(len(parts) - 1)
 	}
 	if gap.Count == 0 {
@@ -156,15 +172,18 @@ func fit(parts []Part, room int) ([]Part, []evidence.Gap) {
 	return parts, []evidence.Gap{gap}
 }
 
+// reserved are the folders of the evidence that are no container's.
+var reserved = []string{"memory", "volumes", "pod", "logs", "termination", "flows", "volatile", "process-files", "podfiles", "missing"}
+
 // folders names a folder of the evidence for each container, and sorts the containers by it. A container that was
-// restarted appears twice under one name; then the folder carries the id.
+// restarted appears twice under one name; then the folder carries the id, as it does where the name is another's.
 func folders(containers []Container) []string {
 	count := map[string]int{}
 	for _, container := range containers {
 		count[container.Name]++
 	}
 	name := func(container Container) string {
-		if count[container.Name] == 1 {
+		if count[container.Name] == 1 && !slices.Contains(reserved, container.Name) {
 			return container.Name
 		}
 		return container.Name + "-" + container.ID[:min(12, len(container.ID))]

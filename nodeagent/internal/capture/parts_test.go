@@ -147,7 +147,7 @@ func TestAnUpperLayerThatChangesWhileItIsReadIsReadTwiceAndNamed(t *testing.T) {
 				if asked++; changes && asked == 2 {
 					must(t, os.WriteFile(filepath.Join(f.uppers["id"], "later"), []byte("by the suspect"), 0o600))
 				}
-				return false
+				return asked == 1
 			}
 			result, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
 			must(t, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,10 +34,13 @@ func (r *run) part(ctx context.Context, part *Part) error {
 		var done *v1alpha1.Artifact
 		if done, err = r.try(ctx, part); done != nil {
 			r.result.Artifacts = append(r.result.Artifacts, *done)
-			r.result.Storing = nil
+			if storing := r.result.Storing; storing != nil && storing.Artifact == part.Name {
+				r.result.Storing = nil
+			}
 			return errors.Join(err, r.stored(part.Name))
 		}
 		if errors.Is(err, upload.ErrDiverged) {
+			// Only the artifact on record is resumed, so it is the one that diverged.
 			r.result.Storing = nil
 		} else if !errors.Is(err, worm.ErrExists) {
 			break
@@ -60,7 +64,7 @@ func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
 	if part.Write != nil {
 		done, err = r.stream(ctx, depot, part, lines)
 	} else {
-		done, err = r.tree(ctx, depot, part, lines)
+		done, err = r.tree(ctx, depot, part, lines, frozen)
 	}
 	if done == nil {
 		lines.abort(err)
@@ -130,13 +134,13 @@ func (r *run) stream(ctx context.Context, depot depot, part *Part, lines *gapLin
 }
 
 // tree archives a folder.
-func (r *run) tree(ctx context.Context, depot depot, part *Part, lines *gapLines) (_ *stored, err error) {
+func (r *run) tree(ctx context.Context, depot depot, part *Part, lines *gapLines, frozen bool) (_ *stored, err error) {
 	tree, err := part.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	done, err := r.archive(ctx, depot, part, tree, lines)
-	if err == nil && part.Kind == v1alpha1.ArtifactUpperLayer && !r.frozen(part) {
+	if err == nil && part.Kind == v1alpha1.ArtifactUpperLayer && (!frozen || !r.frozen(part)) {
 		err = r.readAgain(ctx, part, tree, done, lines)
 	}
 	if closed := tree.Close(); closed != nil {
@@ -173,7 +177,11 @@ func (r *run) open(ctx context.Context, depot depot, part *Part) (archived, erro
 // segment has the caller persist a segment of an artifact that is not complete.
 func (r *run) segment(part *Part, segment v1alpha1.StoredObject) error {
 	storing := &v1alpha1.Storing{Artifact: part.Name}
-	if before := r.result.Storing; before != nil && before.Artifact == part.Name {
+	if before := r.result.Storing; before != nil {
+		if before.Artifact != part.Name {
+			// The record has room for one: that of a longer archive is worth more, and this one is begun anew after a crash.
+			return nil
+		}
 		storing.Segments = append(storing.Segments, before.Segments...)
 	}
 	storing.Segments = append(storing.Segments, segment)
@@ -235,19 +243,24 @@ func (r *run) archive(ctx context.Context, depot depot, part *Part, tree Tree, l
 // readAgain reads the upper layer of a container that ran meanwhile once more. What differs is named.
 func (r *run) readAgain(ctx context.Context, part *Part, tree Tree, done *stored, lines *gapLines) error {
 	again, err := archive.Write(ctx, io.Discard, tree.Root, r.options(ctx, part, tree))
-	if err != nil {
-		return fmt.Errorf("read the upper layer again: %w", err)
-	}
-	// A limit on time ends two readings at different places, and is named already.
-	if again.SHA256 == done.artifact.SHA256 || again.Truncated {
+	gap := evidence.Gap{Reason: GapChangedBetweenReads, Count: 1}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		gap.Message = fmt.Sprintf("the container ran, and a second reading did not succeed: %v", err)
+	case again.SHA256 == done.artifact.SHA256, outOfTime(again.Gaps), outOfTime(done.gaps):
+		// A limit on time ends two readings at different places, and is named already.
 		return nil
-	}
-	gap := evidence.Gap{
-		Reason: GapChangedBetweenReads, Count: 1,
-		Message: fmt.Sprintf("the container ran; a second reading gave %d entries with the Merkle root %s", again.Entries, again.MerkleRoot),
+	default:
+		gap.Message = fmt.Sprintf("the container ran; a second reading gave %d entries with the Merkle root %s", again.Entries, again.MerkleRoot)
 	}
 	done.gaps = append(done.gaps, gap)
 	return lines.writeLine(archive.Gap{Artifact: part.Name, Path: ".", Reason: gap.Reason, Message: gap.Message})
+}
+
+func outOfTime(gaps []evidence.Gap) bool {
+	return slices.ContainsFunc(gaps, func(gap evidence.Gap) bool { return gap.Reason == archive.GapMaxDuration })
 }
 
 func (r *run) archiveType() string {

@@ -194,6 +194,10 @@ func further(one, other *v1alpha1.Storing) bool {
 	return one.Artifact == other.Artifact && len(one.Segments) > len(other.Segments)
 }
 
+func stored(artifacts []v1alpha1.Artifact, name string) bool {
+	return slices.ContainsFunc(artifacts, func(artifact v1alpha1.Artifact) bool { return artifact.Name == name })
+}
+
 // adopt puts our status on a newer version of the object. What an earlier start stored and this one had not read stays.
 func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 	ours := r.response.Status
@@ -201,7 +205,7 @@ func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 	if len(fresh.Status.Artifacts) > len(ours.Artifacts) {
 		ours.Artifacts, ours.Gaps, ours.GapsObject = fresh.Status.Artifacts, fresh.Status.Gaps, fresh.Status.GapsObject
 		ours.Storing = fresh.Status.Storing
-	} else if further(fresh.Status.Storing, ours.Storing) {
+	} else if further(fresh.Status.Storing, ours.Storing) && !stored(ours.Artifacts, fresh.Status.Storing.Artifact) {
 		ours.Storing = fresh.Status.Storing
 	}
 	if ours.Containment == nil {

@@ -69,14 +69,16 @@ func (s *snapshotStep) run(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	captured, err := s.capture(ctx, spec, list)
-	s.take(captured)
 	if err != nil {
+		s.take(captured)
 		return result{}, err
 	}
-	s.nameLate(late)
 	if err := s.thaw(ctx, spec); err != nil {
 		return result{}, err
 	}
+	// Not before the end: what is missing is found anew by each start, and counted once.
+	s.take(captured)
+	s.nameLate(late)
 	return s.conclude(len(list)), nil
 }
 
@@ -130,7 +132,11 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 			s.mutex.Lock()
 			defer s.mutex.Unlock()
 			s.take(captured)
-			return s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), len(list)))
+			err := s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), len(list)))
+			if errors.Is(err, errClosed) {
+				stop(errClosed)
+			}
+			return err
 		},
 	}
 	captured, err := s.node.Capture.Capture(ctx, order, func(progress v1alpha1.Progress) {

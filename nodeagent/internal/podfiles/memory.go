@@ -13,6 +13,9 @@ import (
 
 const sharedMemory = "/dev/shm"
 
+// maxRecordedMounts in all mount namespaces of a pod: copies of a namespace cost a pod nothing.
+const maxRecordedMounts = 4096
+
 // Why a memory mount is no source, and no gap either.
 const (
 	// WhyEmpty: there is nothing in it.
@@ -33,6 +36,10 @@ func (f *finder) scan(s *scene, in namespace) error {
 	for _, one := range s.memory {
 		if err := f.ctx.Err(); err != nil {
 			return err
+		}
+		if len(f.found.Mounts) >= maxRecordedMounts {
+			f.gaps.add(fmt.Sprintf("mnt:[%d]", in.inode), GapTooMany, fmt.Errorf("more than %d mounts of memory in all", maxRecordedMounts))
+			return nil
 		}
 		record := evidence.PodMemoryMount{
 			MountNamespace: in.inode, MountID: one.id, Path: evidence.Text(one.point), Root: evidence.Text(one.root),
