@@ -218,9 +218,23 @@ func (p *pod) start(t *testing.T, cgroup string) {
 	p.target = Target{PodUID: "6f1c6a2e-0000-4000-8000-000000000001", Cgroup: cgroup, Processes: []int{p.process.Process.Pid}}
 }
 
+// settle waits for what had passed before and is still on its way to its reader, for a while: what goes on for longer is
+// seen by quiet.
+func (p *pod) settle() {
+	for last, rounds := int64(-1), 0; rounds < 20; rounds++ {
+		now := p.stream.Load() + p.raw.Load()
+		if now == last {
+			return
+		}
+		last = now
+		time.Sleep(25 * time.Millisecond)
+	}
+}
+
 // quiet fails the test when anything arrives outside within a while.
 func (p *pod) quiet(t *testing.T) {
 	t.Helper()
+	p.settle()
 	stream, raw := p.stream.Load(), p.raw.Load()
 	time.Sleep(300 * time.Millisecond)
 	if more := p.stream.Load() - stream; more != 0 {
