@@ -197,10 +197,11 @@ func startWithProbe(t *testing.T, s *scene, pod *corev1.Pod) {
 	s.victim = suite.pod(t, s.suspect())
 }
 
-// awaitSuccessor waits until another container runs in the place of one.
+// awaitSuccessor waits until another container runs in the place of one. A kill that meets the freezer at work leaves the
+// process frozen, and the kubelet tries again after two minutes.
 func awaitSuccessor(t *testing.T, s *scene, before string) {
 	t.Helper()
-	err := eventually(t.Context(), 2*time.Minute, func(ctx context.Context) (bool, string, error) {
+	err := eventually(t.Context(), 5*time.Minute, func(ctx context.Context) (bool, string, error) {
 		var pod corev1.Pod
 		if err := suite.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: victimName}, &pod); err != nil {
 			return false, "", err
