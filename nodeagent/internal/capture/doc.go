@@ -1,2 +1,2 @@
-// Package capture stores a pod's dropped flows and held root filesystems in the write-once store.
+// Package capture stores the parts of a pod in the write-once store, the most volatile first.
 package capture
