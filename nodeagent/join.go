@@ -204,12 +204,9 @@ func newCapturer(parts captureParts) capturer {
 	return capturer{running: new(atomic.Int32), inner: &capture.Capturer{
 		Containers: heldContainers{parts.holder.Holder},
 		Look:       parts.look,
-		Open: func(ctx context.Context, destination v1alpha1.Destination, maxBandwidth int64) (worm.Putter, error) {
-			return opener.Open(ctx, destination.Bucket, func(config *worm.Config) {
+		Open: func(ctx context.Context, to v1alpha1.Destination, maxBandwidth int64) (worm.Putter, error) {
+			return opener.Open(ctx, to.Bucket, destination.WithKey(to), func(config *worm.Config) {
 				config.Patience, config.Bandwidth = storePatience, limits.of(maxBandwidth)
-				if destination.Encryption == v1alpha1.EncryptionSSEKMS {
-					config.KMSKeyID = destination.KMSKeyID
-				}
 			})
 		},
 		Frozen: parts.frozen,

@@ -64,6 +64,7 @@ func read(ctx context.Context, reader client.Reader, incident *v1alpha1.Incident
 	var account string
 	if pod != nil {
 		s.owners(ctx, pod)
+		// A pod without one has nothing to read; the API server keeps the shape.
 		account, _, _ = unstructured.NestedString(pod.Object, "spec", "serviceAccountName")
 	}
 	if account != "" {
