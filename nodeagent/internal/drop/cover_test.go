@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -47,9 +48,11 @@ func TestAHookThatDoesNotCountThePacketIsNotVerified(t *testing.T) {
 	if err := os.Remove(filepath.Join(d.folder(p.target.PodUID), "tcx-egress-2")); err != nil {
 		t.Fatalf("%v; there are %+v", err, result.Hooks)
 	}
-	time.Sleep(50 * time.Millisecond) // the kernel lets the link go behind its readers
 	var probed error
 	err := p.onNode(t, func() error {
+		if err := unhooked(t, 2, ebpf.AttachTCXEgress); err != nil {
+			return err
+		}
 		pins := d.open[p.target.PodUID]
 		at := point{kind: v1alpha1.HookTcx, direction: v1alpha1.HookEgress, ifindex: 2, key: bpf.DropCounterKey{Hook: bpf.DropHookDeviceEgress, Ifindex: 2}}
 		_, probed = pins.probe(at, device{name: "vpod", ifindex: 2, inside: inside{address: net.ParseIP(podAddress)}})
@@ -57,6 +60,20 @@ func TestAHookThatDoesNotCountThePacketIsNotVerified(t *testing.T) {
 	})
 	if err != nil || probed == nil || !strings.Contains(probed.Error(), "not counted") {
 		t.Errorf("the probe of a hook that is gone says %v, %v", probed, err)
+	}
+}
+
+// unhooked waits until the kernel, which lets a link go behind its readers, runs no program at a device any more.
+func unhooked(t *testing.T, ifindex int, at ebpf.AttachType) error {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: at})
+		if err != nil || len(result.Programs) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("device %d still has %d programs", ifindex, len(result.Programs))
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func Setup(manager ctrl.Manager, node Node, tasks Tasks) (*Guard, error) {
 func newGuard(node Node, pods *pods, tasks Tasks) *Guard {
 	restores := newRestores(node, pods)
 	return &Guard{
-		keeper: &keeper{node: node, pods: pods}, watcher: &watcher{node: node, restores: restores, tasks: tasks}, restores: restores,
+		keeper: &keeper{node: node, pods: pods}, watcher: &watcher{node: node, restores: restores, tasks: tasks, settled: reconnect}, restores: restores,
 	}
 }
 

@@ -19,23 +19,44 @@ type Tasks interface {
 }
 
 // watcher contains every container that starts in a contained pod: the kubelet restarts what its probes believe dead. A
-// new sandbox has a new network device, which is cut off as well. What starts while nobody watches is found by the keeper.
+// new sandbox has a new network device, which is cut off as well. The runtime does not tell of what started while nobody
+// watched, nor when a watch stands: each contained pod is looked at when a watch begins and once more soon after.
 type watcher struct {
 	node     Node
 	restores *restores
 	tasks    Tasks
+	// settled is how long after its begin a watch is taken to stand.
+	settled time.Duration
 }
 
 // Start watches until the context ends.
 func (w *watcher) Start(ctx context.Context) error {
 	for {
-		if err := w.tasks.Started(ctx, w.started); err != nil {
+		w.missed(ctx)
+		soon := time.AfterFunc(w.settled, func() { w.missed(ctx) })
+		err := w.tasks.Started(ctx, w.started)
+		soon.Stop()
+		if err != nil {
 			log.FromContext(ctx).Error(err, "watch on starting containers ended")
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(reconnect):
+		}
+	}
+}
+
+// missed brings every contained pod to what is wanted of it.
+func (w *watcher) missed(ctx context.Context) {
+	known, err := intents(ctx, w.node)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "containers that started while nobody watched not looked for")
+		return
+	}
+	for pod, wanted := range known {
+		if wanted.contained || wanted.begun {
+			w.restores.tell(ctx, pod)
 		}
 	}
 }
