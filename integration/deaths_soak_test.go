@@ -108,7 +108,8 @@ func TestCaptureGoesOnInsideAnArtifact(t *testing.T) {
 	suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 2700000000 /dev/urandom > /ballast")
 	suite.detect(t, s)
 	storing := suite.awaitResponse(t, s, v1alpha1.StepSnapshot, func(r v1alpha1.EventResponse) bool {
-		return r.Status.Storing != nil && len(r.Status.Storing.Segments) == 1
+		storing := r.Status.Storing
+		return storing != nil && strings.HasSuffix(storing.Artifact, "/changes.tar.zst") && len(storing.Segments) == 1
 	}).Status.Storing
 	var pods corev1.PodList
 	if err := suite.List(t.Context(), &pods); err != nil {
