@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/nodeagent/internal/archive"
+	"ugallu.io/forensics/nodeagent/internal/archive/testdata/corpus"
 )
 
 const (
@@ -215,15 +216,8 @@ func BenchmarkArchiveFormats(b *testing.B) {
 }
 
 func BenchmarkArchive300k(b *testing.B) {
-	const folders, each = 300, 1000
 	root := b.TempDir()
-	for i := range folders {
-		folder := filepath.Join(root, strconv.Itoa(i))
-		must(b, os.Mkdir(folder, 0o755))
-		for j := range each {
-			must(b, os.WriteFile(filepath.Join(folder, fmt.Sprintf("file-%04d.txt", j)), []byte(folder), 0o644))
-		}
-	}
+	corpus.Many(b, root, 300)
 	resetPeak(b)
 	var result archive.Result
 	for b.Loop() {
@@ -268,18 +262,8 @@ func BenchmarkArchiveHeaders(b *testing.B) {
 
 // BenchmarkArchiveCompressible archives one large file of nothing but one byte.
 func BenchmarkArchiveCompressible(b *testing.B) {
-	const size = 2 << 30
 	root := b.TempDir()
-	file, err := os.Create(filepath.Join(root, "large"))
-	must(b, err)
-	for piece := bytes.Repeat([]byte("A"), 1<<20); ; {
-		n, err := file.Write(piece)
-		must(b, err)
-		if at, err := file.Seek(0, io.SeekCurrent); err != nil || n == 0 || at >= size {
-			must(b, errors.Join(err, file.Close()))
-			break
-		}
-	}
+	corpus.Compressible(b, filepath.Join(root, "large"), 2<<30)
 	resetPeak(b)
 	var result archive.Result
 	for b.Loop() {

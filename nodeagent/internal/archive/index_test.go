@@ -4,14 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/rand"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -355,42 +353,6 @@ func TestWriteReturnsTheErrorOfItsIndex(t *testing.T) {
 		if _, err := archive.Write(t.Context(), io.Discard, mixedTree(t), options); !errors.Is(err, want) {
 			t.Errorf("error %v, want %v", err, want)
 		}
-	}
-}
-
-func TestMactimeReadsEveryLineOfTheTimeline(t *testing.T) {
-	needProgram(t, "mactime")
-	c := capture(t, makeTree(t), archive.Options{})
-	want := map[string]bool{}
-	for line := range strings.Lines(string(c.timeline)) {
-		want[strings.Split(line, "|")[1]] = true
-	}
-	if int64(len(want)) != c.result.IndexLines {
-		t.Errorf("%d names in %d lines", len(want), c.result.IndexLines)
-	}
-	command := exec.Command("mactime", "-d", "-y")
-	command.Stdin = bytes.NewReader(c.timeline)
-	output, err := command.Output()
-	must(t, err)
-	rows, err := csv.NewReader(bytes.NewReader(output)).ReadAll()
-	must(t, err)
-	got := map[string]bool{}
-	for _, row := range rows[1:] {
-		got[row[7]] = true
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("names (-body +mactime):\n%s", diff)
-	}
-}
-
-// needProgram skips where a program that is not ours is missing.
-func needProgram(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
 	}
 }
 

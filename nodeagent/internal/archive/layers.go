@@ -157,7 +157,16 @@ func (w *walker) compare(o *object) error {
 }
 
 func sameMetadata(a, b *unix.Statx_t) bool {
-	return a.Mode == b.Mode && a.Size == b.Size && a.Mtime == b.Mtime && a.Uid == b.Uid && a.Gid == b.Gid
+	return a.Mode == b.Mode && a.Size == b.Size && a.Mtime == b.Mtime && sameOwners(a, b)
+}
+
+// sameOwners says whether the ids of a file of the upper layer are those of the layers below. The upper layer of a pod in
+// a user namespace has the node's ids, the image below its own: the kubelet gives each pod 65,536 ids, from a multiple of
+// that on, which stand for users and groups from 0 on.
+func sameOwners(upper, lower *unix.Statx_t) bool {
+	const idsOfPod = 65536
+	first := upper.Uid - lower.Uid
+	return first%idsOfPod == 0 && upper.Gid-lower.Gid == first
 }
 
 // hashBeside hashes the file of the layers below that has an object's path.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	ociarchive "github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/google/go-cmp/cmp"
@@ -19,6 +18,7 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/nodeagent/internal/archive"
+	"ugallu.io/forensics/nodeagent/internal/archive/testdata/corpus"
 )
 
 // overlay is a mounted overlay on a tmpfs, which takes attributes of any size.
@@ -50,20 +50,6 @@ func makeTmpfs(t testing.TB) string {
 	return root
 }
 
-// backdate sets both times of a file to the same moment of the past.
-func backdate(t testing.TB, path string) {
-	t.Helper()
-	at := unix.NsecToTimespec(time.Date(2020, 1, 2, 3, 4, 5, 67, time.UTC).UnixNano())
-	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
-}
-
-func writeFile(t testing.TB, path, content string) {
-	t.Helper()
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(t, os.WriteFile(path, []byte(content), 0o644))
-	backdate(t, path)
-}
-
 // changed is an overlay with every change that a container can make to its image.
 func changed(t testing.TB, options string) *overlay {
 	t.Helper()
@@ -72,23 +58,23 @@ func changed(t testing.TB, options string) *overlay {
 			"kept", "edited", "same-size-same-mtime", "attribute-only", "chmod-only", "deleted", "replaced",
 			"folder/inside", "folder/other", "emptied/inside", "renamed/inside", "deep/down/deleted", "deep/down/kept", "links/a",
 		} {
-			writeFile(t, filepath.Join(lower, name), "content of "+name)
+			corpus.WriteFile(t, filepath.Join(lower, name), "content of "+name)
 		}
 		must(t, os.Link(filepath.Join(lower, "links/a"), filepath.Join(lower, "links/b")))
 	})
 	must(t, os.WriteFile(o.at("edited"), []byte("something else"), 0o644))
 	must(t, os.WriteFile(o.at("same-size-same-mtime"), []byte("CONTENT of same-size-same-mtime"), 0o644))
-	backdate(t, o.at("same-size-same-mtime"))
+	corpus.Backdate(t, o.at("same-size-same-mtime"))
 	must(t, unix.Setxattr(o.at("attribute-only"), "user.a", []byte("new"), 0))
 	must(t, unix.Chmod(o.at("chmod-only"), 0o4755))
 	must(t, os.Remove(o.at("deleted")))
 	must(t, os.Remove(o.at("deep/down/deleted")))
 	must(t, os.RemoveAll(o.at("emptied")))
-	writeFile(t, o.at("emptied/new"), "new")
+	corpus.WriteFile(t, o.at("emptied/new"), "new")
 	must(t, os.Remove(o.at("replaced")))
 	must(t, os.Symlink("kept", o.at("replaced")))
-	writeFile(t, o.at("new/.wh.looks-like-one"), "a file")
-	writeFile(t, o.at("links/a"), "content of links/A") // the other name stays in the lower layer
+	corpus.WriteFile(t, o.at("new/.wh.looks-like-one"), "a file")
+	corpus.WriteFile(t, o.at("links/a"), "content of links/A") // the other name stays in the lower layer
 	must(t, unix.Mkfifo(o.at("new/fifo"), 0o600))
 	return o
 }

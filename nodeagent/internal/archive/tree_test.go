@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/archive/testdata/corpus"
 )
 
 // requireRoot skips where the test cannot make device nodes and attributes.
@@ -189,17 +191,15 @@ func makeTree(t testing.TB) string {
 		write(name, name)
 	}
 	makeAttributes(t, at)
-	makeSparse(t, at("sparse"))
+	corpus.Sparse(t, at("sparse"))
 	setTimes(t, root)
 	return root
 }
 
 func makeAttributes(t testing.TB, at func(string) string) {
 	t.Helper()
-	// cap_net_raw=ep in the kernel's version 2 format.
-	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	for name, values := range map[string]map[string]string{
-		"bin/setuid":   {"security.capability": capability, "user.comment": "hello"},
+		"bin/setuid":   {"security.capability": corpus.Capability, "user.comment": "hello"},
 		"etc/passwd":   {"user.binary": "\x00\xff\n=\x00", "user.a=b%c": "awkward name", "trusted.overlay.fake": "y"},
 		"etc":          {"user.folder": "yes"},
 		"empty-folder": {"trusted.x": strings.Repeat("v", 1000)},
@@ -210,19 +210,6 @@ func makeAttributes(t testing.TB, at func(string) string) {
 			must(t, unix.Lsetxattr(at(name), key, []byte(value), 0))
 		}
 	}
-}
-
-// makeSparse makes 9 GiB that take two blocks: above what ustar's size field holds, and no more work than a small file.
-func makeSparse(t testing.TB, path string) {
-	t.Helper()
-	file, err := os.Create(path)
-	must(t, err)
-	must(t, file.Truncate(9<<30))
-	_, err = file.WriteAt([]byte("early"), 5<<20)
-	must(t, err)
-	_, err = file.WriteAt([]byte("late"), 8<<30)
-	must(t, err)
-	must(t, file.Close())
 }
 
 // setTimes gives every object a time of its own, with nanoseconds, some before 1970.
