@@ -27,6 +27,7 @@ const (
 	exitRefused
 	exitUsage
 	exitUnread
+	exitUnsealed
 )
 
 func main() {

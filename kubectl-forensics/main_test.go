@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/internal/custodytest/storetest"
 	"ugallu.io/forensics/internal/verify"
 	"ugallu.io/forensics/internal/verify/verifytest"
@@ -61,14 +62,27 @@ func copied(t *testing.T, authority *verifytest.Authority) string {
 	return dir
 }
 
+// glob finds files of the one incident in a folder.
+func glob(t *testing.T, dir, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "forensics", "*", pattern))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("%s in %s: %v", pattern, dir, err)
+	}
+	return found
+}
+
 func TestExitCodes(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
 	dir, believed := copied(t, authority), filesOf(t, authority)
 	other := filesOf(t, verifytest.NewAuthority(t))
 	with := func(args ...string) []string { return append(args, believed.trust()...) }
-	record, err := filepath.Glob(filepath.Join(dir, "forensics", "*", "custody-1-*.json"))
-	if err != nil {
-		t.Fatal(err)
+	record := glob(t, dir, "custody-1-"+strings.Repeat("?", 64)+".json")
+	unsealed := copied(t, authority)
+	for _, file := range glob(t, unsealed, "custody-*") {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
 	}
 	tests := map[string]struct {
 		args []string
@@ -80,17 +94,24 @@ func TestExitCodes(t *testing.T) {
 		"flags first":          {append([]string{"verify"}, append(believed.trust(), dir)...), exitVerified, "VERIFIED"},
 		"one file":             {with("verify", dir, "--file", "/usr/bin/x"), exitVerified, "bytes of the archive were read"},
 		"no such file":         {with("verify", dir, "--file", "/no"), exitRefused, "✗ file /no"},
-		"another root":         {append([]string{"verify", dir}, other.trust()...), exitRefused, "✗ statement over custody-2: signature"},
-		"another identity":     {[]string{"verify", dir, "--trusted-root", believed.root, "--identity", "x", "--issuer", verifytest.Issuer}, exitRefused, "REFUSED"},
-		"another issuer":       {[]string{"verify", dir, "--trusted-root", believed.root, "--identity", verifytest.Identity, "--issuer", "x"}, exitRefused, "REFUSED"},
-		"the key alone":        {[]string{"verify", dir, "--trusted-root", believed.root, "--key", believed.key}, exitRefused, "REFUSED"},
+		"another root":         {append([]string{"verify", record[0]}, other.trust()...), exitRefused, "✗ statement over custody-1: signature"},
+		"another identity":     {[]string{"verify", record[0], "--trusted-root", believed.root, "--identity", "x", "--issuer", verifytest.Issuer}, exitRefused, "✗ statement over custody-1: signature"},
+		"another issuer":       {[]string{"verify", record[0], "--trusted-root", believed.root, "--identity", verifytest.Identity, "--issuer", "x"}, exitRefused, "✗ statement over custody-1: signature"},
+		"the key alone":        {[]string{"verify", record[0], "--trusted-root", believed.root, "--key", believed.key}, exitRefused, "✗ statement over custody-1: signature"},
+		"nobody's folder":      {[]string{"verify", dir, "--trusted-root", believed.root, "--key", believed.key}, exitRefused, "✗ statement"},
 		"an empty folder":      {with("verify", t.TempDir()), exitUnread, "0 incidents"},
 		"no such folder":       {with("verify", filepath.Join(dir, "no")), exitUnread, "open folder"},
-		"no store":             {with("verify", "s3://evidence/forensics/x/manifest-y.json", "--endpoint", "http://127.0.0.1:1"), exitUnread, "list custody records"},
+		"no store":             {with("verify", "s3://evidence/forensics/x/", "--endpoint", "http://127.0.0.1:1"), exitUnread, "list custody records"},
 		"nobody to trust":      {[]string{"verify", dir, "--trusted-root", believed.root}, exitUsage, "anybody could have signed"},
 		"no issuer":            {[]string{"verify", dir, "--trusted-root", believed.root, "--identity", "x"}, exitUsage, "go together"},
 		"no root":              {[]string{"verify", dir, "--key", believed.key}, exitUsage, "--trusted-root"},
 		"a root that is none":  {[]string{"verify", dir, "--trusted-root", believed.key, "--key", believed.key}, exitUsage, "parse trusted root"},
+		"neither nor":          {with("verify", "s3://evidence/forensics/x/custody-1-x.json", "--endpoint", "http://127.0.0.1:1"), exitUnread, "not the key of"},
+		"a URL without a key":  {with("verify", "s3://evidence"), exitUnread, "is not s3://bucket/key"},
+		"no CA file":           {with("verify", "s3://evidence/forensics/x/", "--ca-file", "no"), exitUnread, "read CA file"},
+		"a CA file of nobody":  {with("verify", "s3://evidence/forensics/x/", "--ca-file", believed.root), exitUnread, "no PEM certificate"},
+		"no sealed record":     {with("verify", unsealed), exitUnsealed, "UNSEALED"},
+		"a file, not sealed":   {with("verify", unsealed, "--file", "/usr/bin/x"), exitUnsealed, "no custody record"},
 		"two targets":          {with("verify", dir, dir), exitUsage, "takes 1"},
 		"unknown flag":         {with("verify", dir, "--force"), exitUsage, "force"},
 		"unknown format":       {with("verify", dir, "-o", "yaml"), exitUsage, "yaml"},
@@ -114,10 +135,7 @@ func TestExitCodes(t *testing.T) {
 func TestJSONNamesTheFailedLink(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
 	dir, believed := copied(t, authority), filesOf(t, authority)
-	gaps, err := filepath.Glob(filepath.Join(dir, "forensics", "*", "artifacts", "gaps.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	gaps := glob(t, dir, "artifacts/gaps.jsonl")
 	if err := os.WriteFile(gaps[0], []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -155,15 +173,33 @@ func TestRealStores(t *testing.T) {
 			record := "s3://" + storetest.Bucket + "/" + incident.Released
 			expect(t, exitVerified, "VERIFIED", with("verify", record)...)
 			expect(t, exitVerified, "VERIFIED", with("verify", "s3://"+storetest.Bucket+"/"+incident.ManifestKey)...)
+			expect(t, exitVerified, "VERIFIED", with("verify", "s3://"+storetest.Bucket+"/"+incident.Prefix+"/")...)
 			expect(t, exitVerified, "usr/lib/large", with("verify", record, "--file", "/usr/lib/large")...)
+			countsOneFile(t, int64(len(incident.Archive.Stream)), with("verify", record, "--file", "/usr/bin/x", "-o", "json")...)
+			expect(t, exitVerified, " bytes downloaded", with("verify", record, "--file", "/usr/bin/x")...)
 			folder := filepath.Join(t.TempDir(), "fetched")
 			expect(t, exitVerified, "VERIFIED", with("fetch", record, folder)...)
 			expect(t, exitVerified, "0 not checked", append([]string{"verify", folder}, filesOf(t, authority).trust()...)...)
 			expect(t, exitUnread, "bucket does not exist", with("verify", "s3://another/"+incident.Released)...)
-			expect(t, exitUnread, "not found", with("verify", record[:len(record)-len(".json")]+"0.json")...)
+			expect(t, exitUnread, "not found", with("verify", "s3://"+storetest.Bucket+"/"+evidence.CustodyKey(incident.Prefix, 2, evidence.Digest(nil)))...)
 			t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 			expect(t, exitUnread, "signature", with("verify", record)...)
 		})
+	}
+}
+
+// countsOneFile wants the bytes of the index and of the frames told, and few others downloaded beside them.
+func countsOneFile(t *testing.T, archive int64, args ...string) {
+	t.Helper()
+	_, out, _ := command(t, args...)
+	var found answer
+	if err := json.Unmarshal([]byte(out), &found); err != nil || len(found.Files) != 1 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	file := found.Files[0]
+	at, told := file.Entry.Position, file.IndexBytes+file.FrameBytes
+	if file.IndexBytes == 0 || file.FrameBytes != max(at.FrameSize, at.Span) || found.BytesDownloaded <= told || found.BytesDownloaded >= archive {
+		t.Errorf("%d bytes of the index, %d of frames, %d downloaded, of an archive of %d", file.IndexBytes, file.FrameBytes, found.BytesDownloaded, archive)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/verify"
-	"ugallu.io/forensics/kubectl-forensics/internal/bucket"
 	"ugallu.io/forensics/kubectl-forensics/internal/options"
 )
 
@@ -89,6 +88,8 @@ func conclude(found answer, o options.Options, out, errOut io.Writer) int {
 		return exitVerified
 	case verify.Refused:
 		return exitRefused
+	case verify.Unsealed:
+		return exitUnsealed
 	default:
 		return exitUnread
 	}
@@ -137,41 +138,33 @@ func open(ctx context.Context, o options.Options) (place, error) {
 	if !o.Remote() {
 		return openFolder(ctx, o.Target)
 	}
-	name, key, versionID, err := bucket.ParseURL(o.Target)
-	if err != nil {
-		return place{}, err
-	}
-	source, err := bucket.Open(bucket.Settings{
-		Endpoint: o.Store.Endpoint, Region: o.Store.Region, Name: name, CAFile: o.Store.CAFile,
-		CredentialsFile: o.Store.CredentialsFile, Profile: o.Store.Profile,
-	})
-	if err != nil {
-		return place{}, err
-	}
-	return place{
-		source: source, target: verify.Target{Key: key, VersionID: versionID}, close: func() error { return nil }, bytes: source.Bytes,
-	}, nil
+	return openBucket(o)
 }
 
-// openFolder takes the one incident of a folder. Of several, the path of a record in the folder names one.
+// openFolder takes the one incident of a folder. Of several, the path of a record or a manifest in the folder names one.
 func openFolder(ctx context.Context, target string) (place, error) {
-	dir, prefix := target, ""
+	dir, key := target, ""
 	if info, err := os.Stat(target); err == nil && !info.IsDir() {
 		// <dir>/forensics/<incident>/<record>
 		incident := filepath.Dir(target)
 		dir = filepath.Join(incident, "..", "..")
-		prefix = path.Join(filepath.Base(filepath.Dir(incident)), filepath.Base(incident), filepath.Base(target))
+		key = path.Join(filepath.Base(filepath.Dir(incident)), filepath.Base(incident), filepath.Base(target))
 	}
 	folder, err := verify.OpenFolder(dir)
 	if err != nil {
 		return place{}, err
 	}
-	targets, err := verify.Find(ctx, folder, prefix)
+	at := place{source: folder, target: verify.Target{Key: key}, close: folder.Close, bytes: func() int64 { return 0 }}
+	if key != "" {
+		return at, nil
+	}
+	targets, err := verify.Find(ctx, folder, "")
 	if err == nil && len(targets) != 1 {
 		err = fmt.Errorf("%s holds %d incidents; name one record: %v", target, len(targets), targets)
 	}
 	if err != nil {
 		return place{}, errors.Join(err, folder.Close())
 	}
-	return place{source: folder, target: targets[0], close: folder.Close, bytes: func() int64 { return 0 }}, nil
+	at.target = targets[0]
+	return at, nil
 }

@@ -14,13 +14,16 @@ func (v *verification) checkChain() {
 			payloads[l.response.Response.UID] = l.digest
 		}
 	}
-	for _, l := range v.links {
+	for i, l := range v.links {
 		if l.response != nil {
-			v.report.add(l.name, CheckPrevious, previousError(l, payloads), "")
+			v.report.add(l.name, CheckPrevious, v.together(previousError(l, payloads)), "")
+		}
+		if l.event != nil {
+			v.report.add(l.name, CheckPrevious, v.together(eventPreviousError(l, v.links[:i])), "")
 		}
 	}
-	v.report.add(LinkChain, CheckOrder, orderError(v.links), "")
-	v.report.add(LinkChain, CheckComplete, v.completeError(), "")
+	v.report.add(LinkChain, CheckOrder, v.together(orderError(v.links)), "")
+	v.report.add(LinkChain, CheckComplete, v.together(v.completeError()), "")
 }
 
 // previousError compares the digest that a response names with the payload of its parent's statement.
@@ -38,6 +41,23 @@ func previousError(l *link, payloads map[string]string) error {
 		return refuse("the statement of its parent %s is missing", parent.Name)
 	case l.response.Previous != payload:
 		return refuse("it names %q as the statement before it, that of its parent %s is %s", l.response.Previous, parent.Name, payload)
+	}
+	return nil
+}
+
+// eventPreviousError compares the digest that an event names with the payload of what it follows from: the last response of
+// the capture, or the trigger where there was none. A trigger follows from nothing.
+func eventPreviousError(l *link, before []*link) error {
+	want := ""
+	if !isTrigger(l) {
+		for _, earlier := range before {
+			if earlier.incident == nil && earlier.step() != stepUnfreeze {
+				want = earlier.digest
+			}
+		}
+	}
+	if l.event.Previous != want {
+		return refuse("it names %q as the statement before it, which is %q", l.event.Previous, want)
 	}
 	return nil
 }

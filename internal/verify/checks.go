@@ -22,6 +22,8 @@ const (
 	CheckMerkle = "merkle"
 	// CheckListed: record and statements name the same objects.
 	CheckListed = "listed"
+	// CheckForeign: an object that lies among custody records, and is none. It is named, and decides nothing.
+	CheckForeign = "foreign"
 )
 
 // Links that are not named after an object.
@@ -37,7 +39,7 @@ const (
 	CheckOrder = "order"
 	// CheckComplete: no step is missing.
 	CheckComplete = "complete"
-	// CheckRecords: there is one custody record of each number, and the later one keeps what the earlier one lists.
+	// CheckRecords: there is one proven custody record of each number, and the later one keeps what the earlier one lists.
 	CheckRecords = "records"
 )
 

@@ -11,8 +11,8 @@ import (
 
 // checkFacts checks what no single statement says.
 func (v *verification) checkFacts() {
-	v.report.add(LinkFacts, CheckSameIncident, v.sameIncidentError(), v.report.Incident.Name)
-	v.report.add(LinkFacts, CheckSamePod, v.samePodError(), v.report.Pod.UID)
+	v.report.add(LinkFacts, CheckSameIncident, v.together(v.sameIncidentError()), v.report.Incident.Name)
+	v.report.add(LinkFacts, CheckSamePod, v.together(v.samePodError()), v.report.Pod.UID)
 	v.checkContainedFirst()
 	v.checkFrozen()
 }
@@ -132,7 +132,7 @@ func (v *verification) checkFrozen() {
 		v.report.notChecked(LinkFacts, CheckFrozenThroughout, "no artifact claims it")
 		return
 	}
-	v.report.add(LinkFacts, CheckFrozenThroughout, err, "")
+	v.report.add(LinkFacts, CheckFrozenThroughout, v.together(err), "")
 }
 
 // frozenError demands that a container of the artifact, or each of an artifact of the whole pod, was frozen before the

@@ -90,6 +90,11 @@ func (v *verification) proveFile(ctx context.Context, artifact *evidence.Artifac
 		v.report.notChecked(link, CheckIncluded, "the index is encrypted to a key that is not here")
 		return nil
 	}
+	if artifact.Index.Size > maxHeldIndex {
+		v.report.add(link, CheckDigest, &unreadError{fmt.Errorf(
+			"the index has %d bytes, more than the %d that are held to find one file: check the whole", artifact.Index.Size, maxHeldIndex)}, "")
+		return nil
+	}
 	var packed bytes.Buffer
 	if err := stream(ctx, v.source, version(*artifact.Index), &packed); err != nil {
 		v.report.add(link, CheckDigest, err, "")
@@ -150,30 +155,17 @@ func search(packed []byte, artifact *evidence.Artifact, name string) (*line, err
 }
 
 func scan(packed []byte, artifact *evidence.Artifact, name string) (*line, error) {
-	plain, err := unpackIndex(bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
-	}
-	defer plain.Close()
-	reader := evidence.NewIndexReader(plain)
 	var found *line
-	for {
-		entry, err := reader.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, refuse("read index: %v", err)
-		}
+	err := readIndex(bytes.NewReader(packed), artifact, func(entry *evidence.Entry, at *evidence.IndexReader) {
 		if entry.RawPath() == name {
-			found = &line{entry: entry, text: bytes.Clone(reader.Line()), leaf: reader.Size() - 1}
+			found = &line{entry: entry, text: bytes.Clone(at.Line()), leaf: at.Size() - 1}
 		}
-	}
-	return found, rootError(reader, artifact)
+	})
+	return found, err
 }
 
 func proveLine(packed []byte, at *line, root string) (evidence.Inclusion, error) {
-	plain, err := unpackIndex(bytes.NewReader(packed))
+	plain, err := unpackZstd(bytes.NewReader(packed))
 	if err != nil {
 		return evidence.Inclusion{}, err
 	}

@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -84,6 +85,36 @@ func TestAFileThatIsNotAsSignedIsRefused(t *testing.T) {
 			report, _ := proveFile(t, incident, authority.Trust(), row.file)
 			demand(t, report, row.link, row.check)
 		})
+	}
+}
+
+// ranged is a store from which no archive can be read whole.
+type ranged struct {
+	*verifytest.Incident
+	bytes int64
+}
+
+func (r *ranged) Open(ctx context.Context, key, version string) (io.ReadCloser, error) {
+	if strings.Contains(key, ".tar.zst/") {
+		return nil, errAway
+	}
+	return r.Incident.Open(ctx, key, version)
+}
+
+func (r *ranged) OpenRange(ctx context.Context, key, version string, offset, length int64) (io.ReadCloser, error) {
+	r.bytes += length
+	return r.Incident.OpenRange(ctx, key, version, offset, length)
+}
+
+func TestOneFileDownloadsNoArchive(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	source := &ranged{Incident: verifytest.NewIncident(t, authority, verifytest.Change{})}
+	report, proofs, err := verify.File(t.Context(), source, authority.Trust(), verify.Target{Key: source.Released}, verify.FileQuery{Path: "usr/bin/x"})
+	if err != nil || report.Verdict() != verify.Verified || len(proofs) != 1 {
+		t.Fatalf("%v\n%s", err, table(t, report))
+	}
+	if at := proofs[0].Entry.Position; source.bytes != max(at.FrameSize, at.Span) || proofs[0].FrameBytes != source.bytes {
+		t.Errorf("%d bytes were asked for, %d are told, the frame has %d", source.bytes, proofs[0].FrameBytes, at.FrameSize)
 	}
 }
 

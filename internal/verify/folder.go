@@ -43,7 +43,7 @@ func OpenFolder(dir string) (*Folder, error) {
 		return nil, fmt.Errorf("open folder: %w", err)
 	}
 	folder := &Folder{root: root}
-	data, err := root.ReadFile(StoreFile)
+	data, err := readStoreFile(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return folder, nil
 	}
@@ -123,6 +123,20 @@ func missing(key string, err error) error {
 		return fmt.Errorf("%s is not in the folder: %w", key, worm.ErrNotFound)
 	}
 	return fmt.Errorf("read %s: %w", key, err)
+}
+
+// readStoreFile reads no more than a record may have: one line of it is no longer than an object's in a record.
+func readStoreFile(root *os.Root) (data []byte, err error) {
+	file, err := root.Open(StoreFile)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	data, err = io.ReadAll(io.LimitReader(file, maxRecord+1))
+	if err != nil {
+		return nil, err
+	}
+	return data, longer(StoreFile, int64(len(data)), maxRecord)
 }
 
 func parseKept(data []byte) (map[place]worm.Object, error) {

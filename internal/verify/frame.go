@@ -2,7 +2,6 @@ package verify
 
 import (
 	"archive/tar"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,8 +9,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 
 	"ugallu.io/forensics/api/evidence"
 )
@@ -22,12 +19,13 @@ func (v *verification) openFrames(ctx context.Context, artifact *evidence.Artifa
 	if at.Frame < 0 || left <= 0 || at.Frame > artifact.Size-left {
 		return nil, refuse("the index places it at %d, over %d bytes, of an archive of %d", at.Frame, left, artifact.Size)
 	}
+	if err := segmentsError(artifact); err != nil {
+		return nil, err
+	}
 	joined := &joinedReaders{}
+	var readers []io.Reader
 	begin := int64(0)
 	for _, segment := range artifact.Segments {
-		if segment.Plain != nil {
-			return nil, errors.Join(refuse("the archive is encrypted to a key that is not here"), joined.Close())
-		}
 		end := begin + segment.Size
 		from, to := max(begin, at.Frame), min(end, at.Frame+left)
 		if from < to {
@@ -36,15 +34,30 @@ func (v *verification) openFrames(ctx context.Context, artifact *evidence.Artifa
 				return nil, errors.Join(sourceError(err), joined.Close())
 			}
 			joined.parts = append(joined.parts, part)
+			readers = append(readers, io.LimitReader(part, to-from))
 		}
 		begin = end
 	}
-	readers := make([]io.Reader, 0, len(joined.parts))
-	for _, part := range joined.parts {
-		readers = append(readers, part)
-	}
 	joined.Reader = io.MultiReader(readers...)
 	return joined, nil
+}
+
+// segmentsError demands that the segments are the plain archive, so that a place in it is a place in one of them.
+func segmentsError(artifact *evidence.Artifact) error {
+	left := artifact.Size
+	for _, segment := range artifact.Segments {
+		if segment.Plain != nil {
+			return refuse("the archive is encrypted to a key that is not here")
+		}
+		if segment.Size < 0 || segment.Size > left {
+			return refuse("its segments have more bytes than the archive's %d", artifact.Size)
+		}
+		left -= segment.Size
+	}
+	if left != 0 {
+		return refuse("its segments have %d bytes less than the archive's %d", left, artifact.Size)
+	}
+	return nil
 }
 
 // joinedReaders are read one after the other, and closed together.
@@ -66,7 +79,7 @@ const maxContent = 16 << 30
 
 // contentError unpacks frames and compares the entry that begins there with its line of the index.
 func contentError(frames io.Reader, mediaType string, entry *evidence.Entry) (string, error) {
-	plain, closePlain, err := unpackFrames(frames, mediaType)
+	plain, closePlain, err := unpackEntry(frames, mediaType, entry)
 	if err != nil {
 		return "", err
 	}
@@ -95,21 +108,6 @@ func contentError(frames io.Reader, mediaType string, entry *evidence.Entry) (st
 	return "sha256 " + entry.SHA256, nil
 }
 
-func unpackFrames(frames io.Reader, mediaType string) (io.Reader, func(), error) {
-	if strings.HasSuffix(mediaType, "+gzip") {
-		plain, err := gzip.NewReader(frames)
-		if err != nil {
-			return nil, nil, refuse("unpack the archive: %v", err)
-		}
-		return plain, func() { _ = plain.Close() }, nil // it has read nothing that is not checked otherwise
-	}
-	plain, err := zstd.NewReader(frames, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(unpackMemory))
-	if err != nil {
-		return nil, nil, refuse("unpack the archive: %v", err)
-	}
-	return plain, plain.Close, nil
-}
-
 // Blocks of a tar archive, and the fields of a header that say where the data is.
 const (
 	blockSize    = 512
@@ -117,8 +115,6 @@ const (
 	typeExtended = 'x'
 	sizeAt       = 124
 	sizeEnd      = 136
-	// maxExtended is above any extended header: attributes of a MiB, and two names.
-	maxExtended = 4 << 20
 )
 
 // storedContent hashes the data of a sparse file as it lies in the archive: its holes are so large that they were not

@@ -73,6 +73,12 @@ type orderSpec struct {
 	Attempt          int                 `json:"attempt"`
 	NodeName         string              `json:"nodeName"`
 	PodRef           podRef              `json:"podRef"`
+	Action           action              `json:"action"`
+}
+
+// action is what was ordered.
+type action struct {
+	Type string `json:"type"`
 }
 
 type podRef struct {
@@ -115,6 +121,11 @@ const (
 	classForensic = "Forensic"
 	manifestKind  = "Manifest"
 )
+
+// steps by the action that is ordered for each.
+var steps = map[string]string{
+	"PodFreeze": stepFreeze, "FilesystemSnapshot": stepSnapshot, "EvidenceUpload": stepUpload, "PodUnfreeze": stepUnfreeze,
+}
 
 // statement is an in-toto statement whose predicate is still to be read.
 type statement struct {
@@ -176,6 +187,10 @@ func (l *link) parseResponse(predicate json.RawMessage) error {
 	}
 	if err := decode(r.Outcome, &r.outcome); err != nil {
 		return err
+	}
+	// The step is a copy of a label; what was ordered never changes.
+	if step := steps[r.spec.Action.Type]; step == "" || step != r.Step {
+		return refuse("it calls %s the step %q, ordered was %q", r.Response.Name, r.Step, r.spec.Action.Type)
 	}
 	if len(r.outcome.Containment) > 0 {
 		if err := decode(r.outcome.Containment, &r.outcome.contained); err != nil {

@@ -18,32 +18,19 @@ func parseManifest(data []byte) (*evidence.Manifest, error) {
 	return &manifest, nil
 }
 
-// readManifestQuietly reads the manifest that the caller named, for what it says of the trigger; it is checked later.
-func (v *verification) readManifestQuietly(ctx context.Context) *evidence.Manifest {
-	data, err := read(ctx, v.source, v.manifestAt.Key, v.manifestAt.VersionID)
-	if err != nil {
-		return nil
-	}
-	manifest, err := parseManifest(data)
-	if err != nil {
-		return nil
-	}
-	return manifest
-}
-
 // checkManifest reads the manifest that the signed upload stored, and compares it with every statement about it.
 func (v *verification) checkManifest(ctx context.Context) {
 	stored := v.storedManifest()
 	if stored == nil {
 		ending := v.ending()
 		if v.manifestAt != nil || (ending != nil && ending.event.spec.Type == typeCompleted) {
-			v.report.add(LinkManifest, CheckAnnounced, refuse("no signed %s stored a manifest", stepUpload), "")
+			v.report.add(LinkManifest, CheckAnnounced, v.together(refuse("no signed %s stored a manifest", stepUpload)), "")
 			return
 		}
 		v.report.notChecked(LinkManifest, CheckForm, "the capture ended without a manifest")
 		return
 	}
-	data, err := read(ctx, v.source, stored.Key, stored.VersionID)
+	data, err := read(ctx, v.source, *stored, maxRecord)
 	if err == nil {
 		err = sameBytes(*stored, int64(len(data)), evidence.Digest(data))
 	}
@@ -56,8 +43,8 @@ func (v *verification) checkManifest(ctx context.Context) {
 		return
 	}
 	v.manifest = manifest
-	v.report.add(LinkManifest, CheckAnnounced, v.announcedError(stored), "")
-	v.report.add(LinkManifest, CheckAgrees, v.agreesError(), fmt.Sprintf("%d artifacts", len(manifest.Artifacts)))
+	v.report.add(LinkManifest, CheckAnnounced, v.together(v.announcedError(stored)), "")
+	v.report.add(LinkManifest, CheckAgrees, v.together(v.agreesError()), fmt.Sprintf("%d artifacts", len(manifest.Artifacts)))
 }
 
 // storedManifest is the manifest as the signed upload names it.

@@ -10,8 +10,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/klauspost/compress/zstd"
-
 	"ugallu.io/forensics/api/evidence"
 )
 
@@ -19,7 +17,7 @@ import (
 func (v *verification) checkObjects(ctx context.Context) {
 	v.name()
 	if v.record != nil {
-		v.report.add(v.record.link, CheckListed, v.listError(), fmt.Sprintf("%d objects", len(v.record.custody.Objects)))
+		v.report.add(v.record.link, CheckListed, v.together(v.listError()), fmt.Sprintf("%d objects", len(v.record.custody.Objects)))
 	}
 	read := map[place]bool{} // a release repeats what its freeze attached
 	for _, l := range v.links {
@@ -101,7 +99,7 @@ func (v *verification) listError() error {
 		switch {
 		case object.RetainUntil.Before(v.record.custody.RetainUntil):
 			return refuse("%s is kept until %s only", object.Key, object.RetainUntil)
-		case object.Role == evidence.RoleTrust:
+		case object.Role == evidence.RoleTrust, object.Role == evidence.RoleClusterState && !ok:
 		case !ok:
 			return refuse("%s version %s is named by no statement", object.Key, object.VersionID)
 		case named.Size != object.Size || named.SHA256 != object.SHA256:
@@ -167,25 +165,29 @@ func readBackError(r *response) error {
 	return nil
 }
 
-// checkObject reads one object and checks its bytes and its lock.
-func (v *verification) checkObject(ctx context.Context, link string, segment evidence.Segment, to ...io.Writer) {
-	v.report.add(link, CheckDigest, stream(ctx, v.source, version(segment), to...), "")
+// checkObject reads one object and checks its bytes and its lock. It says whether the source gave what it has of it.
+func (v *verification) checkObject(ctx context.Context, link string, segment evidence.Segment, to ...io.Writer) bool {
+	err := stream(ctx, v.source, version(segment), to...)
+	v.report.add(link, CheckDigest, err, "")
 	v.checkKept(ctx, link, version(segment), v.lockMode())
+	return !isUnread(err)
 }
 
 // checkArtifact reads the segments in order, as the stream that they are, and what goes with them.
 func (v *verification) checkArtifact(ctx context.Context, artifact *evidence.Artifact) {
 	link := "artifact " + artifact.Name
 	whole := &counted{hash: sha256.New()}
-	sealed := false
+	sealed, given := false, true
 	for i, segment := range artifact.Segments {
 		if int(segment.Index) != i {
 			v.report.add(link, CheckStream, refuse("segment %d stands at place %d", segment.Index, i), "")
 		}
 		sealed = sealed || segment.Plain != nil
-		v.checkObject(ctx, "object "+segment.Key, segment, whole)
+		given = v.checkObject(ctx, "object "+segment.Key, segment, whole) && given
 	}
 	switch {
+	case !given:
+		v.report.notChecked(link, CheckStream, "not all of it could be read")
 	case sealed:
 		v.report.notChecked(link, CheckStream, "it is encrypted to a key that is not here")
 	default:
@@ -236,51 +238,17 @@ func (v *verification) checkIndex(ctx context.Context, artifact *evidence.Artifa
 	packed, writer := io.Pipe()
 	result := make(chan error, 1)
 	go func() {
-		err := merkleError(packed, artifact)
+		err := readIndex(packed, artifact, func(*evidence.Entry, *evidence.IndexReader) {})
 		_, drained := io.Copy(io.Discard, packed) // the digest is over all bytes, also those after a broken line
 		result <- errors.Join(err, drained)
 	}()
-	v.checkObject(ctx, "object "+artifact.Index.Key, *artifact.Index, writer)
+	given := v.checkObject(ctx, "object "+artifact.Index.Key, *artifact.Index, writer)
 	err := errors.Join(writer.Close(), <-result)
+	if !given {
+		v.report.notChecked(link, CheckMerkle, "not all of its index could be read")
+		return
+	}
 	v.report.add(link, CheckMerkle, err, fmt.Sprintf("%d lines, root %s", artifact.IndexLines, artifact.MerkleRoot))
-}
-
-func merkleError(packed io.Reader, artifact *evidence.Artifact) error {
-	plain, err := unpackIndex(packed)
-	if err != nil {
-		return err
-	}
-	defer plain.Close()
-	reader := evidence.NewIndexReader(plain)
-	for {
-		_, err := reader.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return refuse("read index: %v", err)
-		}
-	}
-	return rootError(reader, artifact)
-}
-
-func rootError(reader *evidence.IndexReader, artifact *evidence.Artifact) error {
-	if artifact.IndexLines < 0 || reader.Size() != uint64(artifact.IndexLines) || reader.Root() != artifact.MerkleRoot {
-		return refuse("the index has %d lines with root %s, signed are %d with %s",
-			reader.Size(), reader.Root(), artifact.IndexLines, artifact.MerkleRoot)
-	}
-	return nil
-}
-
-// unpackMemory bounds what a frame of a hostile index or archive can take; ours have a window of 1 MiB.
-const unpackMemory = 64 << 20
-
-func unpackIndex(packed io.Reader) (*zstd.Decoder, error) {
-	plain, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(unpackMemory))
-	if err != nil {
-		return nil, refuse("unpack index: %v", err)
-	}
-	return plain, nil
 }
 
 // checkUnnamed reads what the record lists and no statement names.

@@ -65,10 +65,11 @@ func canonical(data []byte) error {
 // proveRecords checks the statement over the newest record, and the record before it.
 func (v *verification) proveRecords(ctx context.Context) {
 	if v.record == nil {
-		v.report.notChecked(LinkChain, CheckRecords, "there is no custody record: the incident is not sealed yet")
+		v.report.notChecked(LinkChain, CheckRecords, "no custody record is proven: nobody has signed what belongs to the incident")
+		v.checkRivals(ctx)
 		return
 	}
-	v.countRecords(ctx)
+	v.checkRivals(ctx)
 	bundle := evidence.StoredVersion{Key: evidence.CustodyBundleKey(v.record.at.Key), RetainUntil: v.record.custody.RetainUntil}
 	statement := v.prove(ctx, "statement over "+v.record.link, evidence.CustodyStatement{
 		Kind: evidence.StatementIncident, Subject: v.record.custody.Incident, Bundle: bundle,
@@ -84,28 +85,10 @@ func (v *verification) proveRecords(ctx context.Context) {
 	}
 }
 
-// countRecords refuses a second record of one number: it would be for the reader to choose which of them counts.
-func (v *verification) countRecords(ctx context.Context) {
-	keys, err := records(ctx, v.source, v.prefix)
-	if err == nil {
-		seen := map[string]string{}
-		for _, key := range keys {
-			number := path.Base(key)[:len("custody-1")]
-			if first, ok := seen[number]; ok {
-				err = refuse("%s and %s are both record %s", first, key, number)
-			}
-			seen[number] = key
-		}
-	} else {
-		err = sourceError(err)
-	}
-	v.report.add(LinkChain, CheckRecords, err, fmt.Sprintf("%d of 2", len(keys)))
-}
-
 // provePrevious checks the record before the newest one; its statement is among those that the newest lists.
 func (v *verification) provePrevious(ctx context.Context, listed evidence.StoredVersion) {
 	const link = "custody-1"
-	data, err := read(ctx, v.source, listed.Key, listed.VersionID)
+	data, err := read(ctx, v.source, listed, maxRecord)
 	if err == nil {
 		err = sameBytes(listed, int64(len(data)), evidence.Digest(data))
 	}

@@ -36,7 +36,7 @@ type Check struct {
 type Report struct {
 	Incident evidence.Reference `json:"incident"`
 	Pod      evidence.Pod       `json:"pod"`
-	// Records is how many custody records were found: 0 while the incident is not sealed, 1 when captured, 2 when released.
+	// Records is the number of the custody record that was checked: 1 when captured, 2 when released; 0 where none is proven.
 	Records int     `json:"records"`
 	Checks  []Check `json:"checks"`
 }
@@ -44,11 +44,13 @@ type Report struct {
 // Verdict is what a report comes to.
 type Verdict string
 
-// Verdicts: Refused if any check failed; otherwise Incomplete if anything could not be read.
+// Verdicts: Refused if any check failed; otherwise Incomplete if anything could not be read; otherwise Unsealed if no
+// custody record is proven, so that nobody has signed that there is no more than what was checked.
 const (
 	Verified   Verdict = "verified"
 	Refused    Verdict = "refused"
 	Incomplete Verdict = "incomplete"
+	Unsealed   Verdict = "unsealed"
 )
 
 // Verdict of all checks. Nothing that passed at all is no verification.
@@ -62,6 +64,8 @@ func (r *Report) Verdict() Verdict {
 		return Refused
 	case counts[Unread] > 0 || counts[Passed] == 0:
 		return Incomplete
+	case r.Records == 0:
+		return Unsealed
 	}
 	return Verified
 }
@@ -89,12 +93,17 @@ func sourceError(err error) error {
 	return &unreadError{err}
 }
 
+func isUnread(err error) bool {
+	_, unread := errors.AsType[*unreadError](err)
+	return unread
+}
+
 // add notes a check: passed with what was found, or as the error says.
 func (r *Report) add(link, check string, err error, found string) bool {
 	status := Passed
 	if err != nil {
 		status, found = Failed, err.Error()
-		if _, ok := errors.AsType[*unreadError](err); ok {
+		if isUnread(err) {
 			status = Unread
 		}
 	}

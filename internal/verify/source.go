@@ -14,8 +14,12 @@ import (
 	"ugallu.io/forensics/internal/worm"
 )
 
-// maxRecord is above any custody record, manifest or bundle: 512 artifacts of 128 segments take less.
-const maxRecord = 64 << 20
+const (
+	// maxRecord is above any custody record, manifest or bundle: 512 artifacts of 128 segments take less.
+	maxRecord = 64 << 20
+	// maxSeal is above the bundle over a custody record, which names one digest and lists nothing.
+	maxSeal = 1 << 20
+)
 
 // Source is where stored versions are read from: a bucket, or a folder that holds a copy. What it does not have is
 // worm.ErrNotFound.
@@ -32,24 +36,31 @@ type Prover interface {
 	Verify(bundle []byte) (attest.Verified, error)
 }
 
-// read returns a small object whole, with the digest of its bytes.
-func read(ctx context.Context, from worm.Reader, key, versionID string) (data []byte, err error) {
-	body, err := from.Open(ctx, key, versionID)
+// read returns a small object whole. Nothing is read beyond limit, nor beyond the size on record where there is one.
+func read(ctx context.Context, from worm.Reader, listed evidence.StoredVersion, limit int64) (data []byte, err error) {
+	if listed.SHA256 != "" && listed.Size > limit {
+		return nil, refuse("%s has %d bytes on record, more than %d", listed.Key, listed.Size, limit)
+	}
+	if listed.SHA256 != "" {
+		limit = listed.Size
+	}
+	body, err := from.Open(ctx, listed.Key, listed.VersionID)
 	if err != nil {
 		return nil, sourceError(err)
 	}
 	defer func() { err = errors.Join(err, sourceError(body.Close())) }()
-	data, err = io.ReadAll(io.LimitReader(body, maxRecord+1))
+	data, err = io.ReadAll(io.LimitReader(body, limit+1))
 	if err != nil {
-		return nil, sourceError(fmt.Errorf("read %s: %w", key, err))
+		return nil, sourceError(fmt.Errorf("read %s: %w", listed.Key, err))
 	}
-	if len(data) > maxRecord {
-		return nil, refuse("%s is larger than %d bytes", key, maxRecord)
+	if err := longer(listed.Key, int64(len(data)), limit); err != nil {
+		return nil, err
 	}
 	return data, nil
 }
 
-// stream hands each byte of a stored version to the writers and compares size and digest with what is on record.
+// stream hands the bytes of a stored version to the writers and compares size and digest with what is on record. Of what
+// is longer than on record no more is read than shows it.
 func stream(ctx context.Context, from worm.Reader, listed evidence.StoredVersion, to ...io.Writer) (err error) {
 	body, err := from.Open(ctx, listed.Key, listed.VersionID)
 	if err != nil {
@@ -57,11 +68,22 @@ func stream(ctx context.Context, from worm.Reader, listed evidence.StoredVersion
 	}
 	defer func() { err = errors.Join(err, sourceError(body.Close())) }()
 	sum := sha256.New()
-	size, err := io.Copy(io.MultiWriter(append(to, sum)...), body)
+	size, err := io.Copy(io.MultiWriter(append(to, sum)...), io.LimitReader(body, listed.Size+1))
 	if err != nil {
 		return sourceError(fmt.Errorf("read %s: %w", listed.Key, err))
 	}
+	if err := longer(listed.Key, size, listed.Size); err != nil {
+		return err
+	}
 	return sameBytes(listed, size, hex.EncodeToString(sum.Sum(nil)))
+}
+
+// longer refuses what was cut off after its limit.
+func longer(key string, read, limit int64) error {
+	if read > limit {
+		return refuse("%s is longer than %d bytes", key, limit)
+	}
+	return nil
 }
 
 func sameBytes(listed evidence.StoredVersion, size int64, digest string) error {

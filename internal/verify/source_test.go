@@ -196,8 +196,20 @@ func TestWithoutARecordTheBundlesAreFound(t *testing.T) {
 		incident.Delete(evidence.CustodyBundleKey(record))
 	}
 	report := check(t, incident, authority.Trust(), incident.ManifestKey)
-	if report.Verdict() != verify.Verified || report.Records != 0 || !strings.Contains(report.Summary(), "no custody record") {
+	if report.Verdict() != verify.Unsealed || report.Records != 0 || !strings.Contains(report.Summary(), "no custody record") {
 		t.Error(table(t, report))
+	}
+	if diff := cmp.Diff(report, check(t, incident, authority.Trust(), incident.Prefix+"/")); diff != "" {
+		t.Errorf("by its prefix:\n%s", diff)
+	}
+	lock := incident.Newest(incident.ManifestKey).Object.Lock
+	incident.Put(evidence.CustodyKey(incident.Prefix, 1, evidence.Digest(nil)), nil, lock)
+	if report := check(t, incident, authority.Trust(), incident.ManifestKey); report.Verdict() != verify.Unsealed {
+		t.Error(table(t, report))
+	}
+	incident.Put(evidence.ManifestKey(incident.Prefix, evidence.Digest(nil)), nil, lock)
+	if _, err := verify.Incident(t.Context(), incident, authority.Trust(), verify.Target{Key: incident.Prefix + "/"}); err == nil || !strings.Contains(err.Error(), "name one") {
+		t.Errorf("one of two manifests was taken: %v", err)
 	}
 	incident.Delete(incident.Key(v1alpha1.BundleName("uid-" + string(v1alpha1.StepSnapshot))))
 	demand(t, check(t, incident, authority.Trust(), incident.ManifestKey), verify.LinkChain, verify.CheckComplete)

@@ -35,8 +35,13 @@ func (v *verification) proveStatements(ctx context.Context) {
 // prove reads a bundle and checks its bytes, as far as they are on record, and its signature. Nil is returned, with the
 // reason in the report, when there is nothing to read on.
 func (v *verification) prove(ctx context.Context, name string, listed evidence.CustodyStatement) *link {
-	data, err := read(ctx, v.source, listed.Bundle.Key, listed.Bundle.VersionID)
+	limit := int64(maxRecord)
+	if listed.Kind == evidence.StatementIncident {
+		limit = maxSeal
+	}
+	data, err := read(ctx, v.source, listed.Bundle, limit)
 	if err != nil {
+		v.partial = v.partial || isUnread(err)
 		v.report.add(name, CheckDigest, err, "")
 		return nil
 	}
@@ -44,20 +49,29 @@ func (v *verification) prove(ctx context.Context, name string, listed evidence.C
 	if listed.Bundle.SHA256 != "" {
 		v.report.add(name, CheckDigest, sameBytes(listed.Bundle, int64(len(data)), digest), "sha256 "+digest)
 	}
-	proof, err := v.prover.Verify(data)
-	if err == nil {
-		err = labelsError(data)
-	}
-	if !v.report.add(name, CheckSignature, err, "") {
+	found, err := v.checkSignature(data)
+	if err != nil {
+		v.report.add(name, CheckSignature, err, "")
 		return nil
 	}
-	found := &link{name: name, listed: listed, proof: proof, digest: evidence.Digest(proof.Payload)}
-	v.report.Checks[len(v.report.Checks)-1].Reason = signed(found)
+	found.name, found.listed = name, listed
+	v.report.add(name, CheckSignature, nil, signed(found))
 	if err := found.parse(); err != nil {
 		v.report.add(name, CheckStatement, err, "")
 		return nil
 	}
 	return found
+}
+
+func (v *verification) checkSignature(bundle []byte) (*link, error) {
+	proof, err := v.prover.Verify(bundle)
+	if err != nil {
+		return nil, err
+	}
+	if err := labelsError(bundle); err != nil {
+		return nil, err
+	}
+	return &link{proof: proof, digest: evidence.Digest(proof.Payload)}, nil
 }
 
 func signed(l *link) string {
@@ -110,11 +124,10 @@ func describe(l *link) string {
 func (v *verification) discover(ctx context.Context) {
 	keys, err := v.source.List(ctx, v.prefix+"/bundles/")
 	if err != nil {
+		v.partial = true
 		v.report.add(LinkChain, CheckComplete, sourceError(err), "")
 	}
-	if manifest := v.readManifestQuietly(ctx); manifest != nil {
-		keys = append([]string{evidence.TriggerBundleKey(manifest.Trigger.UID)}, keys...)
-	}
+	keys = append([]string{evidence.TriggerBundleKey(v.trigger)}, keys...)
 	for _, key := range keys {
 		found := v.prove(ctx, "statement "+path.Base(key), evidence.CustodyStatement{Bundle: evidence.StoredVersion{Key: key}})
 		if found == nil {

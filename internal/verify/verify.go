@@ -11,14 +11,21 @@ import (
 	"ugallu.io/forensics/api/evidence"
 )
 
-// ErrTarget is returned where a key is neither a manifest's nor a custody record's.
-var ErrTarget = errors.New("not the key of a manifest or of a custody record")
+// ErrTarget is returned where a key is neither a manifest's nor a custody record's, nor the prefix of an incident.
+var ErrTarget = errors.New("not the key of a manifest or of a custody record, nor a prefix that ends in a slash")
 
-// Target is where to begin: a manifest or a custody record.
+// Target is where to begin.
 type Target struct {
+	// Key of a custody record or a manifest. One that ends in a slash is the prefix of an incident: its newest proven
+	// record counts, and where none is proven, its only manifest.
 	Key string
 	// VersionID is empty for the newest, or the only one.
 	VersionID string
+}
+
+// unlisted is a target as a version of which nothing is on record.
+func (t Target) unlisted() evidence.StoredVersion {
+	return evidence.StoredVersion{Key: t.Key, VersionID: t.VersionID}
 }
 
 // Incident checks everything that the target leads to. An error means that the target itself could not be read, so that
@@ -41,6 +48,7 @@ func Incident(ctx context.Context, source Source, prover Prover, target Target) 
 func begin(ctx context.Context, source Source, prover Prover, target Target) (*verification, error) {
 	v := &verification{source: source, prover: prover, report: &Report{}, prefix: path.Dir(target.Key), listed: map[place]evidence.StoredVersion{}}
 	switch {
+	case strings.HasSuffix(target.Key, "/"):
 	case isManifest(target.Key):
 		v.manifestAt = &target
 	case isRecord(target.Key):
@@ -62,8 +70,10 @@ type verification struct {
 	prefix string
 	// start is the record to begin with; empty where none was found.
 	start Target
-	// manifestAt is set when the caller named the manifest.
+	// manifestAt is set when the caller named the manifest, or there is nothing else to begin with.
 	manifestAt *Target
+	// trigger is the uid that an unproven manifest gives; empty where there is a record.
+	trigger string
 
 	// record is the newest custody record, nil where the incident has none.
 	record *record
@@ -72,6 +82,16 @@ type verification struct {
 	manifest *evidence.Manifest
 	// listed are the objects that statements name, by key and version.
 	listed map[place]evidence.StoredVersion
+	// partial is set when a statement or the manifest could not be read.
+	partial bool
+}
+
+// together is what becomes of an error between several statements: where one could not be read, it may be for that alone.
+func (v *verification) together(err error) error {
+	if err == nil || !v.partial {
+		return err
+	}
+	return &unreadError{fmt.Errorf("not all statements could be read: %w", err)}
 }
 
 // place is a version of a key.
@@ -86,18 +106,33 @@ func (v *verification) load(ctx context.Context) error {
 		}
 		v.start.Key = key
 	}
-	if v.start.Key != "" {
-		data, err := read(ctx, v.source, v.start.Key, v.start.VersionID)
-		if err != nil {
-			return fmt.Errorf("read custody record: %w", err)
-		}
-		if v.record, err = v.parseRecord(v.start, data); err != nil {
-			return err
-		}
-		v.report.Incident, v.report.Pod, v.report.Records = v.record.custody.Incident, v.record.custody.Pod, v.record.custody.Number
-		return nil
+	if v.start.Key == "" {
+		return v.loadManifest(ctx)
 	}
-	data, err := read(ctx, v.source, v.manifestAt.Key, v.manifestAt.VersionID)
+	data, err := read(ctx, v.source, v.start.unlisted(), maxRecord)
+	if err != nil {
+		return fmt.Errorf("read custody record: %w", err)
+	}
+	if v.record, err = v.parseRecord(v.start, data); err != nil {
+		return err
+	}
+	v.report.Incident, v.report.Pod, v.report.Records = v.record.custody.Incident, v.record.custody.Pod, v.record.custody.Number
+	return nil
+}
+
+func (v *verification) loadManifest(ctx context.Context) error {
+	if v.manifestAt == nil {
+		keys, err := v.source.List(ctx, v.prefix+"/manifest-")
+		if err != nil {
+			return fmt.Errorf("list manifests of %s: %w", v.prefix, err)
+		}
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !isManifest(key) })
+		if len(keys) != 1 {
+			return fmt.Errorf("no custody record below %s is proven, and %d manifests are there: name one", v.prefix, len(keys))
+		}
+		v.manifestAt = &Target{Key: keys[0]}
+	}
+	data, err := read(ctx, v.source, v.manifestAt.unlisted(), maxRecord)
 	if err != nil {
 		return fmt.Errorf("read manifest: %w", err)
 	}
@@ -105,56 +140,22 @@ func (v *verification) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read manifest: %w", err)
 	}
-	v.report.Incident, v.report.Pod = manifest.Incident, manifest.Pod
+	v.report.Incident, v.report.Pod, v.trigger = manifest.Incident, manifest.Pod, manifest.Trigger.UID
 	return nil
 }
 
-// newestRecord is the key of the last custody record beside the manifest; empty where there is none.
-func (v *verification) newestRecord(ctx context.Context) (string, error) {
-	keys, err := records(ctx, v.source, v.prefix)
-	if err != nil || len(keys) == 0 {
-		return "", err
-	}
-	return keys[len(keys)-1], nil
-}
-
-// records are the keys of all custody records below an incident's prefix, in the order of their numbers.
-func records(ctx context.Context, source Source, prefix string) ([]string, error) {
-	keys, err := source.List(ctx, prefix+"/custody-")
-	if err != nil {
-		return nil, fmt.Errorf("list custody records of %s: %w", prefix, err)
-	}
-	return slices.DeleteFunc(keys, func(key string) bool { return !isRecord(key) }), nil
-}
-
-// Find returns the targets that a source holds below a prefix: of each incident the last custody record, or its
-// manifests where it has no record.
+// Find returns the incidents that a source holds a custody record or a manifest of below a prefix.
 func Find(ctx context.Context, source Source, prefix string) ([]Target, error) {
 	keys, err := source.List(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("list what is below %q: %w", prefix, err)
 	}
-	sealed := map[string]string{}
-	for _, key := range keys {
-		if isRecord(key) {
-			sealed[path.Dir(key)] = key
-		}
-	}
 	var found []Target
 	for _, key := range keys {
-		last, ok := sealed[path.Dir(key)]
-		if key == last || (!ok && isManifest(key)) {
-			found = append(found, Target{Key: key})
+		incident := Target{Key: path.Dir(key) + "/"}
+		if (isRecord(key) || isManifest(key)) && !slices.Contains(found, incident) {
+			found = append(found, incident)
 		}
 	}
 	return found, nil
-}
-
-func isManifest(key string) bool {
-	return strings.HasPrefix(path.Base(key), "manifest-") && strings.HasSuffix(key, ".json")
-}
-
-func isRecord(key string) bool {
-	return strings.HasPrefix(path.Base(key), "custody-") && strings.HasSuffix(key, ".json") &&
-		!strings.HasSuffix(key, ".sigstore.json")
 }

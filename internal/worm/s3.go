@@ -1,12 +1,10 @@
 package worm
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"sync"
@@ -17,12 +15,6 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/encrypt"
 	"golang.org/x/time/rate"
-)
-
-// Headers in which every S3 server reports the lock of a version to a HEAD.
-const (
-	headerLockMode  = "X-Amz-Object-Lock-Mode"
-	headerLockUntil = "X-Amz-Object-Lock-Retain-Until-Date"
 )
 
 // Config is how to reach one bucket with Object Lock.
@@ -37,6 +29,8 @@ type Config struct {
 	SecretKey string
 	// SessionToken belongs to a temporary credential; empty otherwise.
 	SessionToken string
+	// Shared, where it is set, says where the credential is found in place of these three.
+	Shared *Shared
 	// Patience is how long a request is repeated while the store is unavailable. A reconciler repeats the whole anyway
 	// and has none: a dead store is reported within seconds. Who streams what cannot be read twice has some.
 	Patience time.Duration
@@ -44,6 +38,13 @@ type Config struct {
 	Bandwidth *rate.Limiter
 	// KMSKeyID of the key that the store encrypts with (SSE-KMS); empty is no encryption.
 	KMSKeyID string
+}
+
+// Shared is a credential that an analyst's tools share: it is taken from the environment (AWS_*, then MINIO_*), or else from
+// a file in the format of AWS.
+type Shared struct {
+	// File is empty for the usual one, and Profile for the usual one in it.
+	File, Profile string
 }
 
 // S3 is a bucket with Object Lock. Put needs s3:PutObject, s3:PutObjectRetention and s3:AbortMultipartUpload only.
@@ -70,7 +71,7 @@ func NewS3(config Config) (*S3, error) {
 	if endpoint.Host == "" || (endpoint.Scheme != "http" && endpoint.Scheme != "https") {
 		return nil, fmt.Errorf("store endpoint %q is not http(s)://host[:port]", config.Endpoint)
 	}
-	if config.Bucket == "" || config.AccessKey == "" || config.SecretKey == "" {
+	if config.Bucket == "" || (config.Shared == nil && (config.AccessKey == "" || config.SecretKey == "")) {
 		return nil, errors.New("store needs a bucket, an access key and a secret key")
 	}
 	secure := endpoint.Scheme == "https"
@@ -83,7 +84,7 @@ func NewS3(config Config) (*S3, error) {
 		region = "us-east-1" // a region given spares the request for the bucket's location, which needs a permission
 	}
 	core, err := minio.NewCore(endpoint.Host, &minio.Options{
-		Creds:      credentials.NewStaticV4(config.AccessKey, config.SecretKey, config.SessionToken),
+		Creds:      config.credentials(),
 		Secure:     secure,
 		Transport:  transport,
 		Region:     region,
@@ -101,55 +102,18 @@ func NewS3(config Config) (*S3, error) {
 	return store, nil
 }
 
+func (c *Config) credentials() *credentials.Credentials {
+	if c.Shared == nil {
+		return credentials.NewStaticV4(c.AccessKey, c.SecretKey, c.SessionToken)
+	}
+	return credentials.NewChainCredentials([]credentials.Provider{
+		&credentials.EnvAWS{}, &credentials.EnvMinio{},
+		&credentials.FileAWSCredentials{Filename: c.Shared.File, Profile: c.Shared.Profile},
+	})
+}
+
 // Bucket that the store writes to.
 func (s *S3) Bucket() string { return s.bucket }
-
-// Stat returns what the store says of one version.
-func (s *S3) Stat(ctx context.Context, key, versionID string) (Object, error) {
-	var info minio.ObjectInfo
-	err := s.try(ctx, silence, func(ctx context.Context, _ *body) (err error) {
-		info, err = s.core.StatObject(ctx, s.bucket, key, minio.StatObjectOptions{VersionID: versionID, Checksum: true})
-		return err
-	})
-	if err != nil {
-		return Object{}, fmt.Errorf("stat %s: %w", key, readError(err))
-	}
-	object := Object{Key: key, VersionID: info.VersionID, Size: info.Size}
-	object.Lock.Mode = info.Headers.Get(headerLockMode)
-	if until := info.Headers.Get(headerLockUntil); until != "" {
-		object.Lock.RetainUntil, err = time.Parse(time.RFC3339, until)
-		if err != nil {
-			return Object{}, fmt.Errorf("stat %s: parse retain-until: %w", key, err)
-		}
-		object.Lock.RetainUntil = object.Lock.RetainUntil.UTC()
-	}
-	return object, nil
-}
-
-// Open streams one version; a read fails when the connection ends before the object does.
-func (s *S3) Open(ctx context.Context, key, versionID string) (io.ReadCloser, error) {
-	var stored io.ReadCloser
-	err := s.repeat(ctx, func() (err error) {
-		stored, _, _, err = s.core.GetObject(ctx, s.bucket, key, minio.GetObjectOptions{VersionID: versionID})
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", key, readError(err))
-	}
-	return stored, nil
-}
-
-// readError names ErrNotFound where the store says so. A delete marker answers 405 to a read of its version.
-func readError(err error) error {
-	var answer minio.ErrorResponse
-	if !errors.As(err, &answer) {
-		return err
-	}
-	if answer.StatusCode == http.StatusNotFound || answer.StatusCode == http.StatusMethodNotAllowed {
-		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	}
-	return err
-}
 
 func newTransport(secure bool, caBundle string) (*http.Transport, error) {
 	transport, err := minio.DefaultTransport(secure)

@@ -151,3 +151,9 @@ func pack(t testing.TB, data []byte) []byte {
 	must(t, err)
 	return writer.EncodeAll(data, nil)
 }
+
+// ContentSHA256 is the digest of a file in the archive.
+func ContentSHA256(name string, size int) string {
+	sum := sha256.Sum256(content(name, size))
+	return hex.EncodeToString(sum[:])
+}

@@ -24,13 +24,15 @@ const (
 // Usage is the text of --help.
 const Usage = `kubectl forensics <command>
 
-  verify <s3://bucket/key | folder>            check a manifest or custody record and everything that it leads to
+  verify <s3://bucket/key | folder>            check a custody record or manifest and everything that it leads to; a key
+                                               that ends in a slash is an incident, whose newest record counts
   fetch <s3://bucket/key> <folder>             download all of it, checked on the way, for verify to accept offline
   status <incident | pod> [-n namespace]       steps, conditions, progress and release of an incident
 
 kubectl forensics <command> --help lists the flags.
 
-Exit codes of verify and fetch: 0 verified, 1 refused, 2 wrong usage, 3 something could not be read. Of status: 0, 2 and 3.
+Exit codes of verify and fetch: 0 verified, 1 refused, 2 wrong usage, 3 something could not be read, 4 nothing is wrong, but
+no custody record covers the whole. Of status: 0, 2 and 3.
 `
 
 // Options of one command, validated.
