@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"regexp"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,9 +16,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/nodeagent/internal/capture"
-	"ugallu.io/forensics/nodeagent/internal/containers"
 	"ugallu.io/forensics/nodeagent/internal/podfiles"
-	"ugallu.io/forensics/nodeagent/internal/proc"
 	"ugallu.io/forensics/nodeagent/internal/volatile"
 )
 
@@ -37,20 +32,31 @@ var errNoProcess = errors.New("no process of the pod is on this node any more")
 
 // look finds what there is of a pod beside its containers' files.
 func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Look, error) {
+	look := capture.Look{Strays: podStrays{p, order.Pod.UID}.run}
 	found, err := p.lister.Pod(ctx, order.Pod.UID)
 	if err != nil {
-		return capture.Look{}, err
+		return look, err
 	}
 	target, err := volatileTarget(found)
 	if err != nil {
-		return capture.Look{}, err
+		return look, err
 	}
+	// An id that was free in between may be another process's by now.
+	again, err := p.lister.Pod(ctx, order.Pod.UID)
+	if err != nil {
+		return look, err
+	}
+	processes, replaced, err := stillThere(target.Processes, again.Processes)
+	if err != nil {
+		return look, err
+	}
+	target.Processes = processes
 	files, err := podfiles.Find(ctx, podfiles.Pod{
 		Namespace: order.Pod.Namespace, Name: order.Pod.Name, UID: order.Pod.UID, Processes: found.Processes,
 		Volumes: p.volumes(ctx, order.Pod),
 	}, podfiles.Roots{Kept: p.keeper.Folder})
 	if err != nil {
-		return capture.Look{}, err
+		return look, err
 	}
 	l := looker{captureParts: p, order: order, target: target, files: files}
 	for _, container := range found.Containers {
@@ -58,8 +64,8 @@ func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Lo
 			l.running = append(l.running, container.ID)
 		}
 	}
-	look := capture.Look{Processes: l.processes()}
-	look.Processes, look.Gaps = l.memory(look.Processes)
+	look.Processes, look.Gaps = l.memory(l.processes())
+	look.Gaps = append(look.Gaps, replaced...)
 	look.Files = l.diskFiles()
 	// Beside an error, what was found counts: processes do not wait for the next look.
 	look.Memory, err = l.memoryFiles(ctx)
@@ -77,67 +83,6 @@ func (p captureParts) volumes(ctx context.Context, ref v1alpha1.PodRef) []corev1
 	return append([]corev1.Volume{}, pod.Spec.Volumes...)
 }
 
-// volatileTarget says which container each process of the pod is in. One that ended meanwhile is left out.
-func volatileTarget(pod containers.Pod) (volatile.Target, error) {
-	target := volatile.Target{PodUID: pod.UID}
-	owner := map[int]string{}
-	for _, container := range pod.Containers {
-		target.Containers = append(target.Containers, volatile.Container{ID: container.ID, Name: container.Name})
-		if container.Process == 0 {
-			continue
-		}
-		owner[container.Process] = container.ID
-		members, err := processesBelow(container.Cgroup)
-		if err != nil {
-			return volatile.Target{}, err
-		}
-		for _, pid := range members {
-			owner[pid] = container.ID
-		}
-	}
-	for _, pid := range pod.Processes {
-		started, err := proc.Started(pid)
-		if proc.Over(err) {
-			continue
-		}
-		if err != nil {
-			return volatile.Target{}, err
-		}
-		target.Processes = append(target.Processes, volatile.Process{PID: pid, ContainerID: owner[pid], StartTicks: started})
-	}
-	return target, nil
-}
-
-// processesBelow lists the processes in a cgroup2 folder and in those below it. A folder that went away has none.
-func processesBelow(folder string) ([]int, error) {
-	if folder == "" {
-		return nil, nil
-	}
-	var pids []int
-	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || !entry.IsDir() {
-			return err
-		}
-		content, err := os.ReadFile(filepath.Join(path, "cgroup.procs")) // #nosec G304 -- below the container's cgroup
-		// A threaded folder does not list processes; its root does.
-		if err != nil {
-			return nil
-		}
-		for line := range bytes.Lines(content) {
-			pid, err := strconv.Atoi(string(bytes.TrimSpace(line)))
-			if err != nil {
-				return fmt.Errorf("read the processes of %s: %w", path, err)
-			}
-			pids = append(pids, pid)
-		}
-		return nil
-	})
-	return pids, err
-}
-
 // looker makes the parts of one pod.
 type looker struct {
 	captureParts
@@ -147,7 +92,7 @@ type looker struct {
 	running []string
 }
 
-func (l *looker) options(artifact string, gaps io.Writer) volatile.Options {
+func (l *looker) options(artifact string, within time.Duration, gaps io.Writer) volatile.Options {
 	action := l.order.Action
 	options := volatile.Options{Artifact: artifact, Gaps: gaps, RedactEnvironment: volatile.RedactNone}
 	switch action.RedactEnvironment {
@@ -164,7 +109,7 @@ func (l *looker) options(artifact string, gaps io.Writer) volatile.Options {
 	case v1alpha1.RedactNone:
 	}
 	// The store may be waited for in between.
-	options.Limits.Duration = action.MaxDuration.Duration
+	options.Limits.Duration = within
 	options.Limits.FileTotal, options.Limits.Memory = action.MaxBytes.Value(), action.MaxBytes.Value()
 	return options
 }
@@ -174,21 +119,21 @@ func (l *looker) processes() []capture.Part {
 	state := capture.Part{
 		Name: "volatile.ndjson.zst", Kind: v1alpha1.ArtifactVolatileState, MediaType: evidence.MediaTypeVolatile, Frozen: l.running,
 	}
-	state.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
+	state.Write = func(ctx context.Context, within time.Duration, out, gaps io.Writer) (capture.Summary, error) {
 		if len(l.target.Processes) == 0 {
 			return capture.Summary{}, capture.Lost{Reason: gapNoProcesses, Cause: errNoProcess}
 		}
-		result, err := volatile.Collect(ctx, out, l.target, l.options(state.Name, gaps))
+		result, err := volatile.Collect(ctx, out, l.target, l.options(state.Name, within, gaps))
 		return capture.Summary{Records: result.Records, Gaps: result.Gaps, Truncated: result.Truncated}, err
 	}
 	files := capture.Part{
 		Name: "process-files.tar.zst", Kind: v1alpha1.ArtifactProcessFiles, MediaType: evidence.MediaTypeProcessFiles, Frozen: l.running,
 	}
-	files.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
+	files.Write = func(ctx context.Context, within time.Duration, out, gaps io.Writer) (capture.Summary, error) {
 		if len(l.target.Processes) == 0 {
 			return capture.Summary{}, capture.Lost{Reason: gapNoProcesses, Cause: errNoProcess}
 		}
-		result, err := volatile.WriteFiles(ctx, out, l.target, l.options(files.Name, gaps))
+		result, err := volatile.WriteFiles(ctx, out, l.target, l.options(files.Name, within, gaps))
 		return capture.Summary{Records: result.Files, Gaps: result.Gaps, Truncated: result.Truncated}, err
 	}
 	return []capture.Part{state, files}
@@ -238,14 +183,15 @@ func (l *looker) core(process volatile.Process, container string) capture.Part {
 		folder = "pod"
 	}
 	part := capture.Part{
-		Name: fmt.Sprintf("%s/memory-%d.core.zst", folder, process.PID), Kind: v1alpha1.ArtifactProcessMemory,
+		// The start keeps it apart from a later process with the same id.
+		Name: fmt.Sprintf("%s/memory-%d-%d.core.zst", folder, process.PID, process.StartTicks), Kind: v1alpha1.ArtifactProcessMemory,
 		Container: container, MediaType: evidence.MediaTypeMemory, Frozen: l.running,
 	}
 	if process.ContainerID != "" {
 		part.Frozen = []string{process.ContainerID}
 	}
-	part.Write = func(ctx context.Context, out, gaps io.Writer) (capture.Summary, error) {
-		result, err := volatile.Memory(ctx, out, process, l.options(part.Name, gaps))
+	part.Write = func(ctx context.Context, within time.Duration, out, gaps io.Writer) (capture.Summary, error) {
+		result, err := volatile.Memory(ctx, out, process, l.options(part.Name, within, gaps))
 		if err == nil && result.Size == 0 {
 			lost := capture.Lost{Reason: volatile.GapEnded, Cause: fmt.Errorf("process %d had ended", process.PID)}
 			if len(result.Gaps) > 0 {
@@ -312,11 +258,7 @@ func (l *looker) diskFiles() []capture.Part {
 }
 
 func (l *looker) archive(name string, kind v1alpha1.ArtifactKind, open func(context.Context) (*podfiles.Folder, error)) capture.Part {
-	extension := ".tar.zst"
-	if l.order.Action.Compression == v1alpha1.CompressionGzip {
-		extension = ".tar.gz"
-	}
-	return capture.Part{Name: name + extension, Kind: kind, Frozen: l.running, Open: func(ctx context.Context) (capture.Tree, error) {
+	return capture.Part{Name: name, Kind: kind, Frozen: l.running, Open: func(ctx context.Context) (capture.Tree, error) {
 		folder, err := open(ctx)
 		if errors.Is(err, fs.ErrNotExist) {
 			return capture.Tree{}, capture.Lost{Reason: podfiles.GapUnreadable, Cause: err}
@@ -331,7 +273,7 @@ func (l *looker) archive(name string, kind v1alpha1.ArtifactKind, open func(cont
 // description has what the runtime and the node know of the pod.
 func (l *looker) description() capture.Part {
 	part := capture.Part{Name: "podfiles.ndjson.zst", Kind: v1alpha1.ArtifactPodDescription, MediaType: evidence.MediaTypePodFiles}
-	part.Write = func(ctx context.Context, out, _ io.Writer) (capture.Summary, error) {
+	part.Write = func(ctx context.Context, _ time.Duration, out, _ io.Writer) (capture.Summary, error) {
 		redact := l.order.Action.RedactEnvironment != v1alpha1.RedactNone && l.order.Action.RedactEnvironment != ""
 		options := podfiles.DescribeOptions{At: time.Now(), RedactEnvironment: redact, WithoutSecretHashes: redact}
 		for _, container := range l.order.Containers {

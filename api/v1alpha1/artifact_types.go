@@ -102,7 +102,8 @@ type Artifact struct {
 	// timeline of an archive in the body format of The Sleuth Kit.
 	// +optional
 	Timeline *StoredObject `json:"timeline,omitempty"`
-	// frozenThroughout is whether the container was frozen from the first byte read to the last.
+	// frozenThroughout is whether, at each look from before the first byte to after the last, the containers stood still and no
+	// process of the pod ran outside of the freeze.
 	// +optional
 	FrozenThroughout bool `json:"frozenThroughout,omitempty"`
 	// truncated is whether a limit cut the stream short.

@@ -13,6 +13,11 @@ import (
 const (
 	// captureMargin is what a capture may take besides its artifacts: mounting, uploading the rest, closing.
 	captureMargin = 5 * time.Minute
+	// captureLongest bounds what many containers add up to: the pod is held for as long.
+	captureLongest = 24 * time.Hour
+	// ofContainer and ofPod are the artifacts that may each take as long as one may: a container's changes and its root
+	// filesystem; the pod's processes, their files, files in memory, logs and volumes.
+	ofContainer, ofPod = 2, 5
 	// slotCheck is how often an incident that waits for its turn looks again.
 	slotCheck = 5 * time.Second
 )
@@ -42,16 +47,15 @@ func (c *captureStep) run(ctx context.Context, s *scene) (progress, error) {
 			fmt.Sprintf("%d captures run already, as many as ForensicsConfig spec.maxConcurrentIncidents allows; the pod is contained meanwhile", limit))
 		return waiting(slotCheck), nil
 	}
-	// A pod without containers on record still gets the time of one.
-	containers := 1
+	containers := 0
 	if freeze.Status.Containment != nil {
-		containers = max(containers, len(freeze.Status.Containment.Containers))
+		containers = len(freeze.Status.Containment.Containers)
 	}
 	action := s.incident.Spec.Snapshot.DeepCopy()
 	response, err := c.orders.place(ctx, s, order{
 		step: v1alpha1.StepSnapshot, attempt: 1, node: s.incident.Spec.Pod.NodeName,
 		parent: &v1alpha1.Ref{Name: freeze.Name, UID: string(freeze.UID)},
-		within: time.Duration(containers)*action.MaxDuration.Duration + captureMargin,
+		within: captureWithin(containers, s.incident.Spec.Freeze.Memory, action.MaxDuration.Duration),
 		action: v1alpha1.Action{Type: v1alpha1.ActionFilesystemSnapshot, FilesystemSnapshot: action},
 	})
 	if err != nil {
@@ -65,6 +69,22 @@ func (c *captureStep) run(ctx context.Context, s *scene) (progress, error) {
 	}
 	conclude(s, response)
 	return finished(), nil
+}
+
+// captureWithin is the time that a capture gets: maxDuration for each artifact that may take it, one more a container where
+// memory is wanted, and a margin. A pod without containers on record gets the time of one. It is a bound, not what a capture
+// takes: what a store that is away costs comes out of it.
+func captureWithin(containers int, memory v1alpha1.MemoryCapture, maxDuration time.Duration) time.Duration {
+	each := ofContainer
+	if memory != v1alpha1.MemoryNone {
+		each++
+	}
+	longest := captureLongest - captureMargin
+	artifacts := time.Duration(ofPod + each*max(containers, 1))
+	if maxDuration > longest/artifacts {
+		return max(captureLongest, maxDuration+captureMargin)
+	}
+	return artifacts*maxDuration + captureMargin
 }
 
 func conclude(s *scene, response *v1alpha1.EventResponse) {

@@ -1,10 +1,12 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -23,6 +25,8 @@ type Capturer struct {
 	Frozen func(containerID string) bool
 	// FirstSegment is the size after which the first segments of an archive end; 0 is upload.FirstSegment.
 	FirstSegment int64
+	// Pause before a part that failed is tried again, which doubles with each try; 0 is a second.
+	Pause time.Duration
 }
 
 // Container to capture.
@@ -67,73 +71,81 @@ type Result struct {
 // run is one call of Capture.
 type run struct {
 	*Capturer
-	order    Order
-	store    worm.Putter
-	seal     sealer
+	order Order
+	store worm.Putter
+	seal  sealer
+	// shut is why the store is not open.
+	shut     error
 	progress func(v1alpha1.Progress)
 	result   Result
-	// past is the progress of the artifacts before the current one.
-	past v1alpha1.Progress
+	window   window
+	// past is the progress of the artifacts before the current one, watching the look at what could change that one.
+	past     v1alpha1.Progress
+	watching *watch
+	// parts and gaps are the plan, once planned.
+	planned bool
+	parts   []Part
+	gaps    []evidence.Gap
+	strays  func() bool
+	// missing are the parts that are lost, and why holds the last error of each other one by name.
+	missing []missingPart
+	why     map[string]error
 }
 
 // Capture stores everything of a pod, the most volatile first: the dropped flows, the state of its processes, files in
 // memory, memory where it is wanted, what each container changed, logs and volumes, and each whole root filesystem. What
 // cannot be read is a gap. An error means that something is not captured yet and another call may do better; the result
 // holds what is stored all the same. Nothing is ever put twice under one key.
+//
+// A part that fails for a reason of its own is tried some times more when the others are done, and is then a gap. The store
+// is waited for by calls until the context's deadline: shortly before it the stream that is being stored is ended, and what
+// is not stored by then is a gap.
 func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (Result, error) {
-	r, err := c.begin(ctx, order, progress)
-	if err != nil {
-		return order.Previous, err
+	r := &run{
+		Capturer: c, order: order, progress: progress, result: order.Previous, window: newWindow(ctx), why: map[string]error{},
 	}
-	parts, gaps, failed := r.plan(ctx)
-	var missing []missingPart
-	for i := range parts {
-		part := &parts[i]
-		if r.has(part.Name) || (part.Kind == v1alpha1.ArtifactPodDescription && len(failed) > 0) {
-			// A description names what is missing: it is made when nothing is left to be tried again.
-			continue
-		}
-		err := r.part(ctx, part)
-		lost, isLost := errors.AsType[Lost](err)
-		switch {
-		case isLost:
-			missing = append(missing, missingPart{part.Name, lost})
-		case ctx.Err() != nil:
-			return r.result, err
-		case err != nil:
-			// The others are still captured: what is left of this one can wait, they may not.
-			failed = append(failed, err)
-		}
-	}
-	if len(failed) > 0 {
-		return r.result, errors.Join(failed...)
-	}
-	// What is missing comes last and is not persisted before the end: each call finds it anew, and counts it once.
-	if storing := r.result.Storing; storing != nil {
-		// Its segments stay on record: what it was made from is gone.
-		message := fmt.Sprintf("%s: %d segments are stored and nothing is left to make the others from", storing.Artifact, len(storing.Segments))
-		gaps = append(gaps, evidence.Gap{Reason: GapNotCompleted, Message: message, Count: 1})
-	}
-	return r.result, r.recordMissing(ctx, missing, gaps)
-}
-
-func (c *Capturer) begin(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (*run, error) {
-	seal, err := newSealer(order.Action.Destination)
-	if err != nil {
-		return nil, err
-	}
-	var bandwidth int64
-	if limit := order.Action.MaxBandwidth; limit != nil {
-		bandwidth = limit.Value()
-	}
-	store, err := c.Open(ctx, order.Action.Destination, bandwidth)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", order.Action.Destination.Bucket, err)
-	}
-	r := &run{Capturer: c, order: order, store: store, seal: seal, progress: progress, result: order.Previous}
 	r.result.Artifacts = slices.Clone(r.result.Artifacts)
 	r.result.Gaps = slices.Clone(r.result.Gaps)
-	return r, nil
+	within, cancel := until(ctx, r.window.stops)
+	defer cancel()
+	if r.shut = r.open(within); r.shut != nil && !r.window.over() {
+		return r.result, r.shut
+	}
+	pause := cmp.Or(c.Pause, firstPause)
+	for round := 1; ; round++ {
+		failed := r.round(within)
+		switch {
+		case ctx.Err() != nil:
+			return r.result, errors.Join(joined(failed), ctx.Err())
+		case len(failed) == 0, r.window.over():
+			return r.result, r.finish(ctx, within, failed)
+		case slices.ContainsFunc(failed, failure.waits):
+			return r.result, joined(failed)
+		case round == rounds:
+			return r.result, r.finish(ctx, within, failed)
+		}
+		r.window.wait(within, pause)
+		pause *= 2
+	}
+}
+
+// open connects to the store.
+func (r *run) open(ctx context.Context) error {
+	destination := r.order.Action.Destination
+	seal, err := newSealer(destination)
+	if err != nil {
+		return err
+	}
+	var bandwidth int64
+	if limit := r.order.Action.MaxBandwidth; limit != nil {
+		bandwidth = limit.Value()
+	}
+	store, err := r.Open(ctx, destination, bandwidth)
+	if err != nil {
+		return fmt.Errorf("open bucket %s: %w", destination.Bucket, err)
+	}
+	r.store, r.seal = store, seal
+	return nil
 }
 
 func (r *run) has(artifact string) bool {
@@ -146,7 +158,7 @@ func (r *run) stored(what string) error {
 		return nil
 	}
 	if err := r.order.Stored(r.result); err != nil {
-		return fmt.Errorf("persist %s: %w", what, err)
+		return notPersisted{fmt.Errorf("persist %s: %w", what, err)}
 	}
 	return nil
 }

@@ -102,9 +102,14 @@ func (f *fixture) Upper(_ context.Context, _, id string) (string, error) {
 func (f *fixture) capturer() *capture.Capturer {
 	return &capture.Capturer{
 		Containers: f,
-		Look:       func(context.Context, capture.Order) (capture.Look, error) { return f.look, nil },
-		Open:       func(context.Context, v1alpha1.Destination, int64) (worm.Putter, error) { return f.putter, nil },
-		Frozen:     func(id string) bool { return f.frozen(id) },
+		Look: func(context.Context, capture.Order) (capture.Look, error) {
+			look := f.look
+			look.Strays = func() bool { return false }
+			return look, nil
+		},
+		Open:   func(context.Context, v1alpha1.Destination, int64) (worm.Putter, error) { return f.putter, nil },
+		Frozen: func(id string) bool { return f.frozen(id) },
+		Pause:  time.Nanosecond,
 	}
 }
 
@@ -226,13 +231,42 @@ func TestCaptureDoesNotRepeatWhatIsStored(t *testing.T) {
 	}
 }
 
+// socket makes what no archive has a type for.
+func (f *fixture) socket(t *testing.T, path string) {
+	t.Helper()
+	listener, err := net.Listen("unix", path)
+	must(t, err)
+	t.Cleanup(func() { must(t, listener.Close()) })
+}
+
+// gapLines are those along the chain of objects, the newest object first.
+func (f *fixture) gapLines(t *testing.T, result capture.Result) []archive.Gap {
+	t.Helper()
+	var all []archive.Gap
+	for object := result.GapsObject; object != nil; {
+		lines := bufio.NewScanner(bytes.NewReader(f.read(t, *object)))
+		object = nil
+		for lines.Scan() {
+			var line struct {
+				Previous *v1alpha1.StoredObject
+				archive.Gap
+			}
+			must(t, json.Unmarshal(lines.Bytes(), &line))
+			if line.Previous != nil {
+				object = line.Previous
+				continue
+			}
+			all = append(all, line.Gap)
+		}
+	}
+	return all
+}
+
 func TestCaptureChainsTheGapsOfAllArtifacts(t *testing.T) {
 	f := newFixture(t, "id-a", "id-b")
 	for id, count := range map[string]int{"id-a": 2, "id-b": 1} {
 		for i := range count {
-			listener, err := net.Listen("unix", filepath.Join(f.roots[id], fmt.Sprintf("s%d", i)))
-			must(t, err)
-			defer func() { must(t, listener.Close()) }()
+			f.socket(t, filepath.Join(f.roots[id], fmt.Sprintf("s%d", i)))
 		}
 	}
 	o := order(capture.Container{ID: "id-a", Name: "a"}, capture.Container{ID: "id-b", Name: "b"},
@@ -247,21 +281,8 @@ func TestCaptureChainsTheGapsOfAllArtifacts(t *testing.T) {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 	var paths []string
-	for object := result.GapsObject; object != nil; {
-		lines := bufio.NewScanner(bytes.NewReader(f.read(t, *object)))
-		object = nil
-		for lines.Scan() {
-			var line struct {
-				Previous *v1alpha1.StoredObject
-				Path     string
-			}
-			must(t, json.Unmarshal(lines.Bytes(), &line))
-			if line.Previous != nil {
-				object = line.Previous
-				continue
-			}
-			paths = append(paths, line.Path)
-		}
+	for _, line := range f.gapLines(t, result) {
+		paths = append(paths, line.Path)
 	}
 	if diff := cmp.Diff([]string{".", ".", "s0", "s0", "s1"}, paths); diff != "" {
 		t.Errorf("paths along the chain (-want +got):\n%s", diff)
@@ -335,13 +356,14 @@ func TestCaptureReportsTruncation(t *testing.T) {
 }
 
 func TestCaptureEndsTruncatedBeforeItsOrderDoes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, "id")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	slow := func(v1alpha1.Progress) { time.Sleep(1100 * time.Millisecond) }
+	ctx := soon(t)
+	deadline, _ := ctx.Deadline()
+	slow := func(v1alpha1.Progress) { time.Sleep(time.Until(deadline.Add(-2 * time.Second))) }
 	result, err := f.capturer().Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), slow)
-	must(t, err)
-	if !result.Artifacts[0].Truncated || len(result.Gaps) != 1 || result.Gaps[0].Reason != archive.GapMaxDuration {
+	must(t, errors.Join(err, ctx.Err()))
+	if !result.Artifacts[0].Truncated || gap(result, archive.GapMaxDuration).Count != 1 || gap(result, capture.GapNotStored).Count != 1 {
 		t.Errorf("truncated %t, gaps %+v", result.Artifacts[0].Truncated, result.Gaps)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -14,7 +15,7 @@ import (
 func flowsPart(flows func() ([]evidence.Flow, error)) Part {
 	return Part{
 		Name: "flows.ndjson.zst", Kind: v1alpha1.ArtifactDroppedFlows, MediaType: evidence.MediaTypeFlows,
-		Write: func(_ context.Context, out, _ io.Writer) (Summary, error) {
+		Write: func(_ context.Context, _ time.Duration, out, _ io.Writer) (Summary, error) {
 			list, err := flows()
 			if err != nil {
 				return Summary{}, Lost{GapFlowsNotRead, err}

@@ -53,18 +53,23 @@ func (g *gapLines) writeLine(value any) error {
 	return err
 }
 
-// finish returns the object, or nil when there was no line.
-func (g *gapLines) finish() (*v1alpha1.StoredObject, error) {
+// finish returns the object, or nil when there was no line, and the gaps of keys that were taken when it was begun: it
+// names them itself.
+func (g *gapLines) finish(artifact string) (*v1alpha1.StoredObject, []evidence.Gap, error) {
 	if g.object == nil {
-		return nil, nil
+		return nil, nil, nil
+	}
+	taken, err := abandoned(g, artifact, g.object.upload.Abandoned())
+	if err != nil {
+		return nil, nil, err
 	}
 	started := g.object
 	g.object = nil
 	result, err := started.finish()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return object(result), nil
+	return object(result), taken, nil
 }
 
 func (g *gapLines) abort(cause error) {
@@ -73,7 +78,7 @@ func (g *gapLines) abort(cause error) {
 	}
 }
 
-// abandoned records the keys that earlier tries took and that are no part of the artifact.
+// abandoned records the keys that earlier tries or strangers took and that are no part of the artifact.
 func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.Gap, error) {
 	keys := slices.Concat(lists...)
 	if len(keys) == 0 {
@@ -82,13 +87,13 @@ func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.
 	for _, key := range keys {
 		gap := archive.Gap{
 			Artifact: artifact, Path: key, Reason: GapAbandonedAttempt,
-			Message: "an earlier try took this key; what it stored there stays locked",
+			Message: "an earlier try or a stranger took this key; what is stored there stays locked",
 		}
 		if err := lines.writeLine(gap); err != nil {
 			return nil, err
 		}
 	}
-	message := "an earlier try took the key " + keys[0] + "; what it stored there stays locked"
+	message := "an earlier try or a stranger took the key " + keys[0] + "; what is stored there stays locked"
 	return []evidence.Gap{{Reason: GapAbandonedAttempt, Message: message, Count: int64(len(keys))}}, nil
 }
 
@@ -98,37 +103,59 @@ type missingPart struct {
 	lost Lost
 }
 
+// gapsOf counts lost parts by reason, and names as many in the message as it has room for.
+func gapsOf(missing []missingPart) []evidence.Gap {
+	var gaps []evidence.Gap
+	for _, part := range missing {
+		message := part.name + ": " + part.lost.Cause.Error()
+		at := slices.IndexFunc(gaps, func(gap evidence.Gap) bool { return gap.Reason == part.lost.Reason })
+		if at < 0 {
+			gaps = append(gaps, evidence.Gap{Reason: part.lost.Reason, Message: message, Count: 1})
+			continue
+		}
+		gaps[at].Count++
+		if len(gaps[at].Message) < maxMessage {
+			gaps[at].Message += "; " + message
+		}
+	}
+	return gaps
+}
+
 // recordMissing adds the gaps of parts that are lost, and of what is no part.
-func (r *run) recordMissing(ctx context.Context, missing []missingPart, others []evidence.Gap) error {
-	if len(missing)+len(others) == 0 {
+func (r *run) recordMissing(ctx context.Context, others []evidence.Gap) error {
+	if len(r.missing)+len(others) == 0 {
 		return nil
+	}
+	if r.shut != nil {
+		return fmt.Errorf("store gaps: %w", r.shut)
 	}
 	depot := newDepot(r.store, r.order.Action.Destination, r.seal)
 	lines := &gapLines{previous: r.result.GapsObject, start: func() (*single, error) {
 		return depot.single(ctx, "missing.gaps.jsonl", false)
 	}}
-	gaps := slices.Clone(others)
-	for _, gap := range others {
-		if err := lines.writeLine(gap); err != nil {
-			lines.abort(err)
-			return fmt.Errorf("store gaps: %w", err)
-		}
-	}
-	for _, part := range missing {
-		gap := archive.Gap{Artifact: part.name, Path: ".", Reason: part.lost.Reason, Message: part.lost.Cause.Error()}
-		if err := lines.writeLine(gap); err != nil {
-			lines.abort(err)
-			return fmt.Errorf("store gaps: %w", err)
-		}
-		gaps = append(gaps, evidence.Gap{Reason: gap.Reason, Message: part.name + ": " + gap.Message, Count: 1})
-	}
-	object, err := lines.finish()
+	object, taken, err := r.writeMissing(lines, others)
 	if err != nil {
+		lines.abort(err)
 		return fmt.Errorf("store gaps: %w", err)
 	}
 	r.result.GapsObject = object
-	r.merge(gaps)
+	r.merge(slices.Concat(others, gapsOf(r.missing), taken))
 	return nil
+}
+
+func (r *run) writeMissing(lines *gapLines, others []evidence.Gap) (*v1alpha1.StoredObject, []evidence.Gap, error) {
+	for _, gap := range others {
+		if err := lines.writeLine(gap); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, part := range r.missing {
+		gap := archive.Gap{Artifact: part.name, Path: ".", Reason: part.lost.Reason, Message: part.lost.Cause.Error()}
+		if err := lines.writeLine(gap); err != nil {
+			return nil, nil, err
+		}
+	}
+	return lines.finish("missing.gaps.jsonl")
 }
 
 // merge adds counts to those of the same reason; the first message of a reason stays.

@@ -7,18 +7,21 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/capture"
+	"ugallu.io/forensics/nodeagent/internal/upload"
 )
 
 func TestManyMountsOfMemoryPushNoRootFilesystemOut(t *testing.T) {
 	f := newFixture(t, "id")
 	for i := range 600 {
 		f.look.Memory = append(f.look.Memory, capture.Part{
-			Name: fmt.Sprintf("memory/mount-%d.tar.zst", i), Kind: v1alpha1.ArtifactMemoryFiles,
+			Name: fmt.Sprintf("memory/mount-%d", i), Kind: v1alpha1.ArtifactMemoryFiles,
 			Open: func(context.Context) (capture.Tree, error) {
 				return capture.Tree{Root: f.roots["id"], Close: func() error { return nil }}, nil
 			},
@@ -85,11 +88,13 @@ func TestWhatWasBeingStoredAndIsGoneStaysOnRecord(t *testing.T) {
 
 func TestTheDescriptionWaitsForWhatIsTriedAgain(t *testing.T) {
 	f := newFixture(t, "id")
-	away := errors.New("store away")
-	broken := func(context.Context, io.Writer, io.Writer) (capture.Summary, error) { return capture.Summary{}, away }
+	away := upload.StoreError{What: "put", Cause: worm.ErrUnavailable}
+	broken := func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
+		return capture.Summary{}, away
+	}
 	f.look.Files = []capture.Part{
 		{Name: "state", Kind: v1alpha1.ArtifactVolatileState, MediaType: "m", Write: broken},
-		{Name: "podfiles.ndjson.zst", Kind: v1alpha1.ArtifactPodDescription, MediaType: "m", Write: func(context.Context, io.Writer, io.Writer) (capture.Summary, error) {
+		{Name: "podfiles.ndjson.zst", Kind: v1alpha1.ArtifactPodDescription, MediaType: "m", Write: func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
 			return capture.Summary{}, nil
 		}},
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -44,11 +45,14 @@ type Look struct {
 	Files []Part
 	// Gaps name what is no part.
 	Gaps []evidence.Gap
+	// Strays says whether a process of the pod runs, or may, that the freeze of its containers does not reach. Without it no
+	// artifact was frozen throughout. It counts beside an error as well.
+	Strays func() bool
 }
 
 // Part is one artifact: an archive when it has Open, a stream when it has Write.
 type Part struct {
-	// Name of the artifact.
+	// Name of the artifact. To that of an archive the capture adds the extension.
 	Name      string
 	Kind      v1alpha1.ArtifactKind
 	Container string
@@ -56,8 +60,9 @@ type Part struct {
 	MediaType string
 	// Frozen are the containers of whose freeze the artifact tells whether it lasted throughout.
 	Frozen []string
-	// Write writes a stream, which is compressed on its way. One line of JSON for each gap goes to gaps.
-	Write func(ctx context.Context, out, gaps io.Writer) (Summary, error)
+	// Write writes a stream, which is compressed on its way, and ends it in good order before the time to write in is up: 0
+	// is none. One line of JSON for each gap goes to gaps.
+	Write func(ctx context.Context, within time.Duration, out, gaps io.Writer) (Summary, error)
 	// Open opens the folder of an archive.
 	Open func(ctx context.Context) (Tree, error)
 }
@@ -99,25 +104,29 @@ const (
 	GapNoUpperLayer = "UpperLayerNotSeparate"
 	// GapChangedBetweenReads: a container ran while what it changed was read, and a second reading gave something else.
 	GapChangedBetweenReads = "ChangedBetweenReads"
-	// GapNotCompleted: segments of an artifact are stored, and what it was made from was gone after a restart.
+	// GapNotStored: a part that failed at every try, or was not captured when the order's time was up.
+	GapNotStored = "ArtifactNotStored"
+	// GapNotCompleted: segments of an artifact are stored and the others are not, because what it was made from was gone
+	// after a restart or the order's time was up.
 	GapNotCompleted = "ArtifactNotCompleted"
 	// GapTooManyArtifacts: a response has no room for more.
 	GapTooManyArtifacts = "TooManyArtifacts"
-	// GapAbandonedAttempt: an earlier try stored a locked object that no artifact names.
+	// GapAbandonedAttempt: an earlier try, or a stranger, took a key that no artifact has.
 	GapAbandonedAttempt = "AttemptAbandoned"
 	// GapFlowsNotRead: the kernel did not give the list of dropped flows.
 	GapFlowsNotRead = "FlowsNotRead"
 )
 
 // plan lists the parts in the order of volatility. What cannot be looked for now keeps nothing back.
-func (r *run) plan(ctx context.Context) (parts []Part, gaps []evidence.Gap, failed []error) {
+func (r *run) plan(ctx context.Context) (failed []failure) {
 	var look Look
 	if r.Look != nil {
 		var err error
 		if look, err = r.Look(ctx, r.order); err != nil {
-			failed = append(failed, fmt.Errorf("look for what the pod has on this node: %w", err))
+			failed = append(failed, failure{"", fmt.Errorf("look for what the pod has on this node: %w", err)})
 		}
 	}
+	var parts []Part
 	if r.order.Flows != nil {
 		parts = append(parts, flowsPart(r.order.Flows))
 	}
@@ -130,8 +139,14 @@ func (r *run) plan(ctx context.Context) (parts []Part, gaps []evidence.Gap, fail
 	for i, container := range r.order.Containers {
 		parts = append(parts, r.rootPart(container, names[i]))
 	}
+	for i := range parts {
+		if parts[i].Open != nil {
+			parts[i].Name += r.extension()
+		}
+	}
 	parts, tooMany := fit(parts, v1alpha1.MaxArtifacts-r.storedBeside(parts))
-	return parts, append(look.Gaps, tooMany...), failed
+	r.parts, r.gaps, r.strays = parts, append(look.Gaps, tooMany...), look.Strays
+	return failed
 }
 
 // storedBeside counts the artifacts of earlier calls that are in no plan any more.
@@ -198,7 +213,7 @@ func folders(containers []Container) []string {
 
 func (r *run) upperPart(container Container, folder string) Part {
 	return Part{
-		Name: folder + "/changes.tar" + r.extension(), Kind: v1alpha1.ArtifactUpperLayer, Container: container.Name,
+		Name: folder + "/changes", Kind: v1alpha1.ArtifactUpperLayer, Container: container.Name,
 		Frozen: []string{container.ID},
 		Open: func(ctx context.Context) (Tree, error) {
 			upper, err := r.Containers.Upper(ctx, r.order.Incident, container.ID)
@@ -223,7 +238,7 @@ func (r *run) upperPart(container Container, folder string) Part {
 
 func (r *run) rootPart(container Container, folder string) Part {
 	return Part{
-		Name: folder + "/rootfs.tar" + r.extension(), Kind: v1alpha1.ArtifactRootFilesystem, Container: container.Name,
+		Name: folder + "/rootfs", Kind: v1alpha1.ArtifactRootFilesystem, Container: container.Name,
 		Frozen: []string{container.ID},
 		Open: func(ctx context.Context) (Tree, error) {
 			view, err := r.Containers.View(ctx, r.order.Incident, container.ID)
@@ -248,9 +263,10 @@ func gone(container Container, what string, err error) error {
 	return err
 }
 
+// extension of an archive.
 func (r *run) extension() string {
 	if r.order.Action.Compression == v1alpha1.CompressionGzip {
-		return ".gz"
+		return ".tar.gz"
 	}
-	return ".zst"
+	return ".tar.zst"
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
@@ -73,7 +74,7 @@ func TestIndexAndTimelineLieBesideTheArchiveAndGiveItsMerkleRoot(t *testing.T) {
 func TestPartsGoByVolatility(t *testing.T) {
 	f := newFixture(t, "id")
 	stream := func(name string) capture.Part {
-		return capture.Part{Name: name, Kind: v1alpha1.ArtifactVolatileState, MediaType: "m", Write: func(_ context.Context, out, _ io.Writer) (capture.Summary, error) {
+		return capture.Part{Name: name, Kind: v1alpha1.ArtifactVolatileState, MediaType: "m", Write: func(_ context.Context, _ time.Duration, out, _ io.Writer) (capture.Summary, error) {
 			_, err := io.WriteString(out, "by "+name)
 			return capture.Summary{Records: 1}, err
 		}}
@@ -84,8 +85,8 @@ func TestPartsGoByVolatility(t *testing.T) {
 		}}
 	}
 	f.look = capture.Look{
-		Processes: []capture.Part{stream("volatile.ndjson.zst")}, Memory: []capture.Part{tree("memory/shm.tar.zst")},
-		Files: []capture.Part{tree("logs.tar.zst"), stream("pod.ndjson.zst")},
+		Processes: []capture.Part{stream("volatile.ndjson.zst")}, Memory: []capture.Part{tree("memory/shm")},
+		Files: []capture.Part{tree("logs"), stream("pod.ndjson.zst")},
 		Gaps:  []evidence.Gap{{Reason: "MemoryNotCaptured", Message: "not asked for", Count: 3}},
 	}
 	o := order(capture.Container{ID: "id", Name: "c"})
@@ -106,21 +107,9 @@ func TestPartsGoByVolatility(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeLookedForKeepsNoRootFilesystemBack(t *testing.T) {
-	f := newFixture(t, "id")
-	capturer := f.capturer()
-	down := errors.New("runtime does not answer")
-	capturer.Look = func(context.Context, capture.Order) (capture.Look, error) { return capture.Look{}, down }
-	result, err := capturer.Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
-	if !errors.Is(err, down) {
-		t.Errorf("error %v", err)
-	}
-	artifact(t, result, "c/rootfs.tar.zst")
-}
-
 func TestAPartThatIsLostIsAGap(t *testing.T) {
 	f := newFixture(t, "id")
-	f.look.Processes = []capture.Part{{Name: "volatile.ndjson.zst", Write: func(context.Context, io.Writer, io.Writer) (capture.Summary, error) {
+	f.look.Processes = []capture.Part{{Name: "volatile.ndjson.zst", Write: func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
 		return capture.Summary{}, capture.Lost{Reason: "ProcessesGone", Cause: errors.New("no process is left")}
 	}}}
 	f.uppers["id"] = ""
@@ -296,7 +285,9 @@ func TestTooManyArtifactsAreNamedAndMemoryGivesWayFirst(t *testing.T) {
 	for i := range 600 {
 		f.look.Processes = append(f.look.Processes, capture.Part{
 			Name: fmt.Sprintf("c/memory-%d.core.zst", i), Kind: v1alpha1.ArtifactProcessMemory, MediaType: "m",
-			Write: func(context.Context, io.Writer, io.Writer) (capture.Summary, error) { return capture.Summary{}, nil },
+			Write: func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
+				return capture.Summary{}, nil
+			},
 		})
 	}
 	result, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)

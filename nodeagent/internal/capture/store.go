@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -16,14 +15,9 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/upload"
 )
 
-const (
-	// reserve is what is left of the order's time when an archive ends because of it: its last segment and its gaps are
-	// still to be stored, and the record to be written.
-	reserve = 30 * time.Second
-	// tries at one artifact in one call. A store may call a segment taken when the answer to a put was lost and the put was
-	// sent again, and a tree may have changed since segments of it were recorded.
-	tries = 3
-)
+// tries at one artifact in one round. A store may call a segment taken when the answer to a put was lost and the put was
+// sent again, and a tree may have changed since segments of it were recorded.
+const tries = 3
 
 var errDigest = errors.New("the stored stream is not the archived one")
 
@@ -58,19 +52,19 @@ func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
 	lines := &gapLines{previous: r.result.GapsObject, start: func() (*single, error) {
 		return depot.single(ctx, r.beside(part, ".gaps.jsonl"), false)
 	}}
-	frozen := r.frozen(part)
+	r.watching = r.watch(part)
 	var done *stored
 	var err error
 	if part.Write != nil {
 		done, err = r.stream(ctx, depot, part, lines)
 	} else {
-		done, err = r.tree(ctx, depot, part, lines, frozen)
+		done, err = r.tree(ctx, depot, part, lines)
 	}
 	if done == nil {
 		lines.abort(err)
 		return nil, err
 	}
-	gapsObject, finished := lines.finish()
+	gapsObject, taken, finished := lines.finish(part.Name)
 	if finished != nil {
 		return nil, errors.Join(err, finished)
 	}
@@ -78,25 +72,15 @@ func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
 	if gapsObject != nil {
 		r.result.GapsObject = gapsObject
 	}
-	r.merge(prefixed(part.Name, done.gaps))
+	r.merge(prefixed(part.Name, append(done.gaps, taken...)))
 	done.artifact.Name, done.artifact.Kind, done.artifact.Container = part.Name, part.Kind, part.Container
-	done.artifact.FrozenThroughout = frozen && r.frozen(part)
+	done.artifact.FrozenThroughout = r.watching.look()
 	return &done.artifact, err
 }
 
 // beside names an object that goes with the part's artifact.
 func (r *run) beside(part *Part, suffix string) string {
-	return strings.TrimSuffix(part.Name, ".tar"+r.extension()) + suffix
-}
-
-// frozen says whether every container that the part is about stands still.
-func (r *run) frozen(part *Part) bool {
-	for _, id := range part.Frozen {
-		if !r.Frozen(id) {
-			return false
-		}
-	}
-	return len(part.Frozen) > 0
+	return strings.TrimSuffix(part.Name, r.extension()) + suffix
 }
 
 // stored is an artifact with its gaps.
@@ -112,7 +96,7 @@ func (r *run) stream(ctx context.Context, depot depot, part *Part, lines *gapLin
 		return nil, err
 	}
 	counted := &counter{to: out, progress: func(bytes int64) { r.report(part, archive.Progress{BytesRead: bytes}) }}
-	summary, err := part.Write(ctx, counted, lines)
+	summary, err := part.Write(ctx, r.window.left(r.order.Action.MaxDuration.Duration), counted, lines)
 	if err != nil {
 		out.abort(err)
 		return nil, err
@@ -134,13 +118,13 @@ func (r *run) stream(ctx context.Context, depot depot, part *Part, lines *gapLin
 }
 
 // tree archives a folder.
-func (r *run) tree(ctx context.Context, depot depot, part *Part, lines *gapLines, frozen bool) (_ *stored, err error) {
+func (r *run) tree(ctx context.Context, depot depot, part *Part, lines *gapLines) (_ *stored, err error) {
 	tree, err := part.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	done, err := r.archive(ctx, depot, part, tree, lines)
-	if err == nil && part.Kind == v1alpha1.ArtifactUpperLayer && (!frozen || !r.frozen(part)) {
+	if err == nil && part.Kind == v1alpha1.ArtifactUpperLayer && !r.watching.look() {
 		err = r.readAgain(ctx, part, tree, done, lines)
 	}
 	if closed := tree.Close(); closed != nil {
@@ -155,7 +139,7 @@ type archived struct {
 	index, timeline *single
 }
 
-func (r *run) open(ctx context.Context, depot depot, part *Part) (archived, error) {
+func (r *run) begin(ctx context.Context, depot depot, part *Part) (archived, error) {
 	index, err := depot.single(ctx, r.beside(part, ".index.ndjson.zst"), true)
 	if err != nil {
 		return archived{}, err
@@ -176,6 +160,7 @@ func (r *run) open(ctx context.Context, depot depot, part *Part) (archived, erro
 
 // segment has the caller persist a segment of an artifact that is not complete.
 func (r *run) segment(part *Part, segment v1alpha1.StoredObject) error {
+	r.watching.look()
 	storing := &v1alpha1.Storing{Artifact: part.Name}
 	if before := r.result.Storing; before != nil {
 		if before.Artifact != part.Name {
@@ -198,11 +183,11 @@ func (a archived) abort(cause error) {
 // archive stores a tree with its index and timeline. They and the gaps come before the report: an artifact of which they
 // are not stored is not reported.
 func (r *run) archive(ctx context.Context, depot depot, part *Part, tree Tree, lines *gapLines) (*stored, error) {
-	to, err := r.open(ctx, depot, part)
+	to, err := r.begin(ctx, depot, part)
 	if err != nil {
 		return nil, err
 	}
-	options := r.options(ctx, part, tree)
+	options := r.options(part, tree)
 	options.Gaps, options.Index, options.Timeline = lines, to.index, to.timeline
 	written, err := archive.Write(ctx, to.main, tree.Root, options)
 	if err != nil {
@@ -242,7 +227,7 @@ func (r *run) archive(ctx context.Context, depot depot, part *Part, tree Tree, l
 
 // readAgain reads the upper layer of a container that ran meanwhile once more. What differs is named.
 func (r *run) readAgain(ctx context.Context, part *Part, tree Tree, done *stored, lines *gapLines) error {
-	again, err := archive.Write(ctx, io.Discard, tree.Root, r.options(ctx, part, tree))
+	again, err := archive.Write(ctx, io.Discard, tree.Root, r.options(part, tree))
 	gap := evidence.Gap{Reason: GapChangedBetweenReads, Count: 1}
 	switch {
 	case ctx.Err() != nil:
@@ -270,7 +255,7 @@ func (r *run) archiveType() string {
 	return evidence.MediaTypeTarZstd
 }
 
-func (r *run) options(ctx context.Context, part *Part, tree Tree) archive.Options {
+func (r *run) options(part *Part, tree Tree) archive.Options {
 	action := r.order.Action
 	format := archive.Zstd
 	if action.Compression == v1alpha1.CompressionGzip {
@@ -280,7 +265,7 @@ func (r *run) options(ctx context.Context, part *Part, tree Tree) archive.Option
 		Format:      format,
 		MaxBytes:    action.MaxBytes.Value(),
 		MaxEntries:  action.MaxEntries,
-		MaxDuration: duration(ctx, action.MaxDuration.Duration),
+		MaxDuration: r.window.left(action.MaxDuration.Duration),
 		Artifact:    part.Name,
 		Upper:       tree.Upper,
 		Lower:       tree.Lower,
@@ -290,6 +275,7 @@ func (r *run) options(ctx context.Context, part *Part, tree Tree) archive.Option
 }
 
 func (r *run) report(part *Part, p archive.Progress) {
+	r.watching.passing()
 	if r.progress == nil {
 		return
 	}
@@ -299,20 +285,6 @@ func (r *run) report(part *Part, p archive.Progress) {
 		BytesRead:       r.past.BytesRead + p.BytesRead,
 		BytesStored:     r.past.BytesStored + p.BytesWritten,
 	})
-}
-
-// duration is how long an archive may take: an artifact that ends before the order does is truncated and says so, one that
-// does not is lost.
-func duration(ctx context.Context, limit time.Duration) time.Duration {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return limit
-	}
-	left := max(time.Until(deadline)-reserve, time.Second)
-	if limit == 0 {
-		return left
-	}
-	return min(limit, left)
 }
 
 // counter counts what passes and tells.

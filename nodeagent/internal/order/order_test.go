@@ -174,7 +174,7 @@ func TestFailedCaptureIsTriedAgainAndSaysWhy(t *testing.T) {
 func TestOrderPastItsDeadlineFails(t *testing.T) {
 	w := newWorld(t)
 	past := metav1.NewTime(time.Now().Add(-time.Minute))
-	record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &past }))
+	record, err := w.carryOut(w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &past }))
 	if err != nil {
 		t.Fatal(err)
 	}

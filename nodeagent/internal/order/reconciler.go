@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,8 @@ const (
 	// lastStart bounds the containment of a pod that was cut off before the deadline of its order: three holds that take
 	// as long as they may.
 	lastStart = 3 * holdWithin
+	// lastNames bounds a capture after the deadline of its order, half of what the controller gives an agent to close it.
+	lastNames = 5 * time.Second
 )
 
 // Reconciler carries out one order at a time of those that its queue gives it.
@@ -28,6 +31,8 @@ type Reconciler struct {
 	pods    *pods
 	running *running
 	metrics *metrics
+	// holdPause is that of a snapshotStep.
+	holdPause time.Duration
 }
 
 // Reconcile carries an order out, from wherever an earlier start left it, and closes its record exactly once.
@@ -102,8 +107,12 @@ func (r *Reconciler) carryOut(ctx context.Context, record *record) (result, erro
 // knows of no containment it would be kept by nobody and let go by nobody.
 func (r *Reconciler) late(ctx context.Context, record *record, detail string) (result, error) {
 	spec := record.response.Spec
-	if spec.Action.Type != v1alpha1.ActionPodFreeze {
+	switch spec.Action.Type {
+	case v1alpha1.ActionFilesystemSnapshot:
+		return r.lateSnapshot(ctx, record, detail)
+	case v1alpha1.ActionPodUnfreeze, v1alpha1.ActionEvidenceUpload:
 		return overdue(spec.Deadline, detail), nil
+	case v1alpha1.ActionPodFreeze:
 	}
 	hooks, err := r.node.Drop.Observe(spec.PodRef.UID)
 	if err != nil {
@@ -119,6 +128,21 @@ func (r *Reconciler) late(ctx context.Context, record *record, detail string) (r
 		return overdue(spec.Deadline, err.Error()), nil
 	}
 	return ended, err
+}
+
+// lateSnapshot names what was not captured: such a capture stores no more than it can in the time that it is given, and
+// counts the rest as gaps.
+func (r *Reconciler) lateSnapshot(ctx context.Context, record *record, detail string) (result, error) {
+	within, cancel := context.WithTimeout(ctx, lastNames)
+	defer cancel()
+	_, err := r.act(within, record)
+	if ctx.Err() != nil || errors.Is(err, errClosed) {
+		return result{}, errors.Join(err, ctx.Err())
+	}
+	if err != nil {
+		detail = strings.TrimPrefix(detail+"; what is missing could not be named: "+err.Error(), "; ")
+	}
+	return overdue(record.response.Spec.Deadline, detail), nil
 }
 
 func overdue(deadline *metav1.Time, detail string) result {
@@ -142,7 +166,7 @@ func (r *Reconciler) act(ctx context.Context, record *record) (result, error) {
 		return ended, err
 	case v1alpha1.ActionFilesystemSnapshot:
 		defer r.running.begin(record.response.Spec.IncidentUID)()
-		return (&snapshotStep{node: r.node, record: record, pods: r.pods}).run(ctx)
+		return (&snapshotStep{node: r.node, record: record, pods: r.pods, holdPause: r.holdPause}).run(ctx)
 	case v1alpha1.ActionPodUnfreeze:
 		defer r.pods.lock(record.response.Spec.PodRef.UID)()
 		return (&unfreezeStep{node: r.node, record: record}).run(ctx)

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,11 +16,19 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// progressEvery spaces the writes of status.progress.
-const progressEvery = 5 * time.Second
+const (
+	// progressEvery spaces the writes of status.progress.
+	progressEvery = 5 * time.Second
+	// holdTries at containers that podfreeze held in most cases. The pause doubles with each: 15 s in all.
+	holdTries      = 5
+	firstHoldPause = time.Second
+)
 
 // gapLate is the reason of a container that started after the pod was contained.
 const gapLate = "StartedAfterContainment"
+
+// gapTaken is the reason of a key that was taken before, and that no artifact has.
+const gapTaken = "AttemptAbandoned"
 
 // complete tells the reasons of gaps that lack nothing: what could be read was stored, if otherwise than one would expect.
 func complete(reason string) bool {
@@ -27,7 +36,7 @@ func complete(reason string) bool {
 	case gapLate, // it was frozen as it started; what it replaced was captured
 		"SocketNotArchived",     // an archive has no type for it; what the kernel says of it is in the gap
 		"HardLinkStoredAsFile",  // the content is there twice
-		"AttemptAbandoned",      // an earlier start's segments, stored again by a later one
+		gapTaken,                // an earlier start's segments, stored again by a later one
 		"MemoryNotCaptured",     // the configuration does not ask for it
 		"UpperLayerNotSeparate": // the root filesystem has what the container changed
 		return true
@@ -44,6 +53,8 @@ type snapshotStep struct {
 	// mutex guards the record while a capture runs, which reports segments and progress from different goroutines.
 	mutex        sync.Mutex
 	lastProgress time.Time
+	// holdPause in place of firstHoldPause, when it is not 0.
+	holdPause time.Duration
 }
 
 func (s *snapshotStep) run(ctx context.Context) (result, error) {
@@ -74,7 +85,10 @@ func (s *snapshotStep) run(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	if err := s.thaw(ctx, spec); err != nil {
-		return result{}, err
+		if !s.past() {
+			return result{}, err
+		}
+		log.FromContext(ctx).Error(err, "pod not thawed at the end of its capture")
 	}
 	// Not before the end: what is missing is found anew by each start, and counted once.
 	s.take(captured)
@@ -101,15 +115,45 @@ func (s *snapshotStep) containers(ctx context.Context, spec v1alpha1.EventRespon
 	return freeze.Containers, fresh, nil
 }
 
+// past says whether the deadline of the order has passed: then it is closed with what there is.
+func (s *snapshotStep) past() bool {
+	deadline := s.record.response.Spec.Deadline
+	return deadline != nil && !s.node.Clock.Now().Before(deadline.Time)
+}
+
+// hold holds every container, some times over where that fails. After that the others do not wait: the capture reads what
+// is held, and names what is not.
 func (s *snapshotStep) hold(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {
+	pause := cmp.Or(s.holdPause, firstHoldPause)
+	for try := 1; !s.past(); try++ {
+		err := s.holdAll(ctx, incident, list)
+		if err == nil {
+			return nil
+		}
+		if try == holdTries {
+			log.FromContext(ctx).Error(err, "what is not held is captured as far as it is there")
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(pause):
+			pause *= 2
+		}
+	}
+	return nil
+}
+
+func (s *snapshotStep) holdAll(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {
+	var errs []error
 	for _, container := range list {
 		_, err := s.node.Hold.Hold(ctx, incident, container.ContainerID)
 		// What is gone becomes a gap of the capture.
 		if err != nil && !errors.Is(err, ErrNothingToHold) {
-			return fmt.Errorf("hold container %s: %w", container.Name, err)
+			errs = append(errs, fmt.Errorf("hold container %s: %w", container.Name, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // capture stops as soon as the record is closed by somebody else.

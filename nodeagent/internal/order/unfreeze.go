@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -154,6 +156,22 @@ func (u *unfreezeStep) keepFlows(ctx context.Context, containment *v1alpha1.Cont
 		return
 	}
 	containment.FlowsObject = &stored
+	u.nameTaken(stored.Key)
+}
+
+// nameTaken counts the keys that others had taken before the list of flows found a free one. The last element of a key is
+// a number; those below it were taken by somebody else, or by an earlier start of this order.
+func (u *unfreezeStep) nameTaken(key string) {
+	taken, err := strconv.ParseInt(path.Base(key), 10, 32)
+	if err != nil || taken <= 0 {
+		return
+	}
+	gap := v1alpha1.GapCount{
+		Reason: gapTaken, Count: taken,
+		Message: fmt.Sprintf("%d keys before %s were taken; what was stored there stays locked", taken, key),
+	}
+	status := u.record.status()
+	status.Gaps = append(slices.DeleteFunc(status.Gaps, func(other v1alpha1.GapCount) bool { return other.Reason == gapTaken }), gap)
 }
 
 // release lets every snapshot of the incident go that it can, those of containers that are gone and on no record as well.

@@ -58,21 +58,25 @@ type world struct {
 	storeFlows, release func(context.Context) error
 	find                func(ctx context.Context, podUID string) error
 	// strays are what each look finds, the first first; stopped is how many were stopped before.
-	strays    [][]Stray
-	stopped   int
-	strayErr  error
-	held      []string
-	flows     Flows
-	flowsErr  error
-	storedAs  []FlowsTarget
-	storeErr  error
-	socketErr error
+	strays   [][]Stray
+	stopped  int
+	strayErr error
+	held     []string
+	flows    Flows
+	flowsErr error
+	storedAs []FlowsTarget
+	// storedUnder is the end of the key that flows are stored under.
+	storedUnder string
+	storeErr    error
+	socketErr   error
 	// onDrop and onFreeze are called in the middle of each.
 	onDrop, onFreeze func()
 	// failing are the effects that fail, as they are noted.
 	failing  map[string]error
 	captured Captured
 	capture  func(Capture) error
+	// captureWithin is how much time a capture may have at most; 0 for any.
+	captureWithin time.Duration
 	// keptMemory are the processes of pods whose memory is kept, by uid.
 	keptMemory map[string][]int
 
@@ -112,7 +116,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.agent = &Reconciler{node: node, pods: newPods(), running: newRunning(), metrics: counted}
+	w.agent = &Reconciler{node: node, pods: newPods(), running: newRunning(), metrics: counted, holdPause: time.Nanosecond}
 	return w
 }
 
@@ -267,7 +271,7 @@ func (w *world) StoreFlows(ctx context.Context, to FlowsTarget, _ []evidence.Flo
 	if w.storeFlows != nil {
 		return v1alpha1.StoredObject{}, w.storeFlows(ctx)
 	}
-	return v1alpha1.StoredObject{Key: to.Name}, w.storeErr
+	return v1alpha1.StoredObject{Key: to.Name + w.storedUnder}, w.storeErr
 }
 
 // Hold implements Holder.
@@ -288,8 +292,11 @@ func (w *world) Release(ctx context.Context, _, container string) error {
 }
 
 // Capture implements Capturer.
-func (w *world) Capture(_ context.Context, wanted Capture, _ func(v1alpha1.Progress)) (Captured, error) {
+func (w *world) Capture(ctx context.Context, wanted Capture, _ func(v1alpha1.Progress)) (Captured, error) {
 	_ = w.note("capture")
+	if w.captureWithin != 0 {
+		w.within(ctx, w.captureWithin)
+	}
 	if w.capture != nil {
 		if err := w.capture(wanted); err != nil {
 			return w.captured, err

@@ -179,18 +179,32 @@ func (k *Keeper) list() ([]Kept, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range names {
-			source, err := url.PathUnescape(name)
-			if err != nil {
-				return nil, fmt.Errorf("name of %s: %w", name, err)
-			}
-			mounted, err := isMount(filepath.Join(k.Folder, pod, name))
-			if err != nil {
-				return nil, err
-			}
-			if mounted {
-				list = append(list, Kept{pod, source})
-			}
+		kept, err := k.mounted(pod, names)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, kept...)
+	}
+	return list, nil
+}
+
+// mounted returns those of a pod's names that are mounts. One that was released since it was listed is none.
+func (k *Keeper) mounted(pod string, names []string) ([]Kept, error) {
+	var list []Kept
+	for _, name := range names {
+		source, err := url.PathUnescape(name)
+		if err != nil {
+			return nil, fmt.Errorf("name of %s: %w", name, err)
+		}
+		mounted, err := isMount(filepath.Join(k.Folder, pod, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if mounted {
+			list = append(list, Kept{pod, source})
 		}
 	}
 	return list, nil
@@ -215,7 +229,8 @@ func (k *Keeper) release(podUID string) error {
 		if err == nil {
 			err = os.Remove(path)
 		}
-		if err != nil {
+		// Somebody else may have released it meanwhile.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = append(failed, fmt.Errorf("release %s: %w", path, err))
 		}
 	}

@@ -47,7 +47,7 @@ func (n *numbers) claim(ctx context.Context, index int) (string, error) {
 			continue
 		}
 		if err != nil {
-			return "", fmt.Errorf("claim %s: %w", key, err)
+			return "", StoreError{"claim " + key, err}
 		}
 		n.next++
 		return key, nil

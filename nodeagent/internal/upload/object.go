@@ -18,6 +18,18 @@ import (
 // ErrMismatch is returned by Writer.Finish when the store took other bytes than were written.
 var ErrMismatch = errors.New("the store took other bytes than were sent")
 
+// StoreError is an error of the store, or of the way to it, and not of what was to be stored.
+type StoreError struct {
+	// What was asked of it.
+	What  string
+	Cause error
+}
+
+func (e StoreError) Error() string { return e.What + ": " + e.Cause.Error() }
+
+// Unwrap returns the cause.
+func (e StoreError) Unwrap() error { return e.Cause }
+
 // object is one object that is being stored. Either finish or abort ends it.
 type object struct {
 	key  string
@@ -40,7 +52,7 @@ func start(ctx context.Context, store worm.Putter, key string, lock worm.Lock) *
 	go func() {
 		stored, err := store.Put(ctx, key, reader, lock)
 		if err != nil {
-			err = fmt.Errorf("put %s: %w", key, err)
+			err = StoreError{"put " + key, err}
 		}
 		// A writer that still waits for the store gets its error; after success there is none.
 		reader.CloseWithError(errors.Join(err, io.ErrClosedPipe))

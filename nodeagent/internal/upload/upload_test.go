@@ -214,3 +214,51 @@ func (c claimable) Put(ctx context.Context, key string, body io.Reader, lock wor
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestWhatAStrangerTookIsKnownBeforeTheEnd(t *testing.T) {
+	memory := worm.NewMemory()
+	o := options(math.MaxInt64)
+	for _, number := range []string{"0", "1"} {
+		_, err := memory.Put(t.Context(), o.Folder+"/"+number+".claim", strings.NewReader("a stranger's"), lock)
+		must(t, err)
+	}
+	w := upload.NewWriter(t.Context(), memory, o)
+	if got := w.Abandoned(); len(got) != 0 {
+		t.Errorf("before the first byte %v", got)
+	}
+	_, err := w.Write([]byte("ours"))
+	must(t, err)
+	want := []string{o.Folder + "/0", o.Folder + "/1"}
+	if diff := cmp.Diff(want, w.Abandoned()); diff != "" {
+		t.Errorf("under way (-want +got):\n%s", diff)
+	}
+	result, err := w.Finish()
+	must(t, err)
+	if diff := cmp.Diff(want, result.Abandoned); diff != "" || result.Segments[0].Key != o.Folder+"/2" {
+		t.Errorf("at %s (-want +got):\n%s", result.Segments[0].Key, diff)
+	}
+}
+
+// refusing takes nothing.
+type refusing struct{ err error }
+
+func (r refusing) Put(_ context.Context, _ string, body io.Reader, _ worm.Lock) (worm.Object, error) {
+	_, _ = io.Copy(io.Discard, body)
+	return worm.Object{}, r.err
+}
+
+func TestErrorsOfTheStoreAreToldFromOthers(t *testing.T) {
+	w := upload.NewWriter(t.Context(), refusing{worm.ErrFull}, options(0))
+	_, err := w.Write([]byte("ours"))
+	if stored, ok := errors.AsType[upload.StoreError](err); !ok || !errors.Is(stored, worm.ErrFull) {
+		t.Errorf("error %v", err)
+	}
+	o := options(1)
+	unwritten := errors.New("API server away")
+	o.Stored = func(v1alpha1.StoredObject) error { return unwritten }
+	w = upload.NewWriter(t.Context(), worm.NewMemory(), o)
+	_, err = w.Write([]byte("ours"))
+	if _, ok := errors.AsType[upload.StoreError](err); ok || !errors.Is(err, unwritten) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -131,6 +131,11 @@ func (w *Writer) Finish() (Result, error) {
 	}, nil
 }
 
+// Abandoned are the keys as in Result that are known by now: all of them, once the last segment was begun.
+func (w *Writer) Abandoned() []string {
+	return slices.DeleteFunc(w.numbers.abandoned(), func(key string) bool { return w.current != nil && key == w.current.object.key })
+}
+
 func (w *Writer) finish() error {
 	if err := w.replay.end(); err != nil {
 		return err

@@ -11,14 +11,17 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// redaction replaces values of environment variables by their sha256, in the pod and in the templates of its owners.
+// redaction replaces values of environment variables by their sha256, in the pod and in the templates of its owners, and
+// then the same values where they were written out a second time.
 type redaction struct {
 	mode  v1alpha1.Redaction
 	names *regexp.Regexp
+	// values that were replaced.
+	values map[string]struct{}
 }
 
 func newRedaction(action v1alpha1.FilesystemSnapshotAction) *redaction {
-	r := &redaction{mode: action.RedactEnvironment}
+	r := &redaction{mode: action.RedactEnvironment, values: map[string]struct{}{}}
 	if r.mode != v1alpha1.RedactMatching {
 		return r
 	}
@@ -86,12 +89,18 @@ func (r *redaction) variables(list []any) {
 		value, valued := variable["value"].(string)
 		if valued && r.redacts(name) {
 			variable["value"] = hashed(value)
+			r.values[value] = struct{}{}
 		}
 	}
 }
 
-// applied redacts inside of the annotation; one that cannot be read is redacted as a whole.
+// applied redacts inside of the annotation.
 func (r *redaction) applied(annotation string) string {
+	return inside(annotation, func(tree map[string]any) { r.tree(tree) })
+}
+
+// inside changes an object that is written in JSON; one that cannot be read is redacted as a whole.
+func inside(annotation string, change func(map[string]any)) string {
 	decoder := json.NewDecoder(strings.NewReader(annotation))
 	// Numbers stay as they are written.
 	decoder.UseNumber()
@@ -99,7 +108,7 @@ func (r *redaction) applied(annotation string) string {
 	if err := decoder.Decode(&tree); err != nil {
 		return hashed(annotation)
 	}
-	r.tree(tree)
+	change(tree)
 	redacted, err := json.Marshal(tree)
 	if err != nil {
 		return hashed(annotation)

@@ -48,6 +48,7 @@ func (s *state) render(incident *v1alpha1.Incident) (content, error) {
 	if s.redact.mode == v1alpha1.RedactMatching {
 		head.RedactNames = incident.Spec.Snapshot.RedactNames
 	}
+	s.redact.echoes(s.documents)
 	var body bytes.Buffer
 	for _, document := range s.documents {
 		written, err := yaml.Marshal(document.object)

@@ -1,0 +1,162 @@
+package capture
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/worm"
+	"ugallu.io/forensics/nodeagent/internal/upload"
+)
+
+const (
+	// rounds are the tries at a part that fails for a reason of its own, before it is a gap.
+	rounds = 8
+	// firstPause before the second round doubles with each: two minutes in all, in which the runtime may be started again.
+	firstPause = time.Second
+)
+
+// errNoTime is why a part was not begun.
+var errNoTime = errors.New("the order's time was up before it was begun")
+
+// notPersisted is the caller's error: what is stored is not on record.
+type notPersisted struct{ cause error }
+
+func (n notPersisted) Error() string { return n.cause.Error() }
+
+// Unwrap returns the cause.
+func (n notPersisted) Unwrap() error { return n.cause }
+
+// failure is why a part is not captured yet.
+type failure struct {
+	// part by name; empty for the look for parts, and for the store.
+	part string
+	err  error
+}
+
+// waits says of a failure that it is none of the part's own: the store or the API server is waited for, for as long as the
+// order lasts. A key that is taken, or bytes that the store altered, are of one object.
+func (f failure) waits() bool {
+	if _, ok := errors.AsType[notPersisted](f.err); ok {
+		return true
+	}
+	_, store := errors.AsType[upload.StoreError](f.err)
+	return store && !errors.Is(f.err, worm.ErrExists) && !errors.Is(f.err, worm.ErrAltered)
+}
+
+func joined(failed []failure) error {
+	errs := make([]error, len(failed))
+	for i := range failed {
+		errs[i] = failed[i].err
+	}
+	return errors.Join(errs...)
+}
+
+// round tries every part that is neither stored nor lost. One that fails does not keep the others: what is left of it can
+// wait, they may not.
+func (r *run) round(ctx context.Context) (failed []failure) {
+	if !r.planned {
+		failed = r.plan(ctx)
+		r.planned = len(failed) == 0
+	}
+	for i := range r.parts {
+		part := &r.parts[i]
+		if r.settled(part.Name) || part.Kind == v1alpha1.ArtifactPodDescription && (len(failed) > 0 || r.window.over()) {
+			// A description names what is missing: it is made when nothing is left to be tried again.
+			continue
+		}
+		if err := r.attempt(ctx, part); err != nil {
+			r.why[part.Name] = err
+			failed = append(failed, failure{part.Name, err})
+		}
+		if ctx.Err() != nil && !r.window.over() {
+			break
+		}
+	}
+	return failed
+}
+
+// settled says whether there is nothing left to try of a part.
+func (r *run) settled(part string) bool {
+	if r.has(part) {
+		return true
+	}
+	for _, missing := range r.missing {
+		if missing.name == part {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *run) attempt(ctx context.Context, part *Part) error {
+	if r.window.over() {
+		return cmp.Or(r.why[part.Name], r.shut, errNoTime)
+	}
+	return r.capture(ctx, part)
+}
+
+// capture stores a part, or puts it down as lost.
+func (r *run) capture(ctx context.Context, part *Part) error {
+	err := r.part(ctx, part)
+	if lost, ok := errors.AsType[Lost](err); ok {
+		r.missing = append(r.missing, missingPart{part.Name, lost})
+		return nil
+	}
+	return err
+}
+
+// finish makes the descriptions and names what is missing, which is not persisted before the end: each call finds it anew,
+// and counts it once. When the order's time is up, what cannot be named in the store is counted all the same.
+func (r *run) finish(ctx, within context.Context, failed []failure) error {
+	for i := range r.parts {
+		part := &r.parts[i]
+		if part.Kind != v1alpha1.ArtifactPodDescription || r.settled(part.Name) {
+			continue
+		}
+		err := r.shut
+		if err == nil {
+			err = r.capture(within, part)
+		}
+		if err != nil {
+			failed = append(failed, failure{part.Name, err})
+		}
+	}
+	gaps := r.notStored(failed)
+	naming, cancel := until(ctx, r.window.named)
+	defer cancel()
+	err := r.recordMissing(naming, gaps)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil || !r.window.over():
+		return err
+	}
+	r.merge(append(gaps, gapsOf(r.missing)...))
+	return nil
+}
+
+// notStored makes gaps of what failed to the end, and returns those that are of no part.
+func (r *run) notStored(failed []failure) []evidence.Gap {
+	gaps := r.gaps
+	storing := r.result.Storing
+	if storing != nil {
+		// Its segments stay on record.
+		message := fmt.Sprintf("%s: %d segments are stored and the others are not", storing.Artifact, len(storing.Segments))
+		gaps = append(gaps, evidence.Gap{Reason: GapNotCompleted, Message: message, Count: 1})
+	}
+	for _, f := range failed {
+		switch {
+		case f.part == "":
+			gaps = append(gaps, evidence.Gap{Reason: GapNotStored, Message: f.err.Error(), Count: 1})
+		case r.has(f.part), storing != nil && storing.Artifact == f.part:
+		default:
+			r.missing = append(r.missing, missingPart{f.part, Lost{GapNotStored, f.err}})
+		}
+	}
+	return gaps
+}

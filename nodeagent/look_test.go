@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/nodeagent/internal/capture"
+	"ugallu.io/forensics/nodeagent/internal/proc"
+	"ugallu.io/forensics/nodeagent/internal/volatile"
+)
+
+// self is this process, by its id and start.
+func self(t *testing.T) volatile.Process {
+	t.Helper()
+	started, err := proc.Started(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return volatile.Process{PID: os.Getpid(), StartTicks: started}
+}
+
+func TestAnIdThatAnotherProcessHasByNowIsAGap(t *testing.T) {
+	us := self(t)
+	other := us
+	other.StartTicks--
+	ended := volatile.Process{PID: 1 << 30, StartTicks: 1}
+	tests := map[string]struct {
+		noted  volatile.Process
+		listed []int
+		same   []volatile.Process
+		gaps   int
+	}{
+		"the same":            {us, []int{us.PID}, []volatile.Process{us}, 0},
+		"started later":       {other, []int{us.PID}, nil, 1},
+		"not the pod's":       {us, nil, nil, 1},
+		"ended and not there": {ended, []int{ended.PID}, nil, 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			same, gaps, err := stillThere([]volatile.Process{tt.noted}, tt.listed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.same, same); diff != "" || len(gaps) != tt.gaps {
+				t.Errorf("gaps %+v, processes (-want +got):\n%s", gaps, diff)
+			}
+		})
+	}
+}
+
+// TestMemoryOfAnotherProcessIsNotReadUnderTheIdOfOneThatEnded asks for a process that started before this one did.
+func TestMemoryOfAnotherProcessIsNotReadUnderTheIdOfOneThatEnded(t *testing.T) {
+	action := &v1alpha1.FilesystemSnapshotAction{MaxBytes: resource.MustParse("1Gi")}
+	l := &looker{order: capture.Order{Action: action}}
+	us := self(t)
+	other := us
+	other.StartTicks--
+	part := l.core(other, "web")
+	var out bytes.Buffer
+	_, err := part.Write(t.Context(), time.Minute, &out, io.Discard)
+	if lost, ok := errors.AsType[capture.Lost](err); !ok || lost.Reason != volatile.GapEnded || out.Len() > 0 {
+		t.Errorf("error %v, %d bytes", err, out.Len())
+	}
+	// What is stored of one does not stand for the other.
+	if name := l.core(us, "web").Name; name == part.Name {
+		t.Errorf("both are %s", name)
+	} else if want := "web/memory-" + strconv.Itoa(us.PID) + "-" + strconv.FormatUint(us.StartTicks, 10) + ".core.zst"; name != want {
+		t.Errorf("name %s, want %s", name, want)
+	}
+}
+
+func TestStreamsEndWithTheTimeThatTheyAreGiven(t *testing.T) {
+	action := &v1alpha1.FilesystemSnapshotAction{MaxBytes: resource.MustParse("1Gi")}
+	l := &looker{order: capture.Order{Action: action}, target: volatile.Target{Processes: []volatile.Process{self(t)}}}
+	for _, part := range l.processes() {
+		summary, err := part.Write(context.Background(), time.Nanosecond, io.Discard, io.Discard)
+		if err != nil || !summary.Truncated {
+			t.Errorf("%s: %+v, error %v", part.Name, summary, err)
+		}
+	}
+}
