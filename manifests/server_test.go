@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,11 +130,30 @@ func render(t *testing.T, folder string) []*unstructured.Unstructured {
 		need(t, err == nil, "there is no kubectl to render with")
 		kubectl = found
 	}
+	readBase(t)
 	content, err := exec.CommandContext(t.Context(), kubectl, "kustomize", folder).Output()
 	if err != nil {
 		t.Fatalf("kustomize %s: %v", folder, err)
 	}
 	return documents(t, content)
+}
+
+// readBase reads what kustomize does: go test does not see what another process reads, and would give the result of former
+// manifests.
+func readBase(t *testing.T) {
+	t.Helper()
+	for _, folder := range []string{"base", "overlays"} {
+		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			_, err = os.ReadFile(path)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // refused demands an Invalid answer that says every part.

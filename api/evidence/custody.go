@@ -45,6 +45,9 @@ const (
 	// RoleAttachment is a list of gaps or of dropped flows.
 	RoleAttachment ObjectRole = "Attachment"
 	RoleManifest   ObjectRole = "Manifest"
+	// RoleClusterState is what the API server knew of the pod, of a capture that failed: no manifest names it, and it
+	// was not read back.
+	RoleClusterState ObjectRole = "ClusterState"
 	// RoleTrust is an entry of what the attestor trusted: trusted root, public keys and identities. It is kept for
 	// people; a verifier brings its own.
 	RoleTrust ObjectRole = "Trust"
@@ -69,6 +72,8 @@ type Custody struct {
 	Statements []CustodyStatement `json:"statements"`
 	// Objects are all others, ordered by key, then by version.
 	Objects []CustodyObject `json:"objects"`
+	// Gaps are of what no response could name: of a capture that failed, the cluster state.
+	Gaps []Gap `json:"gaps,omitempty"`
 }
 
 // StoredVersion is one locked version of an object.

@@ -47,7 +47,7 @@ const (
 	// FlagModifiedAfterChanged: the modification time lies after the change time, which writing cannot do.
 	FlagModifiedAfterChanged Flag = "ModifiedAfterChanged"
 	// FlagSameMetadataOtherContent: the layers below have a file of this path with the same size, modification time, mode
-	// and owners, and other content.
+	// and owners (in a user namespace, the ids that the node has for them), and other content.
 	FlagSameMetadataOtherContent Flag = "SameMetadataOtherContent"
 	// FlagSameAsLower: the layers below have a file of this path with the same metadata and content; it was copied up all
 	// the same, for its attributes were changed or it was opened for writing.

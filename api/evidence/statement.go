@@ -37,7 +37,10 @@ type SecurityEventPredicate struct {
 	Event     Reference       `json:"event"`
 	CreatedAt time.Time       `json:"createdAt"`
 	Spec      json.RawMessage `json:"spec"`
-	Attestor  Attestor        `json:"attestor"`
+	// Previous is the sha256 of the payload of the statement before this one: on a Completed or Failed event that of the
+	// last response of the capture, or of the trigger where there was none. Empty on any other event, such as a trigger.
+	Previous string   `json:"previous,omitempty"`
+	Attestor Attestor `json:"attestor"`
 }
 
 // EventResponsePredicate is what a bundle says about a finished response; its subjects are the canonical

@@ -80,7 +80,7 @@ func (k *Keyless) certify(ctx context.Context) (sign.Keypair, Credential, error)
 	if err != nil {
 		return nil, Credential{}, k.explain(err)
 	}
-	if err := checkClock(certificate, time.Now()); err != nil {
+	if err := checkCertificate(certificate, time.Now()); err != nil {
 		return nil, Credential{}, fmt.Errorf("certificate from %s: %w", k.config.URL, err)
 	}
 	label := "certificate from " + k.config.URL
@@ -96,8 +96,9 @@ func (k *Keyless) explain(err error) error {
 	return fmt.Errorf("get certificate from %s: %w", k.config.URL, err)
 }
 
-// checkClock compares the time of issue with ours: bundles can only be right if both clocks are.
-func checkClock(der []byte, now time.Time) error {
+// checkCertificate compares the time of issue with ours: bundles can only be right if both clocks are. Of a certificate that
+// lives for less than both may differ, nothing could be shown to lie within its life.
+func checkCertificate(der []byte, now time.Time) error {
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
 		return fmt.Errorf("parse certificate: %w", err)
@@ -105,6 +106,10 @@ func checkClock(der []byte, now time.Time) error {
 	if ahead := certificate.NotBefore.Sub(now); ahead.Abs() > maxClockDifference {
 		return fmt.Errorf("%w: issued at %s, here it is %s: synchronize the clocks of both",
 			ErrClock, certificate.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	if lives := certificate.NotAfter.Sub(certificate.NotBefore); lives < 2*maxClockDifference {
+		return fmt.Errorf("%w: it lives for %s, which must be %s at least: let the authority issue longer ones",
+			ErrShortLived, lives, 2*maxClockDifference)
 	}
 	return nil
 }

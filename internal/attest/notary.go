@@ -13,8 +13,8 @@ type Notary struct {
 }
 
 // Sign returns the envelope of a statement and the name of the trusted key or identity that signed it. A signature by
-// anybody else is refused here with ErrUnknownKey, before anything of it is kept. ErrToken, ErrRefused and ErrClock
-// need a change of the configuration; any other error is an outage.
+// anybody else is refused here with ErrUnknownKey, before anything of it is kept. ErrToken, ErrRefused, ErrClock and
+// ErrShortLived need a change of the configuration; any other error is an outage.
 func (n *Notary) Sign(ctx context.Context, statement []byte) (envelope []byte, signer string, err error) {
 	signature, err := n.Signer.Sign(ctx, preAuthEncoding(statement))
 	if err != nil {

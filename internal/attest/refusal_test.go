@@ -55,8 +55,13 @@ func TestTokenThatCannotBeUsedIsNotSent(t *testing.T) {
 	}
 }
 
-// fakeFulcio certifies at a time of its own, or answers a status.
+// fakeFulcio certifies for ten minutes from a time of its own, or answers a status.
 func fakeFulcio(t *testing.T, status int, at time.Time) attest.KeylessConfig {
+	t.Helper()
+	return fakeFulcioFor(t, status, at, 10*time.Minute)
+}
+
+func fakeFulcioFor(t *testing.T, status int, at time.Time, life time.Duration) attest.KeylessConfig {
 	t.Helper()
 	authority := newAuthority(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +69,7 @@ func fakeFulcio(t *testing.T, status int, at time.Time) attest.KeylessConfig {
 			http.Error(w, "the reason", status)
 			return
 		}
-		template := &x509.Certificate{SerialNumber: big.NewInt(3), NotBefore: at, NotAfter: at.Add(10 * time.Minute)}
+		template := &x509.Certificate{SerialNumber: big.NewInt(3), NotBefore: at, NotAfter: at.Add(life)}
 		certificate := certify(t, template, authority.certificate, requestedKey(t, r), authority.key)
 		chain := map[string]any{"certificates": []string{string(certificatePEM(certificate.Raw))}}
 		answer(t, w, map[string]any{"signedCertificateDetachedSct": map[string]any{"chain": chain}})
@@ -113,6 +118,25 @@ func TestClocksThatDisagreeAreRefused(t *testing.T) {
 		}
 		if _, err := signer.Credential(t.Context()); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", name, err, test.want)
+		}
+	}
+}
+
+func TestCertificateThatLivesTooShortIsRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		life time.Duration
+		want error
+	}{
+		"two minutes": {2 * time.Minute, nil}, "a second less": {2*time.Minute - time.Second, attest.ErrShortLived}, "none": {0, attest.ErrShortLived},
+	} {
+		signer, err := attest.NewKeyless(fakeFulcioFor(t, http.StatusOK, time.Now(), test.life))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, asked := signer.Credential(t.Context())
+		_, signed := signer.Sign(t.Context(), []byte("x"))
+		if !errors.Is(asked, test.want) || !errors.Is(signed, test.want) {
+			t.Errorf("%s: got %v and %v, want %v", name, asked, signed, test.want)
 		}
 	}
 }

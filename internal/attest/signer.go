@@ -12,6 +12,8 @@ var (
 	ErrRefused = errors.New("refused by the server")
 	// ErrClock is returned where two clocks disagree by so much that no certificate can be relied on.
 	ErrClock = errors.New("clocks disagree")
+	// ErrShortLived is returned where a certificate lives for less than clocks may differ by.
+	ErrShortLived = errors.New("the certificate lives too short")
 )
 
 // Credential names who makes a signature.

@@ -33,6 +33,11 @@ func TestAttestor(t *testing.T) {
 		"a parent that is gone leaves the link empty":  parentGone,
 		"a bundle made again adopts the stored one":    adoptsStored,
 		"another object under the key is kept":         keepsForeignObject,
+		"a stored bundle that goes too early is named": namesShortRetention,
+		"a signature nobody trusts now is replaced":    replacesUntrusted,
+		"what somebody else staged is not signed":      refusesForeignStatement,
+		"a bundle of a former trust says what to do":   saysFormerTrust,
+		"a forged Forensic event is never attested":    neverAttestsForged,
 		"an outage is recorded and ends":               outageEnds,
 		"what a person must repair is said":            saysWhatToRepair,
 		"a certificate that ran out is replaced":       replacesCertificate,
@@ -275,17 +280,16 @@ func keepsForeignObject(t *testing.T, w *world) {
 }
 
 // expectFailure reconciles until the failure that is expected is recorded.
-func (w *world) expectFailure(event *v1alpha1.SecurityEvent, condition, reason string) {
+func (w *world) expectFailure(object client.Object, condition, reason string) {
 	w.t.Helper()
-	request := ctrl.Request{NamespacedName: client.ObjectKeyFromObject(event)}
-	if _, err := w.announcer.ReconcileEvent(w.t.Context(), request); err != nil {
+	if err := w.announce(object); err != nil {
 		w.t.Fatal(err)
 	}
-	name := client.ObjectKey{Name: v1alpha1.BundleName(string(event.UID))}
+	name := client.ObjectKey{Name: v1alpha1.BundleName(string(object.GetUID()))}
 	if _, err := w.stages.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: name}); err == nil {
 		w.t.Fatal("no error: the queue would not try again")
 	}
-	bundle := w.bundle(event)
+	bundle := w.bundle(object)
 	got := meta.FindStatusCondition(bundle.Status.Conditions, condition)
 	if got == nil || got.Status != metav1.ConditionFalse || got.Reason != reason || got.Message == "" {
 		w.t.Fatalf("condition %s is %+v, want reason %s", condition, got, reason)

@@ -18,13 +18,20 @@ func blame(err error, away string) (string, error) {
 			"%w: if it is yours, add it to the trusted-root ConfigMap, a key as <name>.pub, an identity as <name>.identity", err)
 	case errors.Is(err, attest.ErrToken):
 		return v1alpha1.ReasonConfigInvalid, fmt.Errorf("%w: see what the attestor's Deployment mounts there", err)
-	case errors.Is(err, attest.ErrRefused), errors.Is(err, attest.ErrClock):
+	case errors.Is(err, attest.ErrRefused), errors.Is(err, attest.ErrClock), errors.Is(err, attest.ErrShortLived):
 		return v1alpha1.ReasonConfigInvalid, err
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return v1alpha1.ReasonConfigInvalid, fmt.Errorf("%w: put the CA of that server's certificate into spec.caBundle", err)
 	}
 	return away, err
+}
+
+// invalidBundle is the failure of a bundle that does not verify. It verified when it was logged: either it was changed
+// since, or what is trusted was.
+func invalidBundle(err error) error {
+	return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%w: if what is trusted was changed since the statement was logged, put the "+
+		"former log, authority, key or identity back into the trusted-root ConfigMap, beside the new one", err))
 }
 
 func notaryFailure(err error, away string) error {

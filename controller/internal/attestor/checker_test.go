@@ -19,12 +19,16 @@ func (altered) Open(context.Context, string, string) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader("{}")), nil
 }
 
-func checkerProves(t *testing.T, w *world) {
-	checker := &attestor.Checker{
+func (w *world) checker() *attestor.Checker {
+	return &attestor.Checker{
 		Reader: w.base, Clock: w.clock,
 		Verifier: func(context.Context) (attestor.Verifier, error) { return w.notary, nil },
 		Store:    func(context.Context, string) (worm.Store, error) { return w.store, nil },
 	}
+}
+
+func checkerProves(t *testing.T, w *world) {
+	checker := w.checker()
 	event, other := w.newEvent(), w.newEvent()
 	if attested, err := checker.Attested(t.Context(), event); attested || err != nil {
 		t.Errorf("no bundle: %t, %v", attested, err)

@@ -117,6 +117,11 @@ func (r *Reconciler) storeRecord(ctx context.Context, job *job) error {
 		return err
 	}
 	number, to := job.bundle.Spec.Number, incident.Spec.Snapshot.Destination
+	// What is stored stays for years: a record that nobody can read must not be the first.
+	if _, err := custody.Parse(data, job.bundle.Spec.AttestedFor.Ref, number); err != nil {
+		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf(
+			"%w: it is not stored; set status.staged of this bundle to null, and the record is made anew", err))
+	}
 	store, err := r.Store(ctx, to.Bucket)
 	if err != nil {
 		return failure(v1alpha1.ReasonConfigInvalid, err)

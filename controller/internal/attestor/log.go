@@ -29,6 +29,9 @@ func (r *Reconciler) log(ctx context.Context, job *job) error {
 		// A crash between the log's answer and the patch lost the proof, or the log was away for longer than the
 		// certificate lived. The same statement gets a new signature.
 		return r.signAgain(ctx, job)
+	case errors.Is(err, attest.ErrUnknownKey):
+		// Who is trusted was changed since it was signed.
+		return r.signAnew(ctx, job, err)
 	case err != nil:
 		return notaryFailure(err, v1alpha1.ReasonLogUnavailable)
 	}
@@ -59,11 +62,43 @@ func (r *Reconciler) signAgain(ctx context.Context, job *job) error {
 	return errAgain
 }
 
+// signAnew replaces a signature that is not trusted any more by one that is. Whoever is not trusted may have staged it, so
+// that only a statement that this attestor makes itself, byte by byte, is signed: children name its digest already.
+func (r *Reconciler) signAnew(ctx context.Context, job *job, untrusted error) error {
+	signed, err := unpack(job.bundle.Status.Staged)
+	if err != nil {
+		return err
+	}
+	envelope, err := attest.ParseEnvelope(signed)
+	if err != nil {
+		return err
+	}
+	made, err := madeAt(envelope.Payload)
+	if err != nil {
+		return err
+	}
+	statement, err := r.statement(ctx, job.bundle, evidence.Attestor{Account: r.Account, At: made})
+	if err != nil {
+		return err
+	}
+	payload, err := evidence.Canonical(statement)
+	if err != nil {
+		return err
+	}
+	if evidence.Digest(payload) != job.bundle.Status.StatementDigest {
+		return notaryFailure(untrusted, v1alpha1.ReasonLogUnavailable)
+	}
+	if err := r.stageEnvelope(ctx, job, payload); err != nil {
+		return err
+	}
+	return errAgain
+}
+
 // stageBundle keeps a bundle and what it proves, after checking that it proves this statement.
 func stageBundle(status *v1alpha1.AttestationBundleStatus, notary Notary, bundle []byte) error {
 	verified, err := notary.Verify(bundle)
 	if err != nil {
-		return failure(v1alpha1.ReasonBundleInvalid, err)
+		return invalidBundle(err)
 	}
 	if digest := evidence.Digest(verified.Payload); digest != status.StatementDigest {
 		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("bundle attests statement %s", digest))

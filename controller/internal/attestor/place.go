@@ -31,6 +31,22 @@ type place struct {
 	bucket string
 	key    string
 	lock   worm.Lock
+	// least is how long a bundle that is stored there already must be kept.
+	least time.Time
+}
+
+// keeps refuses a bundle, stored under the key before, that the store may let go too early. The store's answer is what
+// counts, not what was asked of it.
+func (p place) keeps(stored worm.Object) error {
+	weaker := stored.Lock.Mode != p.lock.Mode && stored.Lock.Mode != string(v1alpha1.LockCompliance)
+	if !weaker && !stored.Lock.RetainUntil.Before(p.least) {
+		return nil
+	}
+	err := fmt.Errorf("%s version %s was stored before and is kept in mode %q until %s, which must be %s until %s at least: "+
+		"extend the retention of this version in the store; it is looked at again until then",
+		stored.Key, stored.VersionID, stored.Lock.Mode, stored.Lock.RetainUntil.UTC().Format(time.RFC3339), p.lock.Mode,
+		p.least.UTC().Format(time.RFC3339))
+	return failure(v1alpha1.ReasonStoreNotLocked, err)
 }
 
 // placeOf derives the one place of a bundle: beside its incident's evidence, with the same lock, or by the uid of its
@@ -46,6 +62,7 @@ func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 			bucket: to.Bucket,
 			key:    bundleKey(to.Prefix, bundle),
 			lock:   lockUntil(to.LockMode, to.RetainUntil.Time, now),
+			least:  to.RetainUntil.Truncate(time.Second),
 		}, nil
 	}
 	if bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident {
@@ -64,11 +81,13 @@ func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 		mode = wanted.ObjectLock
 	}
 	days := max(ptr.Deref(wanted.RetainDays, 0), config.Spec.RetainDays)
-	retention := time.Duration(days)*hoursPerDay*time.Hour + headStart
+	retention := time.Duration(days) * hoursPerDay * time.Hour
 	return place{
 		bucket: config.Spec.Bucket,
 		key:    eventsPrefix + bundle.Spec.AttestedFor.UID + bundleSuffix,
-		lock:   lockUntil(mode, now.Add(retention), now),
+		lock:   lockUntil(mode, now.Add(retention+headStart), now),
+		// One that was stored before has used up some of its head start.
+		least: now.Add(retention).Truncate(time.Second),
 	}, nil
 }
 

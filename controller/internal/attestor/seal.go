@@ -41,13 +41,13 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 		return failure(v1alpha1.ReasonConfigInvalid, err)
 	}
 	object, err := store.Put(ctx, to.key, bytes.NewReader(bundle), to.lock)
-	if errors.Is(err, worm.ErrExists) {
-		object, err = adopt(ctx, store, to.key, &adoption{status: status, notary: notary, bundle: bundle})
+	switch {
+	case errors.Is(err, worm.ErrExists):
+		object, err = adopt(ctx, store, to, &adoption{status: status, notary: notary, bundle: bundle})
+	case err == nil:
+		err = checkStored(ctx, store, object, to.lock.Mode)
 	}
 	if err != nil {
-		return storeFailure(err)
-	}
-	if err := checkStored(ctx, store, object, to.lock.Mode); err != nil {
 		return storeFailure(err)
 	}
 	status.Object = &v1alpha1.StoredObject{
@@ -90,30 +90,33 @@ type adoption struct {
 }
 
 // adopt takes the bundle that is stored under the key already: a crash lost the answer to its put, or the bundle
-// object was deleted and made again. The first bundle stored wins, if it attests the same subject.
-func adopt(ctx context.Context, store worm.Reader, key string, a *adoption) (worm.Object, error) {
-	object, err := store.Stat(ctx, key, "")
+// object was deleted and made again. The first bundle stored wins, if it attests the same subject and stays long enough.
+func adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.Object, error) {
+	object, err := store.Stat(ctx, at.key, "")
 	if err != nil {
 		return worm.Object{}, err
 	}
-	data, err := readObject(ctx, store, key, object.VersionID)
+	data, err := readObject(ctx, store, at.key, object.VersionID)
 	if err != nil {
 		return worm.Object{}, err
 	}
 	stored, err := a.notary.Verify(data)
 	if err != nil {
-		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds another object: %w", key, err))
+		return worm.Object{}, invalidBundle(fmt.Errorf("%s holds another object: %w", at.key, err))
 	}
 	own, err := a.notary.Verify(a.bundle)
 	if err != nil {
-		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, err)
+		return worm.Object{}, invalidBundle(err)
 	}
 	same, err := sameSubject(stored.Payload, own.Payload)
 	if err != nil {
 		return worm.Object{}, err
 	}
 	if !same {
-		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s attests another subject", key))
+		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s attests another subject", at.key))
+	}
+	if err := at.keeps(object); err != nil {
+		return worm.Object{}, err
 	}
 	a.status.StatementDigest = evidence.Digest(stored.Payload)
 	if err := stageBundle(a.status, a.notary, data); err != nil {

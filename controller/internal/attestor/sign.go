@@ -2,7 +2,6 @@ package attestor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -43,7 +42,7 @@ func (r *Reconciler) readBack(ctx context.Context, job *job) error {
 
 // sign makes the statement and stages its envelope.
 func (r *Reconciler) sign(ctx context.Context, job *job) error {
-	statement, err := r.statement(ctx, job.bundle)
+	statement, err := r.statement(ctx, job.bundle, evidence.Attestor{Account: r.Account, At: r.Clock.Now().UTC()})
 	if err != nil {
 		return err
 	}
@@ -76,8 +75,9 @@ func (r *Reconciler) stageEnvelope(ctx context.Context, job *job, payload []byte
 	return nil
 }
 
-func (r *Reconciler) statement(ctx context.Context, bundle *v1alpha1.AttestationBundle) (evidence.Statement, error) {
-	attestor := evidence.Attestor{Account: r.Account, At: r.Clock.Now().UTC()}
+func (r *Reconciler) statement(
+	ctx context.Context, bundle *v1alpha1.AttestationBundle, attestor evidence.Attestor,
+) (evidence.Statement, error) {
 	ref := bundle.Spec.AttestedFor.Ref
 	switch bundle.Spec.AttestedFor.Kind {
 	case v1alpha1.AttestedSecurityEvent:
@@ -85,7 +85,11 @@ func (r *Reconciler) statement(ctx context.Context, bundle *v1alpha1.Attestation
 		if err != nil {
 			return evidence.Statement{}, err
 		}
-		return eventStatement(event, attestor)
+		previous, err := r.beforeEvent(ctx, event)
+		if err != nil {
+			return evidence.Statement{}, err
+		}
+		return eventStatement(event, previous, attestor)
 	case v1alpha1.AttestedEventResponse:
 		response, err := r.response(ctx, ref)
 		if err != nil {
@@ -102,34 +106,6 @@ func (r *Reconciler) statement(ctx context.Context, bundle *v1alpha1.Attestation
 		err := fmt.Errorf("no statement is defined for kind %s", bundle.Spec.AttestedFor.Kind)
 		return evidence.Statement{}, &stageError{reason: v1alpha1.ReasonFailed, err: err, final: true}
 	}
-}
-
-// previous is the statement digest of the parent response, which is signed first. A parent that is gone from the
-// cluster without a bundle leaves the link empty, beside a spec that names it.
-func (r *Reconciler) previous(ctx context.Context, response *v1alpha1.EventResponse) (string, error) {
-	parent := response.Spec.ParentRef
-	if parent == nil {
-		return "", nil
-	}
-	wait := &waiting{message: "waits until the statement of its parent " + parent.Name + " is signed", after: parentPoll}
-	var bundle v1alpha1.AttestationBundle
-	err := r.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.BundleName(parent.UID)}, &bundle)
-	if err == nil {
-		if bundle.Status.StatementDigest == "" {
-			return "", wait
-		}
-		return bundle.Status.StatementDigest, nil
-	}
-	if !apierrors.IsNotFound(err) {
-		return "", fmt.Errorf("read bundle of parent %s: %w", parent.Name, err)
-	}
-	if _, err := r.response(ctx, *parent); err != nil {
-		if gone, ok := errors.AsType[*stageError](err); ok && gone.final {
-			return "", nil
-		}
-		return "", err
-	}
-	return "", wait
 }
 
 func (r *Reconciler) event(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.SecurityEvent, error) {

@@ -3,6 +3,7 @@ package attestor
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"ugallu.io/forensics/api/evidence"
 )
@@ -15,6 +16,21 @@ type stated struct {
 		Event    evidence.Reference `json:"event"`
 		Response evidence.Reference `json:"response"`
 	} `json:"predicate"`
+}
+
+// madeAt is when the attestor made a statement.
+func madeAt(payload []byte) (time.Time, error) {
+	var parsed struct {
+		Predicate struct {
+			Attestor struct {
+				At time.Time `json:"at"`
+			} `json:"attestor"`
+		} `json:"predicate"`
+	}
+	if err := json.Unmarshal(payload, &parsed); err != nil {
+		return time.Time{}, fmt.Errorf("parse statement: %w", err)
+	}
+	return parsed.Predicate.Attestor.At, nil
 }
 
 func parseStatement(payload []byte) (stated, error) {

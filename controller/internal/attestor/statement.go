@@ -8,13 +8,14 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/custody"
 	"ugallu.io/forensics/internal/artifact"
 )
 
 // readBackAccount is who may write status.observed: the read-back workload's ServiceAccount.
 const readBackAccount = "system:serviceaccount:" + v1alpha1.NamespacePrivileged + ":ugallu-forensics-snapshot"
 
-func eventStatement(event *v1alpha1.SecurityEvent, attestor evidence.Attestor) (evidence.Statement, error) {
+func eventStatement(event *v1alpha1.SecurityEvent, previous string, attestor evidence.Attestor) (evidence.Statement, error) {
 	spec, err := evidence.Canonical(event.Spec)
 	if err != nil {
 		return evidence.Statement{}, err
@@ -27,6 +28,7 @@ func eventStatement(event *v1alpha1.SecurityEvent, attestor evidence.Attestor) (
 			Event:     evidence.Reference{Name: event.Name, UID: string(event.UID)},
 			CreatedAt: event.CreationTimestamp.UTC(),
 			Spec:      spec,
+			Previous:  previous,
 			Attestor:  attestor,
 		},
 	}, nil
@@ -61,7 +63,7 @@ func responseStatement(
 		Predicate: evidence.EventResponsePredicate{
 			Response:    evidence.Reference{Name: response.Name, UID: string(response.UID)},
 			IncidentUID: response.Spec.IncidentUID,
-			Step:        response.Labels[v1alpha1.LabelStep],
+			Step:        string(custody.StepOf(response)),
 			Spec:        closed.Spec,
 			Outcome:     closed.Outcome,
 			Artifacts:   artifacts(response, seen),

@@ -89,6 +89,15 @@ func TestStatementLeavesThePlainStreamToItsAuthor(t *testing.T) {
 	}
 }
 
+func TestStepIsWhatWasOrderedWhateverTheLabelSays(t *testing.T) {
+	response, bundle := archived(metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded}, nil)
+	response.Labels = map[string]string{v1alpha1.LabelStep: string(v1alpha1.StepUnfreeze)}
+	response.Spec.Action.Type = v1alpha1.ActionFilesystemSnapshot
+	if step := predicateOf(t, response, bundle).Step; step != string(v1alpha1.StepSnapshot) {
+		t.Errorf("step %s", step)
+	}
+}
+
 func TestStatementWithoutStoredObjectsHasNoReadBack(t *testing.T) {
 	response, bundle := archived(metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonNothingStored}, nil)
 	response.Status.Artifacts = nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -151,6 +152,12 @@ type notary struct {
 	signed int
 	logged map[string]int64
 	fail   error
+	// published is what the log answers.
+	published error
+	// distrusted is the number of the last signature that is not trusted any more.
+	distrusted int
+	// forgetEntries: the log is not the one that is trusted.
+	forgetEntries bool
 	// expired is how many signatures in a row come too late for their certificate.
 	expired int
 }
@@ -180,6 +187,9 @@ func (n *notary) Publish(_ context.Context, envelope []byte) ([]byte, error) {
 	if n.fail != nil {
 		return nil, n.fail
 	}
+	if n.published != nil {
+		return nil, n.published
+	}
 	if n.expired > 0 {
 		n.expired--
 		return nil, attest.ErrExpired
@@ -189,6 +199,9 @@ func (n *notary) Publish(_ context.Context, envelope []byte) ([]byte, error) {
 		return nil, err
 	}
 	signature := string(parsed.Signatures[0].Sig)
+	if number, err := strconv.Atoi(signature); err == nil && number <= n.distrusted {
+		return nil, attest.ErrUnknownKey
+	}
 	if _, known := n.logged[signature]; known {
 		return nil, attest.ErrDuplicate
 	}
@@ -200,6 +213,9 @@ func (n *notary) Publish(_ context.Context, envelope []byte) ([]byte, error) {
 func (n *notary) Verify(bundle []byte) (attest.Verified, error) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
+	if n.forgetEntries {
+		return attest.Verified{}, errors.New("not in a log that is trusted")
+	}
 	var parsed forged
 	if err := json.Unmarshal(bundle, &parsed); err != nil {
 		return attest.Verified{}, err
@@ -256,14 +272,7 @@ func (w *world) run(object client.Object) *v1alpha1.AttestationBundle {
 // step is one reconcile of everything; true when there is nothing left to do.
 func (w *world) step(object client.Object) bool {
 	w.t.Helper()
-	request := ctrl.Request{NamespacedName: client.ObjectKeyFromObject(object)}
-	var err error
-	if _, ok := object.(*v1alpha1.SecurityEvent); ok {
-		_, err = w.announcer.ReconcileEvent(w.t.Context(), request)
-	} else {
-		_, err = w.announcer.ReconcileResponse(w.t.Context(), request)
-	}
-	result := ctrl.Result{}
+	err, result := w.announce(object), ctrl.Result{}
 	if err == nil {
 		name := client.ObjectKey{Name: v1alpha1.BundleName(string(object.GetUID()))}
 		result, err = w.stages.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: name})
@@ -276,6 +285,16 @@ func (w *world) step(object client.Object) bool {
 		w.t.Fatal(err)
 	}
 	return result.RequeueAfter == 0
+}
+
+func (w *world) announce(object client.Object) (err error) {
+	request := ctrl.Request{NamespacedName: client.ObjectKeyFromObject(object)}
+	if _, ok := object.(*v1alpha1.SecurityEvent); ok {
+		_, err = w.announcer.ReconcileEvent(w.t.Context(), request)
+	} else {
+		_, err = w.announcer.ReconcileResponse(w.t.Context(), request)
+	}
+	return err
 }
 
 func (w *world) bundle(object client.Object) *v1alpha1.AttestationBundle {

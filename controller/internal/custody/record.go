@@ -52,6 +52,7 @@ func Captured(m *Material) (*evidence.Custody, error) {
 	if err := m.addEvent(record, *ending); err != nil {
 		return nil, err
 	}
+	m.addClusterState(record)
 	return record, nil
 }
 
@@ -84,7 +85,18 @@ func Released(m *Material, first *evidence.Custody) (*evidence.Custody, error) {
 	if err := m.addResponses(record, responses); err != nil {
 		return nil, err
 	}
+	m.addClusterState(record)
 	return record, nil
+}
+
+// Last is the response that the capture ended with: of those that the incident names, except those that released the pod,
+// the last one. It is nil where there is none.
+func Last(m *Material) (*v1alpha1.EventResponse, error) {
+	responses, err := m.responses(false)
+	if err != nil || len(responses) == 0 {
+		return nil, err
+	}
+	return responses[len(responses)-1], nil
 }
 
 // Add lists further objects, in their place. What the record lists already, it lists once.
@@ -134,7 +146,7 @@ func (m *Material) addResponses(record *evidence.Custody, responses []*v1alpha1.
 			return err
 		}
 		addStatement(record, bundle, evidence.CustodyStatement{
-			Kind: evidence.StatementEventResponse, Step: string(stepOf(response)),
+			Kind: evidence.StatementEventResponse, Step: string(StepOf(response)),
 			Subject: evidence.Reference{Name: response.Name, UID: string(response.UID)},
 		})
 		Add(record, stored(response)...)

@@ -17,7 +17,7 @@ func (m *Material) responses(releasing bool) ([]*v1alpha1.EventResponse, error) 
 			return nil, fmt.Errorf("response %s with uid %s is %w", ref.Name, ref.UID, ErrMissing)
 		}
 		response := &m.Responses[at]
-		if (stepOf(response) == v1alpha1.StepUnfreeze) != releasing {
+		if (StepOf(response) == v1alpha1.StepUnfreeze) != releasing {
 			continue
 		}
 		if parent := response.Spec.ParentRef; parent != nil && !m.names(parent.UID) {
@@ -57,8 +57,8 @@ func parentsFirst(responses []*v1alpha1.EventResponse) ([]*v1alpha1.EventRespons
 	return ordered, nil
 }
 
-// stepOf a response by what it ordered, which never changes.
-func stepOf(response *v1alpha1.EventResponse) v1alpha1.Step {
+// StepOf a response by what it ordered, which never changes.
+func StepOf(response *v1alpha1.EventResponse) v1alpha1.Step {
 	switch response.Spec.Action.Type {
 	case v1alpha1.ActionPodFreeze:
 		return v1alpha1.StepFreeze

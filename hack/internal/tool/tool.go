@@ -16,7 +16,7 @@ import (
 // debian names the package of each tool that unit tests call.
 var debian = map[string]string{
 	"ip": "iproute2", "sysctl": "procps", "tar": "tar", "gzip": "gzip", "zstd": "zstd",
-	"mactime": "sleuthkit", "readelf": "binutils", "gdb": "gdb", "runc": "runc", "python3": "python3",
+	"mactime": "sleuthkit", "readelf": "binutils", "gdb": "gdb", "runc": "runc", "python3": "python3", "jq": "jq",
 }
 
 // Ensure finds the tools; on Debian as root it installs what is missing, elsewhere the error names it.

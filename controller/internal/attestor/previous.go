@@ -1,0 +1,88 @@
+package attestor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/custody"
+)
+
+// previous is the statement digest of the parent response, which is signed first. A parent that is gone from the
+// cluster without a bundle leaves the link empty, beside a spec that names it.
+func (r *Reconciler) previous(ctx context.Context, response *v1alpha1.EventResponse) (string, error) {
+	parent := response.Spec.ParentRef
+	if parent == nil {
+		return "", nil
+	}
+	return r.signed(ctx, *parent, func() error {
+		_, err := r.response(ctx, *parent)
+		return err
+	})
+}
+
+// beforeEvent is the statement digest of what an event follows from: the last response of the capture that a Completed or
+// Failed event ends, or the trigger where no response was ordered. It is empty for any other event: nothing of an
+// incident precedes a detection. A Forensic event that its incident does not name is not the controller's.
+func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEvent) (string, error) {
+	if event.Spec.Class != v1alpha1.ClassForensic || event.Spec.Incident == nil {
+		return "", nil
+	}
+	incident, err := incidentOf(ctx, r.Client, event.Spec.Incident.UID)
+	if err != nil {
+		return "", err
+	}
+	if incident == nil {
+		return "", failure(v1alpha1.ReasonSubjectGone, fmt.Errorf("the incident with uid %s is gone", event.Spec.Incident.UID))
+	}
+	ending := incident.Status.CompletionEvent
+	if ending == nil || ending.UID != string(event.UID) {
+		return "", &waiting{message: "waits until incident " + incident.Name + " names this event as the end of its capture", after: parentPoll}
+	}
+	material, err := r.material(ctx, incident)
+	if err != nil {
+		return "", err
+	}
+	last, err := custody.Last(material)
+	if errors.Is(err, custody.ErrUnsealed) {
+		return "", &waiting{message: err.Error(), after: parentPoll}
+	}
+	if err != nil {
+		return "", failure(v1alpha1.ReasonSubjectGone, err)
+	}
+	if last == nil {
+		trigger := incident.Spec.Trigger.Ref
+		return r.signed(ctx, trigger, func() error {
+			_, err := r.event(ctx, trigger)
+			return err
+		})
+	}
+	return r.signed(ctx, v1alpha1.Ref{Name: last.Name, UID: string(last.UID)}, func() error { return nil })
+}
+
+// signed is the statement digest of an object, which is waited for as long as the object is there to be signed.
+func (r *Reconciler) signed(ctx context.Context, ref v1alpha1.Ref, look func() error) (string, error) {
+	wait := &waiting{message: "waits until the statement about " + ref.Name + ", before this one, is signed", after: parentPoll}
+	var bundle v1alpha1.AttestationBundle
+	err := r.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.BundleName(ref.UID)}, &bundle)
+	if err == nil {
+		if bundle.Status.StatementDigest == "" {
+			return "", wait
+		}
+		return bundle.Status.StatementDigest, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("read bundle of %s: %w", ref.Name, err)
+	}
+	if err := look(); err != nil {
+		if gone, ok := errors.AsType[*stageError](err); ok && gone.final {
+			return "", nil
+		}
+		return "", err
+	}
+	return "", wait
+}

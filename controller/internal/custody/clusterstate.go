@@ -1,0 +1,39 @@
+package custody
+
+import (
+	"slices"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// gapClusterStateMissing is the reason of a record without the cluster state, as it is of a manifest without it.
+const gapClusterStateMissing = "ClusterStateMissing"
+
+// addClusterState lists the cluster state where no response names it: a capture that failed has no manifest to name it, nor
+// that it is missing.
+func (m *Material) addClusterState(record *evidence.Custody) {
+	if m.Incident.Spec.DryRun || m.stores(v1alpha1.ArtifactClusterState) {
+		return
+	}
+	state := m.Incident.Status.ClusterState
+	if state != nil && state.Object != nil {
+		Add(record, evidence.CustodyObject{StoredVersion: version(state.Object), Role: evidence.RoleClusterState})
+		return
+	}
+	if m.stores(v1alpha1.ArtifactManifest) {
+		return
+	}
+	message := "the pod's objects of the API server were not stored"
+	if state != nil && state.Message != "" {
+		message += ": " + state.Message
+	}
+	record.Gaps = []evidence.Gap{{Reason: gapClusterStateMissing, Message: message, Count: 1}}
+}
+
+// stores is whether a response names an artifact of this kind.
+func (m *Material) stores(kind v1alpha1.ArtifactKind) bool {
+	return slices.ContainsFunc(m.Responses, func(response v1alpha1.EventResponse) bool {
+		return slices.ContainsFunc(response.Status.Artifacts, func(artifact v1alpha1.Artifact) bool { return artifact.Kind == kind })
+	})
+}

@@ -1,0 +1,116 @@
+package manifests_test
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+const (
+	detector = "system:serviceaccount:falco:falco"
+	outsider = "system:serviceaccount:sandbox:default"
+)
+
+// bindsOperators shows who may name which source, before and after somebody says so.
+func bindsOperators(t *testing.T, s server) {
+	s.allowEvents(t)
+	create := func(by client.Client, operator, class string) error {
+		event := object("SecurityEvent", "", with(with(eventSpec(), "source.operator", operator), "class", class))
+		event.SetGenerateName("operator-")
+		return by.Create(t.Context(), event)
+	}
+	allowedOrSays(t, create(s.as(t, outsider, nil), "falco", "Detection"), "")
+
+	named := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.NamespaceSystem, Name: "ugallu-operators"},
+		Data:       map[string]string{"falco": detector + "\n" + attestorAccount + "\n", "tetragon": detector + "2 someone"},
+	}
+	if err := s.client.Create(t.Context(), named); err != nil {
+		t.Fatal(err)
+	}
+	awaitRefusal(t, func() error { return create(s.as(t, outsider, nil), "falco", "Detection") })
+	tests := map[string]struct {
+		account, operator, class string
+		says                     string
+	}{
+		"its own":                         {detector, "falco", "Detection", ""},
+		"its own, the second of two":      {attestorAccount, "falco", "Anomaly", ""},
+		"another's":                       {outsider, "falco", "Detection", outsider + " may not speak for falco"},
+		"another's, of the name's start":  {detector, "tetragon", "Detection", "may not speak for tetragon"},
+		"of nobody":                       {detector, "unheard-of", "Detection", "may not speak for unheard-of"},
+		"another's, of every class there": {outsider, "falco", "Compliance", "may not speak for falco"},
+		"as the cluster's administrator":  {"kubernetes-admin", "falco", "Detection", "may not speak for falco"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			allowedOrSays(t, create(s.as(t, tt.account, nil), tt.operator, tt.class), tt.says)
+		})
+	}
+	if err := s.client.Delete(t.Context(), named); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allowEvents lets everybody create events, so that only admission is in the way.
+func (s server) allowEvents(t *testing.T) {
+	t.Helper()
+	role := &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "test-events"},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"security.ugallu.io"}, Resources: []string{"securityevents"}, Verbs: []string{"create"}}},
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "test-events"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "test-events"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:authenticated"}},
+	}
+	for _, o := range []client.Object{role, binding} {
+		if err := s.client.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// awaitRefusal waits until the API server has seen a new parameter of a policy.
+func awaitRefusal(t *testing.T, try func() error) {
+	t.Helper()
+	for range 600 {
+		if try() != nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatal("not refused within a minute")
+}
+
+// dropsForgedStatus shows that nobody can claim a seal: not with the event, and not afterwards.
+func dropsForgedStatus(t *testing.T, s server) {
+	claim := fields{"phase": "Attested", "statementDigest": hex, "bundleRef": fields{"name": "ab", "uid": "1"}}
+	event := object("SecurityEvent", "", eventSpec())
+	event.SetGenerateName("claimed-")
+	event.Object["status"] = claim
+	if err := s.as(t, outsider, nil).Create(t.Context(), event); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(event), event); err != nil {
+		t.Fatal(err)
+	}
+	if status, there := event.Object["status"]; there {
+		t.Errorf("the API server kept status %v", status)
+	}
+	for _, account := range []string{outsider, readbackAccount, agent, system + "ugallu-responder", system + "ugallu-webhook"} {
+		if err := patchStatus(t, s.as(t, account, nil), event, claim); !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v", account, err)
+		}
+	}
+	bundle := object("AttestationBundle", "forged", bundleSpec())
+	if err := s.as(t, outsider, nil).Create(t.Context(), bundle); !apierrors.IsForbidden(err) {
+		t.Errorf("a bundle of an outsider: %v", err)
+	}
+}
