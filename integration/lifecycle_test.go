@@ -58,8 +58,8 @@ func (c *cluster) awaitResponse(tb testing.TB, s *scene, step v1alpha1.Step, met
 	tb.Helper()
 	var response v1alpha1.EventResponse
 	err := eventually(tb.Context(), captureTime, func(ctx context.Context) (bool, string, error) {
-		err := client.IgnoreNotFound(c.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(s.incident, step, 1)}, &response))
-		return err == nil && met(response), describe(response.Status.Conditions), err
+		err := c.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(s.incident, step, 1)}, &response)
+		return err == nil && met(response), describe(response.Status.Conditions), client.IgnoreNotFound(err)
 	})
 	if err != nil {
 		tb.Fatalf("step %s: %v\n%s", step, err, c.account(tb.Context(), s))
