@@ -27,7 +27,7 @@ demo: ## Cluster, servers, install, and the recipe played through to verified ev
 	@$(GO) run ./hack/cmd/demo
 
 .PHONY: test
-test: unit ciliumpolicy integration ## Every test: unit, envtest, Cilium's policy library, and integration on kind
+test: unit ciliumpolicy integration ## Unit, envtest, Cilium's policy library, and integration on kind; not fuzz, soak and bench
 
 .PHONY: unit
 unit: ## Unit, kernel and API-server tests; no cluster needed

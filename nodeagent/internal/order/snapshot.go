@@ -38,6 +38,7 @@ func complete(reason string) bool {
 		"HardLinkStoredAsFile",  // the content is there twice
 		gapTaken,                // an earlier start's segments, stored again by a later one
 		"MemoryNotCaptured",     // the configuration does not ask for it
+		"RegistersNotRead",      // nobody reads them but a debugger, which the process would notice
 		"UpperLayerNotSeparate": // the root filesystem has what the container changed
 		return true
 	}
