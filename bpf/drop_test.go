@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ugallu.io/forensics/bpf"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // ethernetFrame is the smallest frame that the kernel's test run takes: a 14-byte Ethernet header of type IPv4 and a payload.
@@ -21,12 +22,7 @@ func ethernetFrame(size int) []byte {
 
 func loadDrop(t *testing.T) *bpf.DropObjects {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal("loading eBPF programs needs root")
-		}
-		t.Skip("loading eBPF programs needs root")
-	}
+	testneeds.That(t, os.Geteuid() == 0, "loading eBPF programs needs root")
 	objects := new(bpf.DropObjects)
 	if err := bpf.LoadDropObjects(objects, nil); err != nil {
 		t.Fatalf("load: %v", err)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -21,26 +20,11 @@ import (
 	"ugallu.io/forensics/controller/internal/incident"
 	"ugallu.io/forensics/controller/internal/options"
 	"ugallu.io/forensics/controller/internal/policy"
+	"ugallu.io/forensics/internal/apitest"
 )
 
 func TestCiliumIsWatchedAsSoonAsItIsThere(t *testing.T) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	env := &envtest.Environment{CRDDirectoryPaths: []string{filepath.Join("..", "manifests", "crds")}, ErrorIfCRDPathMissing: true}
-	server, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	server := apitest.Start(t)
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)

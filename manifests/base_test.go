@@ -36,6 +36,7 @@ func TestInstall(t *testing.T) {
 	t.Run("lets an agent speak for its own node only", func(t *testing.T) { bindsAgents(t, s) })
 	t.Run("lets an agent report in its own name only", func(t *testing.T) { limitsReporters(t, s) })
 	t.Run("lets the read-back workload observe only", func(t *testing.T) { limitsReadBack(t, s) })
+	t.Run("lets nobody delete the chain of custody", func(t *testing.T) { keepsChain(t, s) })
 	t.Run("lets a source be named by its own account only", func(t *testing.T) { bindsOperators(t, s) })
 	t.Run("lets nobody claim a seal", func(t *testing.T) { dropsForgedStatus(t, s) })
 }

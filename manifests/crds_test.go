@@ -23,6 +23,7 @@ func TestDefinitions(t *testing.T) {
 	t.Run("refuse what is wrong, naming the field", func(t *testing.T) { refuseWrong(t, s) })
 	t.Run("refuse changes of specs", func(t *testing.T) { refuseChangedSpecs(t, s) })
 	t.Run("refuse changes of final statuses", func(t *testing.T) { refuseChangedStatuses(t, s) })
+	t.Run("leave to the controller what is its own", func(t *testing.T) { refuseClaimedKinds(t, s) })
 	t.Run("select by fields", func(t *testing.T) { selectByFields(t, s) })
 	t.Run("print columns", func(t *testing.T) { printColumns(t, s) })
 	t.Run("have room for the largest capture", func(t *testing.T) { holdLargest(t, s) })

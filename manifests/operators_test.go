@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -20,28 +21,33 @@ const (
 
 // bindsOperators shows who may name which source, before and after somebody says so.
 func bindsOperators(t *testing.T, s server) {
-	s.allowEvents(t)
+	s.allowEvents(t, "create")
 	create := func(by client.Client, operator, class string) error {
 		event := object("SecurityEvent", "", with(with(eventSpec(), "source.operator", operator), "class", class))
 		event.SetGenerateName("operator-")
 		return by.Create(t.Context(), event)
 	}
-	allowedOrSays(t, create(s.as(t, outsider, nil), "falco", "Detection"), "")
+	byOutsider := func() error { return create(s.as(t, outsider, nil), "falco", "Detection") }
+	awaitAnswer(t, byOutsider, "")
 
 	named := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.NamespaceSystem, Name: "ugallu-operators"},
-		Data:       map[string]string{"falco": detector + "\n" + attestorAccount + "\n", "tetragon": detector + "2 someone"},
+		Data: map[string]string{
+			"falco": detector + "\n" + attestorAccount + "\n", "tetragon": detector + "2 someone", "crlf": detector + "\r\nsomeone\r\n",
+		},
 	}
 	if err := s.client.Create(t.Context(), named); err != nil {
 		t.Fatal(err)
 	}
-	awaitRefusal(t, func() error { return create(s.as(t, outsider, nil), "falco", "Detection") })
+	awaitAnswer(t, byOutsider, outsider+" may not speak for falco")
 	tests := map[string]struct {
 		account, operator, class string
 		says                     string
 	}{
 		"its own":                         {detector, "falco", "Detection", ""},
 		"its own, the second of two":      {attestorAccount, "falco", "Anomaly", ""},
+		"its own, of a file of Windows":   {detector, "crlf", "Detection", ""},
+		"of what no key can name":         {detector, "falco/1", "Detection", "may not speak for falco/1"},
 		"another's":                       {outsider, "falco", "Detection", outsider + " may not speak for falco"},
 		"another's, of the name's start":  {detector, "tetragon", "Detection", "may not speak for tetragon"},
 		"of nobody":                       {detector, "unheard-of", "Detection", "may not speak for unheard-of"},
@@ -56,18 +62,19 @@ func bindsOperators(t *testing.T, s server) {
 	if err := s.client.Delete(t.Context(), named); err != nil {
 		t.Fatal(err)
 	}
+	awaitAnswer(t, byOutsider, "")
 }
 
-// allowEvents lets everybody create events, so that only admission is in the way.
-func (s server) allowEvents(t *testing.T) {
+// allowEvents lets everybody create or delete events, so that only admission is in the way.
+func (s server) allowEvents(t *testing.T, verb string) {
 	t.Helper()
 	role := &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: "test-events"},
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"security.ugallu.io"}, Resources: []string{"securityevents"}, Verbs: []string{"create"}}},
+		ObjectMeta: metav1.ObjectMeta{Name: "test-" + verb},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"security.ugallu.io"}, Resources: []string{"securityevents"}, Verbs: []string{verb}}},
 	}
 	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "test-events"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "test-events"},
+		ObjectMeta: metav1.ObjectMeta{Name: "test-" + verb},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:authenticated"}},
 	}
 	for _, o := range []client.Object{role, binding} {
@@ -77,16 +84,19 @@ func (s server) allowEvents(t *testing.T) {
 	}
 }
 
-// awaitRefusal waits until the API server has seen a new parameter of a policy.
-func awaitRefusal(t *testing.T, try func() error) {
+// awaitAnswer waits until the API server has seen a new role, or a change of a policy's parameter: until it refuses with this
+// text, or allows where the text is empty.
+func awaitAnswer(t *testing.T, try func() error, says string) {
 	t.Helper()
+	var err error
 	for range 600 {
-		if try() != nil {
+		err = try()
+		if says == "" && err == nil || says != "" && apierrors.IsInvalid(err) && strings.Contains(err.Error(), says) {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Fatal("not refused within a minute")
+	t.Fatalf("not answered with %q within a minute: %v", says, err)
 }
 
 // dropsForgedStatus shows that nobody can claim a seal: not with the event, and not afterwards.

@@ -21,20 +21,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/apitest"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/manifests"
 )
-
-// need skips without a reason to fail, and fails where everything is required.
-func need(t *testing.T, there bool, reason string) {
-	t.Helper()
-	switch {
-	case there:
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal(reason)
-	default:
-		t.Skip(reason)
-	}
-}
 
 // server is an API server of its own.
 type server struct {
@@ -44,18 +34,7 @@ type server struct {
 
 func startServer(t *testing.T) server {
 	t.Helper()
-	need(t, os.Getenv("KUBEBUILDER_ASSETS") != "", "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd")
-	env := &envtest.Environment{CRDs: nil}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	config.QPS = -1
+	config := apitest.Run(t, &envtest.Environment{})
 	return server{config: config, client: newClient(t, config)}
 }
 
@@ -127,7 +106,7 @@ func render(t *testing.T, folder string) []*unstructured.Unstructured {
 	kubectl := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl")
 	if _, err := os.Stat(kubectl); err != nil {
 		found, err := exec.LookPath("kubectl")
-		need(t, err == nil, "there is no kubectl to render with")
+		testneeds.That(t, err == nil, "there is no kubectl to render with")
 		kubectl = found
 	}
 	readBase(t)

@@ -129,11 +129,16 @@ func limitsReporters(t *testing.T, s server) {
 		"of another node":    {fields{"account": agent, "nodeName": "other"}, "in the name of another"},
 		"of no account":      {fields{"account": "", "nodeName": "worker"}, "in the name of another"},
 		"of no node":         {fields{"account": agent, "nodeName": ""}, "in the name of another"},
+		"of another pod":     {fields{"account": agent, "nodeName": "worker", "podUID": "other"}, "in the name of another"},
+		"of no pod":          {fields{"account": agent, "nodeName": "worker", "podUID": ""}, "in the name of another"},
 	}
+	by := s.as(t, agent, map[string][]string{
+		"authentication.kubernetes.io/node-name": {"worker"}, "authentication.kubernetes.io/pod-uid": {"p"},
+	})
+	completed := fields{"completedAt": "2026-11-24T01:02:04.000000Z"}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			response := s.made(t, "EventResponse", responseSpec("PodFreeze", "podFreeze"))
-			by := s.as(t, agent, map[string][]string{"authentication.kubernetes.io/node-name": {"worker"}})
 			reporter := fields{"podUID": "p", "bootID": "b", "imageDigest": "d", "realtime": "2026-11-24T01:02:03.000000Z", "boottimeNanos": int64(1), "maxErrorMicros": int64(1), "clockSynchronized": true}
 			for key, value := range tt.reporter {
 				reporter[key] = value
@@ -142,9 +147,15 @@ func limitsReporters(t *testing.T, s server) {
 			// What is reported already may stay while other fields change.
 			if tt.says == "" {
 				allowedOrSays(t, patchStatus(t, by, response, fields{"phase": "Running"}), "")
+				allowedOrSays(t, patchStatus(t, by, response, fields{"completedAt": completed["completedAt"], "reporter": nil}), "in the name of another")
+				allowedOrSays(t, patchStatus(t, by, response, completed), "")
 			}
 		})
 	}
+	t.Run("of nobody, at the end", func(t *testing.T) {
+		response := s.made(t, "EventResponse", responseSpec("PodFreeze", "podFreeze"))
+		allowedOrSays(t, patchStatus(t, by, response, completed), "a record that is completed says who reports")
+	})
 	t.Run("admits what the controller closes", func(t *testing.T) {
 		response := s.made(t, "EventResponse", responseSpec("PodFreeze", "podFreeze"))
 		allowedOrSays(t, patchStatus(t, s.as(t, system+"ugallu-forensics", nil), response, fields{"phase": string(v1alpha1.ResponsePartial)}), "")

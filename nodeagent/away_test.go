@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/options"
 	"ugallu.io/forensics/nodeagent/internal/order"
 )
@@ -79,14 +79,7 @@ func (noMemory) Collect(context.Context, func(podUID string) bool) error { retur
 // deadHost is an address of this machine where nobody listens.
 func deadHost(t *testing.T) string {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return "https://" + listener.Addr().String()
+	return "https://" + testneeds.FreeAddress(t)
 }
 
 // TestAgentGuardsItsPodsWithTheAPIServerAway starts the manager with its guard where the API server refuses connections. A

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -19,11 +18,12 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/apitest"
 	"ugallu.io/forensics/internal/stamp"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/webhook/internal/certificate"
 	"ugallu.io/forensics/webhook/internal/options"
 )
@@ -36,8 +36,12 @@ func TestWebhookIssuesAndInjectsItsOwnCertificate(t *testing.T) {
 		UserName: "system:serviceaccount:ugallu-system:ugallu-webhook",
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:ugallu-system", "system:authenticated"},
 	}
+	port, err := strconv.Atoi(testneeds.FreePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := options.Options{
-		Port: freePort(t), MetricsAddress: "0", ProbeAddress: "127.0.0.1:" + strconv.Itoa(freePort(t)),
+		Port: port, MetricsAddress: "0", ProbeAddress: testneeds.FreeAddress(t),
 		CertificateDir: t.TempDir(), ControllerAccount: controller,
 	}
 	runUntilEnd(t, account, o)
@@ -78,18 +82,7 @@ func refusesOtherSecrets(t *testing.T, account *rest.Config) {
 // installed is an API server with our manifests, as far as the webhook needs them, and nothing that calls it.
 func installed(t *testing.T) cluster {
 	t.Helper()
-	needServer(t)
-	env := &envtest.Environment{CRDDirectoryPaths: []string{manifest("crds")}, ErrorIfCRDPathMissing: true}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	c := cluster{config: config}
+	c := cluster{config: apitest.Start(t)}
 	for _, file := range []string{"namespaces.yaml", "rbac/webhook.yaml", "rbac/bindings.yaml", "webhook.yaml", "admission.yaml"} {
 		c.create(t, file)
 	}
@@ -167,22 +160,4 @@ func injected(t *testing.T, c cluster) *x509.CertPool {
 		t.Errorf("%d webhooks", len(bundles))
 	}
 	return pool
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := listener.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	address, is := listener.Addr().(*net.TCPAddr)
-	if !is {
-		t.Fatal(fmt.Errorf("listen on %s", listener.Addr()))
-	}
-	return address.Port
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -23,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/apitest"
 )
 
 const (
@@ -34,19 +34,6 @@ const (
 	admin      = "kubernetes-admin"
 	incident   = "0b7a0e0c-1f4a-4bcd-9c39-2f7d5c1d1111"
 )
-
-// needServer skips where there is no API server to start, and fails there when everything is required.
-func needServer(tb testing.TB) {
-	tb.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") != "" {
-		return
-	}
-	const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-	if os.Getenv("REQUIRE_ALL") == "1" {
-		tb.Fatal(reason)
-	}
-	tb.Skip(reason)
-}
 
 func manifest(parts ...string) string {
 	return filepath.Join(append([]string{"..", "manifests"}, parts...)...)
@@ -92,23 +79,12 @@ func key() []byte { return bytes.Repeat([]byte{7}, 32) }
 
 func startCluster(tb testing.TB) cluster {
 	tb.Helper()
-	needServer(tb)
 	env := &envtest.Environment{
 		CRDDirectoryPaths:     []string{manifest("crds")},
 		ErrorIfCRDPathMissing: true,
 		WebhookInstallOptions: envtest.WebhookInstallOptions{Paths: []string{manifest("base", "admission.yaml")}},
 	}
-	config, err := env.Start()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			tb.Error(err)
-		}
-	})
-	config.QPS = -1
-	c := cluster{config: config, calls: &calls{}}
+	c := cluster{config: apitest.Run(tb, env), calls: &calls{}}
 	install := env.WebhookInstallOptions
 	server := webhook.NewServer(webhook.Options{Host: install.LocalServingHost, Port: install.LocalServingPort, CertDir: install.LocalServingCertDir})
 	register(measured{Server: server, calls: c.calls}, c.as(tb, admin), func(context.Context) ([]byte, error) { return key(), nil }, controller)

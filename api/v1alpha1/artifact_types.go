@@ -45,7 +45,8 @@ const (
 	ArtifactPodDescription ArtifactKind = "PodDescription"
 	// ArtifactRootFilesystem is an archive of everything that a container saw of its image and its changes.
 	ArtifactRootFilesystem ArtifactKind = "RootFilesystem"
-	// ArtifactClusterState holds the pod's objects of the API server.
+	// ArtifactClusterState holds the pod's objects of the API server, and is the controller's: the API server refuses it, as
+	// it does a manifest, on what a node's agent carries out.
 	ArtifactClusterState ArtifactKind = "ClusterState"
 	// ArtifactManifest lists everything.
 	ArtifactManifest ArtifactKind = "Manifest"

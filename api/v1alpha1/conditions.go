@@ -83,6 +83,7 @@ const (
 	ReasonKeyNotTrusted = "KeyNotTrusted"
 	// ReasonBundleInvalid on Sealed: the bundle does not verify against the trusted root, so it is not stored.
 	ReasonBundleInvalid = "BundleInvalid"
-	// ReasonSubjectGone on Signed: the object to attest was deleted before it was signed.
+	// ReasonSubjectGone on Signed: the object to attest, or one that a custody record would list, was deleted before it was
+	// signed; or a Forensic event is not the one that its incident names.
 	ReasonSubjectGone = "SubjectGone"
 )

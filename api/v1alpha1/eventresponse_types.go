@@ -222,6 +222,7 @@ type EventResponseSpec struct {
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=er
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.completedAt) || (has(self.status) && self.status == oldSelf.status)",fieldPath=".status",message="status is immutable once completedAt is set"
+// +kubebuilder:validation:XValidation:rule="self.spec.action.type == 'EvidenceUpload' || !has(self.status) || !has(self.status.artifacts) || !self.status.artifacts.exists(artifact, artifact.kind in ['ClusterState', 'Manifest'])",fieldPath=".status.artifacts",message="status.artifacts: the kinds ClusterState and Manifest belong to responses of spec.action.type EvidenceUpload"
 // +kubebuilder:selectablefield:JSONPath=`.spec.nodeName`
 // +kubebuilder:selectablefield:JSONPath=`.spec.incidentUID`
 // +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.metadata.labels.ugallu\.io/step`

@@ -59,6 +59,21 @@ func TestImportDepthOfBinaries(t *testing.T) {
 	}
 }
 
+func TestNoBinaryImportsWhatIsForTests(t *testing.T) {
+	real, _ := graphs(t)
+	for _, helper := range []string{"internal/apitest", "internal/custodytest", "internal/testneeds", "internal/verify/verifytest"} {
+		if _, is := real[helper]; !is {
+			t.Errorf("there is no %s", helper)
+		}
+		for from, targets := range real {
+			isForTests := from == "integration" || strings.HasSuffix(from, "test")
+			if targets[helper] && !isForTests {
+				t.Errorf("%s imports %s", from, helper)
+			}
+		}
+	}
+}
+
 func TestComponentsShareOnlyAPIAndInternal(t *testing.T) {
 	real, _ := graphs(t)
 	for from, targets := range real {
@@ -72,7 +87,7 @@ func TestComponentsShareOnlyAPIAndInternal(t *testing.T) {
 		}
 		if component == "integration" {
 			for to := range targets {
-				if !strings.HasPrefix(to, "api/") && !strings.HasPrefix(to, "integration/") && to != "manifests" {
+				if !strings.HasPrefix(to, "api/") && !strings.HasPrefix(to, "integration/") && to != "manifests" && to != "internal/testneeds" {
 					t.Errorf("integration is a black box, but imports %s", to)
 				}
 			}

@@ -18,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // probeVariable makes the test binary the probe.
@@ -47,21 +49,9 @@ type network struct {
 	pod, node netns.NsHandle
 }
 
-// needRoot skips, or fails where every test must run.
-func needRoot(t *testing.T, what string) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal(what, "need root")
-	default:
-		t.Skip(what, "need root")
-	}
-}
-
 func newNetwork(t *testing.T) *network {
 	t.Helper()
-	needRoot(t, "network namespaces")
+	testneeds.That(t, os.Geteuid() == 0, "network namespaces need root")
 	n := &network{folder: t.TempDir(), pod: newNamespace(t), node: newNamespace(t)}
 	pod, node := handle(t, n.pod), handle(t, n.node)
 	must(t, pod.LinkAdd(&netlink.Veth{

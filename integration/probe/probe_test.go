@@ -6,15 +6,11 @@ import (
 	"testing"
 
 	"ugallu.io/forensics/integration/internal/tree"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 func TestPlantHasOneOfEverything(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal("device nodes and owners need root")
-		}
-		t.Skip("device nodes and owners need root")
-	}
+	testneeds.That(t, os.Geteuid() == 0, "device nodes and owners need root")
 	folder := filepath.Join(t.TempDir(), "planted")
 	if err := plant(folder); err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 
 	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/custodytest"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 const (
@@ -221,7 +222,7 @@ func certificatePEM(der []byte) []byte {
 // startFulcio runs the binary named by FORENSICS_FULCIO until the test ends and returns its address.
 func startFulcio(t *testing.T, authority *authority, issuer *issuer) string {
 	t.Helper()
-	binary, dir := custodytest.Binary(t, "FORENSICS_FULCIO"), t.TempDir()
+	binary, dir := testneeds.Binary(t, "FORENSICS_FULCIO"), t.TempDir()
 	der, err := x509.MarshalPKCS8PrivateKey(authority.key)
 	if err != nil {
 		t.Fatal(err)
@@ -236,9 +237,9 @@ func startFulcio(t *testing.T, authority *authority, issuer *issuer) string {
 		t.Fatal(err)
 	}
 	writeFile(t, config, string(settings))
-	port := custodytest.FreePort(t)
+	port := testneeds.FreePort(t)
 	runFulcio(t, binary, "serve", "--host", "127.0.0.1", "--port", port, "--grpc-host", "127.0.0.1",
-		"--grpc-port", custodytest.FreePort(t), "--metrics-port", custodytest.FreePort(t),
+		"--grpc-port", testneeds.FreePort(t), "--metrics-port", testneeds.FreePort(t),
 		"--legacy-unix-domain-socket", filepath.Join(dir, "socket"), "--config-path", config, "--ca", "fileca",
 		"--fileca-cert", chain, "--fileca-key", key, "--fileca-key-passwd=", "--fileca-watch=false", "--ct-log-url=")
 	url := "http://127.0.0.1:" + port

@@ -16,6 +16,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/custodytest"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 func statement(t testing.TB, name string) []byte {
@@ -216,7 +217,7 @@ func TestSignerThatIsAwayIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	signer, err := attest.NewTransit(attest.TransitConfig{
-		Address: "http://127.0.0.1:" + custodytest.FreePort(t), Mount: "transit", Key: "k", TokenFile: tokenFile,
+		Address: "http://" + testneeds.FreeAddress(t), Mount: "transit", Key: "k", TokenFile: tokenFile,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"ugallu.io/forensics/internal/attest"
-	"ugallu.io/forensics/internal/custodytest"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // TestTokenThatCannotBeUsedIsNotSent has an authority that fails the test if it is asked.
@@ -143,7 +143,7 @@ func TestCertificateThatLivesTooShortIsRefused(t *testing.T) {
 
 func TestAuthorityThatIsAwayIsNoRefusal(t *testing.T) {
 	away := fakeFulcio(t, http.StatusOK, time.Now())
-	away.URL = "http://127.0.0.1:" + custodytest.FreePort(t)
+	away.URL = "http://" + testneeds.FreeAddress(t)
 	for name, test := range map[string]struct {
 		config  attest.KeylessConfig
 		refused bool

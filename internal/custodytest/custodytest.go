@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/internal/attest"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 const (
@@ -44,7 +45,7 @@ type Servers struct {
 // Start runs the binaries named by FORENSICS_TRANSIT, FORENSICS_REKOR and FORENSICS_TSA until the test ends.
 func Start(t testing.TB) *Servers {
 	t.Helper()
-	transit, rekor, tsa := Binary(t, "FORENSICS_TRANSIT"), Binary(t, "FORENSICS_REKOR"), Binary(t, "FORENSICS_TSA")
+	transit, rekor, tsa := testneeds.Binary(t, "FORENSICS_TRANSIT"), testneeds.Binary(t, "FORENSICS_REKOR"), testneeds.Binary(t, "FORENSICS_TSA")
 	s := &Servers{}
 	s.startTransit(t, transit)
 	log := s.startLog(t, rekor)
@@ -124,7 +125,7 @@ func (s *Servers) startTransit(t testing.TB, binary string) {
 	if err := os.WriteFile(tokenFile, []byte(token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := "127.0.0.1:" + FreePort(t)
+	address := testneeds.FreeAddress(t)
 	start(t, binary, "--address", address, "--storage-dir", filepath.Join(dir, "keys"), "--token-file", tokenFile)
 	awaitOK(t, "http://"+address+"/v1/sys/health")
 	s.Transit = attest.TransitConfig{Address: "http://" + address, Mount: "transit", Key: KeyName, TokenFile: tokenFile}
@@ -153,9 +154,9 @@ func (s *Servers) startLog(t testing.TB, binary string) *root.TransparencyLog {
 	if err := os.WriteFile(signer, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	port := FreePort(t)
+	port := testneeds.FreePort(t)
 	start(t, binary, "serve", "--http-address", "127.0.0.1", "--http-port", port, "--grpc-address", "127.0.0.1",
-		"--grpc-port", FreePort(t), "--http-metrics-port", FreePort(t), "--hostname", logHost, "--storage-dir", filepath.Join(dir, "log"),
+		"--grpc-port", testneeds.FreePort(t), "--http-metrics-port", testneeds.FreePort(t), "--hostname", logHost, "--storage-dir", filepath.Join(dir, "log"),
 		"--signer-filepath", signer, "--signer-password", "", "--batch-max-age", "20ms", "--checkpoint-interval", "100ms")
 	s.Log.RekorURL = "http://127.0.0.1:" + port
 	awaitOK(t, s.Log.RekorURL+"/healthz")
@@ -172,7 +173,7 @@ func (s *Servers) startLog(t testing.TB, binary string) *root.TransparencyLog {
 func (s *Servers) startAuthority(t testing.TB, binary string) *root.SigstoreTimestampingAuthority {
 	t.Helper()
 	holdMetricsPort(t)
-	port := FreePort(t)
+	port := testneeds.FreePort(t)
 	start(t, binary, "serve", "--host", "127.0.0.1", "--port", port, "--timestamp-signer", "memory", "--disable-ntp-monitoring")
 	base := "http://127.0.0.1:" + port
 	awaitOK(t, base+"/ping")

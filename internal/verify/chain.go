@@ -16,7 +16,7 @@ func (v *verification) checkChain() {
 	}
 	for i, l := range v.links {
 		if l.response != nil {
-			v.report.add(l.name, CheckPrevious, v.together(previousError(l, payloads)), "")
+			v.report.add(l.name, CheckPrevious, v.previousError(l, payloads), "")
 		}
 		if l.event != nil {
 			v.report.add(l.name, CheckPrevious, v.together(eventPreviousError(l, v.links[:i])), "")
@@ -27,7 +27,7 @@ func (v *verification) checkChain() {
 }
 
 // previousError compares the digest that a response names with the payload of its parent's statement.
-func previousError(l *link, payloads map[string]string) error {
+func (v *verification) previousError(l *link, payloads map[string]string) error {
 	parent := l.response.spec.ParentRef
 	if parent == nil {
 		if l.response.Previous != "" {
@@ -38,7 +38,7 @@ func previousError(l *link, payloads map[string]string) error {
 	payload, ok := payloads[parent.UID]
 	switch {
 	case !ok:
-		return refuse("the statement of its parent %s is missing", parent.Name)
+		return v.together(refuse("the statement of its parent %s is missing", parent.Name))
 	case l.response.Previous != payload:
 		return refuse("it names %q as the statement before it, that of its parent %s is %s", l.response.Previous, parent.Name, payload)
 	}
@@ -111,7 +111,8 @@ func (v *verification) completeError() error {
 	}
 	wanted := []string{stepFreeze, stepSnapshot, stepUpload}
 	if ending.event.spec.Type == typeFailed {
-		wanted = wanted[:1]
+		// An incident can fail before anything is ordered; whatever is ordered begins with the freeze.
+		wanted = wanted[:min(1, counts[stepFreeze]+counts[stepSnapshot]+counts[stepUpload])]
 	}
 	if v.record != nil && v.record.custody.Number == evidence.CustodyReleased {
 		wanted = append(slices.Clone(wanted), stepUnfreeze)

@@ -11,8 +11,8 @@ import (
 
 // checkFacts checks what no single statement says.
 func (v *verification) checkFacts() {
-	v.report.add(LinkFacts, CheckSameIncident, v.together(v.sameIncidentError()), v.report.Incident.Name)
-	v.report.add(LinkFacts, CheckSamePod, v.together(v.samePodError()), v.report.Pod.UID)
+	v.report.add(LinkFacts, CheckSameIncident, v.sameIncidentError(), v.report.Incident.Name)
+	v.report.add(LinkFacts, CheckSamePod, v.samePodError(), v.report.Pod.UID)
 	v.checkContainedFirst()
 	v.checkFrozen()
 }
@@ -24,6 +24,9 @@ func (v *verification) sameIncidentError() error {
 		if isTrigger(l) {
 			trigger = l.event.Event.UID
 		}
+	}
+	if trigger == "" && v.partial {
+		return v.together(refuse("no statement is about the trigger"))
 	}
 	sum := sha256.Sum256([]byte(trigger))
 	if name := hex.EncodeToString(sum[:])[:16]; name != incident.Name || path.Base(v.prefix) != incident.Name {
@@ -132,13 +135,16 @@ func (v *verification) checkFrozen() {
 		v.report.notChecked(LinkFacts, CheckFrozenThroughout, "no artifact claims it")
 		return
 	}
-	v.report.add(LinkFacts, CheckFrozenThroughout, v.together(err), "")
+	v.report.add(LinkFacts, CheckFrozenThroughout, err, "")
 }
 
 // frozenError demands that a container of the artifact, or each of an artifact of the whole pod, was frozen before the
 // capture began and thawed after it ended.
 func (v *verification) frozenError(artifact *evidence.Artifact, freeze, snapshot *response) error {
-	if freeze == nil || snapshot.outcome.StartedAt == nil || snapshot.outcome.CompletedAt == nil {
+	if freeze == nil {
+		return v.together(refuse("artifact %s claims that its container was frozen, no statement is about the step %s", artifact.Name, stepFreeze))
+	}
+	if snapshot.outcome.StartedAt == nil || snapshot.outcome.CompletedAt == nil {
 		return refuse("artifact %s claims that its container was frozen, no statement says when", artifact.Name)
 	}
 	found := false

@@ -52,6 +52,9 @@ func File(ctx context.Context, source Source, prover Prover, target Target, quer
 	if err != nil {
 		return nil, nil, err
 	}
+	if v.refused {
+		return v.report, nil, nil
+	}
 	v.proveRecords(ctx)
 	v.proveStatements(ctx)
 	v.checkChain()

@@ -119,7 +119,9 @@ const (
 	typeCompleted = "IncidentCaptureCompleted"
 	typeFailed    = "IncidentCaptureFailed"
 	classForensic = "Forensic"
-	manifestKind  = "Manifest"
+	// Kinds of the artifacts that the upload alone stores: the controller's own words.
+	kindManifest     = "Manifest"
+	kindClusterState = "ClusterState"
 )
 
 // steps by the action that is ordered for each.
@@ -203,6 +205,9 @@ func (l *link) parseResponse(predicate json.RawMessage) error {
 	}
 	want := []evidence.Subject{evidence.SHA256Subject(r.Response.Name, evidence.Digest(closed))}
 	for i := range r.Artifacts {
+		if kind := r.Artifacts[i].Kind; r.Step != stepUpload && (kind == kindManifest || kind == kindClusterState) {
+			return refuse("%s calls its artifact %s a %s: only a %s stores one", r.Response.Name, r.Artifacts[i].Name, kind, stepUpload)
+		}
 		want = append(want, evidence.SHA256Subject(r.Artifacts[i].Name, r.Artifacts[i].Asserted.SHA256))
 	}
 	if !sameSubjects(l.subjects, want) {

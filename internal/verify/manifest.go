@@ -2,9 +2,13 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"ugallu.io/forensics/api/evidence"
@@ -16,6 +20,34 @@ func parseManifest(data []byte) (*evidence.Manifest, error) {
 		return nil, fmt.Errorf("parse manifest: %w", err)
 	}
 	return &manifest, nil
+}
+
+// onlyManifest is the key of the one manifest that lies below the incident. What does not have the digest that its name
+// gives is none.
+func (v *verification) onlyManifest(ctx context.Context) (string, error) {
+	keys, err := v.list(ctx, "/manifest-")
+	if err != nil {
+		return "", err
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return !isManifest(key) || path.Dir(key) != v.prefix })
+	if len(keys) > maxCandidates {
+		return "", fmt.Errorf("no custody record below %s is proven, and %d objects have the name of a manifest: name one", v.prefix, len(keys))
+	}
+	var whole []string
+	var unread error
+	for _, key := range keys {
+		data, err := read(ctx, v.source, evidence.StoredVersion{Key: key}, maxRecord)
+		if isUnread(err) {
+			unread = errors.Join(unread, err)
+		}
+		if err == nil && key == evidence.ManifestKey(v.prefix, evidence.Digest(data)) {
+			whole = append(whole, key)
+		}
+	}
+	if len(whole) != 1 {
+		return "", errors.Join(fmt.Errorf("no custody record below %s is proven, and %d manifests are there: name one", v.prefix, len(whole)), unread)
+	}
+	return whole[0], nil
 }
 
 // checkManifest reads the manifest that the signed upload stored, and compares it with every statement about it.
@@ -43,15 +75,15 @@ func (v *verification) checkManifest(ctx context.Context) {
 		return
 	}
 	v.manifest = manifest
-	v.report.add(LinkManifest, CheckAnnounced, v.together(v.announcedError(stored)), "")
-	v.report.add(LinkManifest, CheckAgrees, v.together(v.agreesError()), fmt.Sprintf("%d artifacts", len(manifest.Artifacts)))
+	v.report.add(LinkManifest, CheckAnnounced, v.announcedError(stored), "")
+	v.report.add(LinkManifest, CheckAgrees, v.agreesError(), fmt.Sprintf("%d artifacts", len(manifest.Artifacts)))
 }
 
 // storedManifest is the manifest as the signed upload names it.
 func (v *verification) storedManifest() *evidence.StoredVersion {
 	for _, l := range v.responsesOf(stepUpload) {
 		for _, artifact := range l.response.Artifacts {
-			if artifact.Kind == manifestKind && len(artifact.Segments) == 1 {
+			if artifact.Kind == kindManifest && len(artifact.Segments) == 1 {
 				stored := version(artifact.Segments[0])
 				return &stored
 			}
@@ -91,7 +123,7 @@ func (v *verification) announcedError(stored *evidence.StoredVersion) error {
 	}
 	ending := v.ending()
 	if ending == nil || ending.event.spec.Type != typeCompleted {
-		return refuse("no signed event announces it")
+		return v.together(refuse("no signed event announces it"))
 	}
 	told := ending.event.spec.Evidence
 	if told == nil || told.SHA256 != stored.SHA256 || told.VersionID != stored.VersionID || told.Size != stored.Size ||
@@ -101,7 +133,8 @@ func (v *verification) announcedError(stored *evidence.StoredVersion) error {
 	return nil
 }
 
-// agreesError compares the manifest with the signed responses that it covers.
+// agreesError compares the manifest with the signed responses that it covers. What one response refutes is refused also
+// where another could not be read.
 func (v *verification) agreesError() error {
 	covered := map[string]*response{}
 	for _, l := range v.links {
@@ -110,17 +143,15 @@ func (v *verification) agreesError() error {
 		}
 	}
 	signed := map[string]evidence.Artifact{}
+	var missing error
 	for _, summary := range v.manifest.Responses {
 		r, ok := covered[summary.UID]
 		if !ok {
-			return refuse("no statement is about the response %s that it covers", summary.Name)
+			missing = refuse("no statement is about the response %s that it covers", summary.Name)
+			continue
 		}
-		if r.Response != summary.Reference || r.Step != summary.Step || r.outcome.Phase != summary.Phase ||
-			r.outcome.CompletedAt == nil || !r.outcome.CompletedAt.Equal(summary.CompletedAt) {
-			return refuse("it says of %s that it ended %s at %s, its statement does not", summary.Name, summary.Phase, summary.CompletedAt)
-		}
-		if r.Step == stepFreeze && !bytes.Equal(v.manifest.Containment, r.outcome.Containment) {
-			return refuse("its containment is not that of the statement about %s", summary.Name)
+		if err := v.summaryError(&summary, r); err != nil {
+			return err
 		}
 		for _, artifact := range r.Artifacts {
 			signed[artifact.Name] = artifact
@@ -129,18 +160,35 @@ func (v *verification) agreesError() error {
 	// What the upload stored beside the manifest, the cluster's own state, is listed in it as well.
 	for _, l := range v.responsesOf(stepUpload) {
 		for _, artifact := range l.response.Artifacts {
-			if artifact.Kind != manifestKind {
+			if artifact.Kind != kindManifest {
 				signed[artifact.Name] = artifact
 			}
 		}
 	}
-	if len(signed) != len(v.manifest.Artifacts) {
-		return refuse("it lists %d artifacts, the statements %d", len(v.manifest.Artifacts), len(signed))
+	if len(signed) != len(v.manifest.Artifacts) && missing == nil {
+		missing = refuse("it lists %d artifacts, the statements %d", len(v.manifest.Artifacts), len(signed))
 	}
 	for _, artifact := range v.manifest.Artifacts {
-		if err := sameArtifact(artifact, signed[artifact.Name]); err != nil {
+		found, ok := signed[artifact.Name]
+		if !ok {
+			missing = cmp.Or(missing, refuse("no statement names its artifact %s", artifact.Name))
+			continue
+		}
+		if err := sameArtifact(artifact, found); err != nil {
 			return err
 		}
+	}
+	return v.together(missing)
+}
+
+// summaryError compares what the manifest says of a response with its statement.
+func (v *verification) summaryError(summary *evidence.ResponseSummary, r *response) error {
+	if r.Response != summary.Reference || r.Step != summary.Step || r.outcome.Phase != summary.Phase ||
+		r.outcome.CompletedAt == nil || !r.outcome.CompletedAt.Equal(summary.CompletedAt) {
+		return refuse("it says of %s that it ended %s at %s, its statement does not", summary.Name, summary.Phase, summary.CompletedAt)
+	}
+	if r.Step == stepFreeze && !bytes.Equal(v.manifest.Containment, r.outcome.Containment) {
+		return refuse("its containment is not that of the statement about %s", summary.Name)
 	}
 	return nil
 }

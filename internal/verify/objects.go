@@ -17,7 +17,7 @@ import (
 func (v *verification) checkObjects(ctx context.Context) {
 	v.name()
 	if v.record != nil {
-		v.report.add(v.record.link, CheckListed, v.together(v.listError()), fmt.Sprintf("%d objects", len(v.record.custody.Objects)))
+		v.report.add(v.record.link, CheckListed, v.listError(), fmt.Sprintf("%d objects", len(v.record.custody.Objects)))
 	}
 	read := map[place]bool{} // a release repeats what its freeze attached
 	for _, l := range v.links {
@@ -47,7 +47,7 @@ func (v *verification) checkObjects(ctx context.Context) {
 // checked like everything else.
 func (v *verification) isManifest(l *link, artifact *evidence.Artifact) bool {
 	stored := v.storedManifest()
-	return artifact.Kind == manifestKind && l.response.Step == stepUpload && stored != nil &&
+	return artifact.Kind == kindManifest && l.response.Step == stepUpload && stored != nil &&
 		len(artifact.Segments) == 1 && version(artifact.Segments[0]) == *stored
 }
 
@@ -81,7 +81,8 @@ func companions(artifact *evidence.Artifact) []evidence.Segment {
 	return found
 }
 
-// listError compares the objects that the record lists with those that the statements name.
+// listError compares the objects that the record lists with those that the statements name. What a record or a statement
+// shows alone is refused also where another statement could not be read.
 func (v *verification) listError() error {
 	for _, statement := range v.record.custody.Statements {
 		if statement.Bundle.RetainUntil.Before(v.record.custody.RetainUntil) {
@@ -89,6 +90,7 @@ func (v *verification) listError() error {
 		}
 	}
 	onRecord := map[place]bool{}
+	var unnamed error
 	for _, object := range v.record.custody.Objects {
 		at := place{object.Key, object.VersionID}
 		if onRecord[at] {
@@ -101,7 +103,7 @@ func (v *verification) listError() error {
 			return refuse("%s is kept until %s only", object.Key, object.RetainUntil)
 		case object.Role == evidence.RoleTrust, object.Role == evidence.RoleClusterState && !ok:
 		case !ok:
-			return refuse("%s version %s is named by no statement", object.Key, object.VersionID)
+			unnamed = refuse("%s version %s is named by no statement", object.Key, object.VersionID)
 		case named.Size != object.Size || named.SHA256 != object.SHA256:
 			return refuse("%s has %d bytes with sha256 %s on record, its statement says %d with %s",
 				object.Key, object.Size, object.SHA256, named.Size, named.SHA256)
@@ -112,7 +114,7 @@ func (v *verification) listError() error {
 			return refuse("%s version %s, which a statement names, is not on record", at.key, at.version)
 		}
 	}
-	return nil
+	return v.together(unnamed)
 }
 
 func (v *verification) places() []place {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"regexp"
+	"maps"
 	"slices"
-	"strconv"
 
 	"ugallu.io/forensics/api/evidence"
 )
@@ -15,135 +13,101 @@ import (
 // maxNoted objects that do not belong are named in a report; anybody who may write to the bucket can add any number.
 const maxNoted = 100
 
-var (
-	manifestName = regexp.MustCompile(`^manifest-[0-9a-f]{64}\.json$`)
-	recordName   = regexp.MustCompile(`^custody-([12])-([0-9a-f]{64})\.json$`)
-	sealName     = regexp.MustCompile(`^(custody-[12]-[0-9a-f]{64})\.sigstore\.json$`)
-)
-
-func isManifest(key string) bool { return manifestName.MatchString(path.Base(key)) }
-
-func isRecord(key string) bool { return recordName.MatchString(path.Base(key)) }
-
-// numberAndDigest that the name of a record's key gives; zero for the key of anything else.
-func numberAndDigest(key string) (number int, digest string) {
-	parts := recordName.FindStringSubmatch(path.Base(key))
-	if parts == nil {
-		return 0, ""
-	}
-	number, _ = strconv.Atoi(parts[1]) // a single digit
-	return number, parts[2]
-}
-
-// custodyKeys is what lies where custody records lie, each in order.
-type custodyKeys struct {
-	// records are there themselves; claimed are also those of which only the statement is there.
-	records, claimed []string
-	// others have the name of neither a record nor the statement over one.
-	others []string
-}
-
-func (v *verification) custodyKeys(ctx context.Context) (custodyKeys, error) {
-	keys, err := v.source.List(ctx, v.prefix+"/custody-")
-	if err != nil {
-		return custodyKeys{}, sourceError(fmt.Errorf("list custody records of %s: %w", v.prefix, err))
-	}
-	var found custodyKeys
-	for _, key := range keys {
-		seal := sealName.FindStringSubmatch(path.Base(key))
-		switch {
-		case path.Dir(key) == v.prefix && isRecord(key):
-			found.records, found.claimed = append(found.records, key), append(found.claimed, key)
-		case path.Dir(key) == v.prefix && seal != nil:
-			found.claimed = append(found.claimed, v.prefix+"/"+seal[1]+".json")
-		default:
-			found.others = append(found.others, key)
-		}
-	}
-	slices.Sort(found.claimed)
-	found.claimed = slices.Compact(found.claimed)
-	return found, nil
-}
-
-// newestRecord is the key of the last record that is proven; empty where none is. Whoever may write to the bucket can add
-// an object with the name of a record: without a statement over it, it is nobody's word and takes no record's place.
-func (v *verification) newestRecord(ctx context.Context) (string, error) {
+// newestRecord is the last record that is proven, by its statement and its content; its key is empty where none is.
+// Whoever may write to the bucket can add an object with the name of a record: without a statement over it, it is
+// nobody's word and takes no record's place. What cannot be read does not either: checkRivals says so.
+func (v *verification) newestRecord(ctx context.Context) (key string, data []byte, err error) {
 	found, err := v.custodyKeys(ctx)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	for _, key := range slices.Backward(found.records) {
-		unproven := v.sealError(ctx, key)
-		if unproven == nil {
-			return key, nil
-		}
-		if isUnread(unproven) {
-			return "", fmt.Errorf("read the statement over %s: %w", key, unproven)
+	for _, number := range []int{evidence.CustodyReleased, evidence.CustodyCaptured} {
+		for _, key := range slices.Backward(found.claimed[number]) {
+			if !found.stored[key] || v.sealError(ctx, key) != nil {
+				continue
+			}
+			data, err := v.readRecord(ctx, Target{Key: key})
+			if err == nil {
+				return key, data, nil
+			}
+			v.replaced[key] = err
 		}
 	}
-	return "", nil
+	return "", nil, nil
 }
 
-// sealError says why nothing proves that the record of this key is the attestor's. The key has the record's digest, so
-// that the statement alone proves it.
-func (v *verification) sealError(ctx context.Context, key string) error {
-	data, err := read(ctx, v.source, evidence.StoredVersion{Key: evidence.CustodyBundleKey(key)}, maxSeal)
-	if err != nil {
-		return err
-	}
-	over, err := v.checkSignature(data)
-	if err != nil {
-		return err
-	}
-	if err := over.parse(); err != nil {
-		return err
-	}
-	number, digest := numberAndDigest(key)
-	subjects := []evidence.Subject{evidence.SHA256Subject(path.Base(key), digest)}
-	if over.incident == nil || !sameSubjects(over.subjects, subjects) || over.incident.Number != number ||
-		over.incident.Incident.Name != path.Base(v.prefix) {
-		return refuse("the statement over it is about something else")
-	}
-	return nil
+// findings are what checkRivals has to say of objects, by key.
+type findings struct {
+	// unread could be records, foreign are none or decide nothing.
+	unread, foreign map[string]string
+	contradictions  []error
 }
 
 // checkRivals refuses a second proven record of one number: the attestor contradicts itself, and it would be for the
 // reader to choose. What is not proven is noted, and decides nothing.
+//
+// What cannot be read is unread where no record of its number is proven: it could be that record. Beside a proven one it
+// is noted. An object that can be put and never read, with a key of the writer's own or in an archive, takes one put,
+// and would otherwise keep every incident from being verified for as long as it is locked.
 func (v *verification) checkRivals(ctx context.Context) {
 	found, err := v.custodyKeys(ctx)
 	if err != nil {
 		v.report.add(LinkChain, CheckRecords, err, "")
 		return
 	}
-	first, notes := v.chosen(), map[string]string{}
-	var contradictions []error
-	for _, key := range found.claimed {
-		number, _ := numberAndDigest(key)
+	first := v.chosen()
+	about := findings{unread: map[string]string{}, foreign: map[string]string{}}
+	for _, number := range []int{evidence.CustodyCaptured, evidence.CustodyReleased} {
+		v.compareRivals(ctx, number, first, &about)
+	}
+	for _, key := range found.others {
+		about.foreign[key] = "no custody record has such a name"
+	}
+	if found.manyOthers {
+		about.foreign[v.prefix+"/custody-…"] = "there are more objects than are listed"
+	}
+	if v.record != nil {
+		v.report.add(LinkChain, CheckRecords, errors.Join(about.contradictions...), fmt.Sprintf("%d of 2", len(first)))
+		if first[evidence.CustodyReleased] == "" {
+			v.report.notChecked(LinkChain, CheckRecords, "record 1; no record 2 was found: the pod was not released, or somebody hid it behind a delete marker")
+		}
+	}
+	v.note(Unread, about.unread)
+	v.note(NotChecked, about.foreign)
+}
+
+// compareRivals looks at everything with the name of one record. A proven one takes the place that is empty.
+func (v *verification) compareRivals(ctx context.Context, number int, first map[int]string, about *findings) {
+	unread := map[string]string{}
+	for _, key := range v.custody.claimed[number] {
 		if key == first[number] {
 			continue
 		}
-		unproven := v.sealError(ctx, key)
+		unproven, replaced := v.sealError(ctx, key), v.replaced[key]
 		switch {
-		case isUnread(unproven):
-			v.report.add("object "+key, CheckForeign, unproven, "")
+		case isUnread(unproven), isUnread(replaced):
+			unread[key] = fmt.Sprintf("it has the name of record %d and cannot be read: %v", number, errors.Join(unproven, replaced))
 		case unproven != nil:
-			notes[key] = fmt.Sprintf("it has the name of record %d and is not proven: %v", number, unproven)
+			about.foreign[key] = fmt.Sprintf("it has the name of record %d and is not proven: %v", number, unproven)
 		case first[number] != "":
-			contradictions = append(contradictions,
+			about.contradictions = append(about.contradictions,
 				refuse("%s and %s are both record %d of the incident, and signed", first[number], key, number))
-		case !slices.Contains(found.records, key):
-			notes[key] = fmt.Sprintf("the statement over this record %d is there, the record is not", number)
+		case replaced != nil:
+			about.foreign[key] = fmt.Sprintf("the statement over this record %d is there, the record is not: %v", number, replaced)
+		case !v.custody.stored[key]:
+			about.foreign[key] = fmt.Sprintf("the statement over this record %d is there, the record is not", number)
 		default:
 			first[number] = key
 		}
 	}
-	for _, key := range found.others {
-		notes[key] = "no custody record has such a name"
+	if more := v.custody.more[number]; more != "" {
+		unread[fmt.Sprintf("%s/custody-%d-…", v.prefix, number)] = more
 	}
-	if v.record != nil {
-		v.report.add(LinkChain, CheckRecords, errors.Join(contradictions...), fmt.Sprintf("%d of 2", len(first)))
+	if first[number] != "" {
+		maps.Copy(about.foreign, unread)
+	} else {
+		maps.Copy(about.unread, unread)
 	}
-	v.note(notes)
 }
 
 // chosen are the keys of the record to begin with, and of the one that it names, by number.
@@ -161,17 +125,15 @@ func (v *verification) chosen() map[int]string {
 	return keys
 }
 
-// note names objects that nothing refers to.
-func (v *verification) note(reasons map[string]string) {
-	keys := make([]string, 0, len(reasons))
-	for key := range reasons {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
+// note names objects that nothing refers to, the first of them.
+func (v *verification) note(status Status, reasons map[string]string) {
+	keys := slices.Sorted(maps.Keys(reasons))
 	for _, key := range keys[:min(len(keys), maxNoted)] {
-		v.report.notChecked("object "+key, CheckForeign, reasons[key])
+		v.report.Checks = append(v.report.Checks, Check{Link: "object " + key, Check: CheckForeign, Status: status, Reason: reasons[key]})
 	}
 	if more := len(keys) - maxNoted; more > 0 {
-		v.report.notChecked("object "+v.prefix+"/custody-…", CheckForeign, fmt.Sprintf("%d more", more))
+		v.report.Checks = append(v.report.Checks, Check{
+			Link: "object " + v.prefix + "/…", Check: CheckForeign, Status: status, Reason: fmt.Sprintf("%d more", more),
+		})
 	}
 }

@@ -144,17 +144,6 @@ func TestTwoSignedRecordsOfOneNumberAreRefused(t *testing.T) {
 	}
 }
 
-func TestARivalThatCannotBeReadIsNoVerification(t *testing.T) {
-	authority := verifytest.NewAuthority(t)
-	incident := verifytest.NewIncident(t, authority, verifytest.Change{})
-	key, custody := rival(t, incident, incident.Released)
-	sign(t, incident, key, custody, verifytest.Keyless())
-	report := check(t, broken{incident, evidence.CustodyBundleKey(key)}, authority.Trust(), incident.Released)
-	if report.Verdict() != verify.Incomplete {
-		t.Error(table(t, report))
-	}
-}
-
 func TestNotesAreBounded(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
 	incident := verifytest.NewIncident(t, authority, verifytest.Change{})

@@ -120,25 +120,75 @@ func describe(l *link) string {
 	return ""
 }
 
-// discover proves every bundle that lies below the incident, and that of its trigger, and puts them in order.
+// discover proves what lies below the incident and its trigger, and puts it in order. Whoever may write to the bucket can
+// add an object there: what is not proven, or not of this incident, is noted and decides nothing.
 func (v *verification) discover(ctx context.Context) {
-	keys, err := v.source.List(ctx, v.prefix+"/bundles/")
-	if err != nil {
-		v.partial = true
-		v.report.add(LinkChain, CheckComplete, sourceError(err), "")
-	}
-	keys = append([]string{evidence.TriggerBundleKey(v.trigger)}, keys...)
-	for _, key := range keys {
-		found := v.prove(ctx, "statement "+path.Base(key), evidence.CustodyStatement{Bundle: evidence.StoredVersion{Key: key}})
-		if found == nil {
-			continue
-		}
+	seen := map[string]bool{}
+	take := func(found *link) {
 		_, about := found.about()
 		v.report.add(found.name, CheckStatement, nil, about.Name+": "+describe(found))
-		v.links = append(v.links, found)
+		v.links, seen[found.digest] = append(v.links, found), true
 	}
+	trigger := evidence.TriggerBundleKey(v.trigger)
+	if found := v.prove(ctx, bundleLink(trigger), evidence.CustodyStatement{Bundle: evidence.StoredVersion{Key: trigger}}); found != nil {
+		take(found)
+	}
+	unread, foreign := map[string]string{}, map[string]string{}
+	for _, key := range v.bundleKeys(ctx) {
+		found, err := v.stray(ctx, key, seen)
+		switch {
+		case isUnread(err):
+			v.partial, unread[key] = true, err.Error()
+		case err != nil:
+			foreign[key] = err.Error()
+		default:
+			v.report.add(found.name, CheckSignature, nil, signed(found))
+			take(found)
+		}
+	}
+	v.note(Unread, unread)
+	v.note(NotChecked, foreign)
 	slices.SortStableFunc(v.links, func(a, b *link) int { return rank(a) - rank(b) })
 }
+
+// bundleKeys are what lies where the bundles of an incident lie, maxCandidates of them.
+func (v *verification) bundleKeys(ctx context.Context) []string {
+	keys, err := v.list(ctx, "/bundles/")
+	if more := len(keys) - maxCandidates; more > 0 {
+		keys = keys[:maxCandidates]
+		err = &unreadError{fmt.Errorf("%d more objects lie below %s/bundles/: they were not looked at", more, v.prefix)}
+	}
+	if err != nil {
+		v.partial = true
+		v.report.add(LinkChain, CheckComplete, err, "")
+	}
+	return keys
+}
+
+// stray proves a bundle that nothing names, and that it is of this incident and not one of those seen.
+func (v *verification) stray(ctx context.Context, key string, seen map[string]bool) (*link, error) {
+	data, err := read(ctx, v.source, evidence.StoredVersion{Key: key}, maxRecord)
+	if err != nil {
+		return nil, err
+	}
+	found, err := v.checkSignature(data)
+	if err != nil {
+		return nil, err
+	}
+	found.name = bundleLink(key)
+	if err := found.parse(); err != nil {
+		return nil, err
+	}
+	switch {
+	case found.incident != nil || isTrigger(found):
+		return nil, refuse("no statement of its kind lies here")
+	case seen[found.digest]:
+		return nil, refuse("it is a copy of a statement that lies elsewhere")
+	}
+	return found, belongs(found, v.report.Incident, v.trigger)
+}
+
+func bundleLink(key string) string { return "statement " + path.Base(key) }
 
 // maxAttempts is above the attempts that a step can have.
 const maxAttempts = 1000

@@ -12,7 +12,11 @@ var marks = map[Status]string{Passed: "✓", Failed: "✗", NotChecked: "–", U
 // Table writes the report for people: one line for each link that holds, and one for each check that does not.
 func (r *Report) Table(out io.Writer) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "incident %s, pod %s/%s (%s)\n", r.Incident.Name, r.Pod.Namespace, r.Pod.Name, r.Pod.UID)
+	fmt.Fprintf(&text, "incident %s", r.Incident.Name)
+	if r.Pod.UID != "" {
+		fmt.Fprintf(&text, ", pod %s/%s (%s)", r.Pod.Namespace, r.Pod.Name, r.Pod.UID)
+	}
+	text.WriteByte('\n')
 	for first := 0; first < len(r.Checks); {
 		end := first + 1
 		for end < len(r.Checks) && r.Checks[end].Link == r.Checks[first].Link {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/internal/worm"
 )
 
 // ErrTarget is returned where a key is neither a manifest's nor a custody record's, nor the prefix of an incident.
@@ -35,6 +36,9 @@ func Incident(ctx context.Context, source Source, prover Prover, target Target) 
 	if err != nil {
 		return nil, err
 	}
+	if v.refused {
+		return v.report, nil
+	}
 	v.proveRecords(ctx)
 	v.proveStatements(ctx)
 	v.checkChain()
@@ -46,7 +50,10 @@ func Incident(ctx context.Context, source Source, prover Prover, target Target) 
 
 // begin reads what everything else is read by.
 func begin(ctx context.Context, source Source, prover Prover, target Target) (*verification, error) {
-	v := &verification{source: source, prover: prover, report: &Report{}, prefix: path.Dir(target.Key), listed: map[place]evidence.StoredVersion{}}
+	v := &verification{
+		source: source, prover: prover, report: &Report{}, prefix: path.Dir(target.Key), listed: map[place]evidence.StoredVersion{},
+		seals: map[string]error{}, replaced: map[string]error{},
+	}
 	switch {
 	case strings.HasSuffix(target.Key, "/"):
 	case isManifest(target.Key):
@@ -84,6 +91,15 @@ type verification struct {
 	listed map[place]evidence.StoredVersion
 	// partial is set when a statement or the manifest could not be read.
 	partial bool
+	// refused is set when the record to begin with is not what its name says: nothing that it names is looked at.
+	refused bool
+
+	// custody is what is called a record; nil until it was listed.
+	custody *custodyKeys
+	// seals say what came of the statement over a record, by the record's key.
+	seals map[string]error
+	// replaced are records with a statement that proves them, whose newest version is something else or cannot be read.
+	replaced map[string]error
 }
 
 // together is what becomes of an error between several statements: where one could not be read, it may be for that alone.
@@ -99,20 +115,38 @@ type place struct{ key, version string }
 
 // load reads the newest record or, where there is none, the manifest.
 func (v *verification) load(ctx context.Context) error {
-	if v.start.Key == "" {
-		key, err := v.newestRecord(ctx)
-		if err != nil {
-			return err
-		}
-		v.start.Key = key
+	if v.start.Key != "" {
+		return v.loadNamed(ctx)
 	}
-	if v.start.Key == "" {
+	key, data, err := v.newestRecord(ctx)
+	if err != nil {
+		return err
+	}
+	if key == "" {
 		return v.loadManifest(ctx)
 	}
-	data, err := read(ctx, v.source, v.start.unlisted(), maxRecord)
-	if err != nil {
+	v.start.Key = key
+	return v.begins(data)
+}
+
+// loadNamed reads the record that the caller named, and refuses another's content under its name.
+func (v *verification) loadNamed(ctx context.Context) error {
+	data, err := v.readRecord(ctx, v.start)
+	if isUnread(err) || errors.Is(err, worm.ErrNotFound) {
 		return fmt.Errorf("read custody record: %w", err)
 	}
+	if err != nil {
+		v.refused = true
+		v.report.Incident.Name = path.Base(v.prefix)
+		number, _ := numberAndDigest(v.start.Key)
+		v.report.add(fmt.Sprintf("custody-%d", number), CheckForm, err, "")
+		return nil
+	}
+	return v.begins(data)
+}
+
+// begins takes the record to begin with.
+func (v *verification) begins(data []byte) (err error) {
 	if v.record, err = v.parseRecord(v.start, data); err != nil {
 		return err
 	}
@@ -120,17 +154,14 @@ func (v *verification) load(ctx context.Context) error {
 	return nil
 }
 
+// loadManifest reads what an incident that is not sealed begins with.
 func (v *verification) loadManifest(ctx context.Context) error {
 	if v.manifestAt == nil {
-		keys, err := v.source.List(ctx, v.prefix+"/manifest-")
+		key, err := v.onlyManifest(ctx)
 		if err != nil {
-			return fmt.Errorf("list manifests of %s: %w", v.prefix, err)
+			return err
 		}
-		keys = slices.DeleteFunc(keys, func(key string) bool { return !isManifest(key) })
-		if len(keys) != 1 {
-			return fmt.Errorf("no custody record below %s is proven, and %d manifests are there: name one", v.prefix, len(keys))
-		}
-		v.manifestAt = &Target{Key: keys[0]}
+		v.manifestAt = &Target{Key: key}
 	}
 	data, err := read(ctx, v.source, v.manifestAt.unlisted(), maxRecord)
 	if err != nil {

@@ -22,6 +22,9 @@ const (
 // maxListed bounds what a listing holds in memory: whoever may write to a bucket can make any number of keys.
 const maxListed = 100_000
 
+// ErrManyKeys is returned by List, with the first keys, where there are more than it holds.
+var ErrManyKeys = fmt.Errorf("there are more than %d keys", maxListed)
+
 // Stat returns what the store says of one version.
 func (s *S3) Stat(ctx context.Context, key, versionID string) (Object, error) {
 	var info minio.ObjectInfo
@@ -80,7 +83,8 @@ func (s *S3) get(ctx context.Context, key string, options minio.GetObjectOptions
 	return stored, nil
 }
 
-// List returns the keys that begin with prefix, in order. It fails where there are more than maxListed.
+// List returns the keys that begin with prefix, in order. Where there are more than maxListed it returns the first of them
+// together with ErrManyKeys.
 func (s *S3) List(ctx context.Context, prefix string) ([]string, error) {
 	var keys []string
 	err := s.repeat(ctx, func() (err error) {
@@ -90,10 +94,10 @@ func (s *S3) List(ctx context.Context, prefix string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", prefix, err)
 	}
-	if len(keys) > maxListed {
-		return nil, fmt.Errorf("list %s: there are more than %d keys", prefix, maxListed)
-	}
 	slices.Sort(keys)
+	if len(keys) > maxListed {
+		return keys[:maxListed], fmt.Errorf("list %s: %w", prefix, ErrManyKeys)
+	}
 	return keys, nil
 }
 

@@ -18,13 +18,14 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/apitest"
 	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/worm"
 )
 
 // TestAttestor starts one API server for every case; each case makes its own objects.
 func TestAttestor(t *testing.T) {
-	config := startServer(t)
+	config := apitest.Start(t)
 	cases := map[string]func(*testing.T, *world){
 		"an event is sealed once, wherever it crashed": nil,
 		"a response waits for the read-back":           waitsForReadBack,
@@ -38,6 +39,7 @@ func TestAttestor(t *testing.T) {
 		"what somebody else staged is not signed":      refusesForeignStatement,
 		"a bundle of a former trust says what to do":   saysFormerTrust,
 		"a forged Forensic event is never attested":    neverAttestsForged,
+		"an event that nobody names is seldom sought":  slowsDownForUnnamed,
 		"an outage is recorded and ends":               outageEnds,
 		"what a person must repair is said":            saysWhatToRepair,
 		"a certificate that ran out is replaced":       replacesCertificate,

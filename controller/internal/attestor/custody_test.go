@@ -26,6 +26,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/attestor"
+	"ugallu.io/forensics/internal/apitest"
 	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/verify"
 	"ugallu.io/forensics/internal/verify/verifytest"
@@ -34,7 +35,7 @@ import (
 
 // TestCustody starts one API server for every case; each case makes its own incident.
 func TestCustody(t *testing.T) {
-	config := startServer(t)
+	config := apitest.Start(t)
 	evidenceConfig(t, config)
 	cases := map[string]func(*testing.T, *rest.Config){
 		"a whole incident verifies":                        wholeVerifies,
@@ -44,6 +45,7 @@ func TestCustody(t *testing.T) {
 		"a release does not wait, and is not in the first": releasedBefore,
 		"what is not sealed is waited for and named":       waitsForSeal,
 		"what is gone is named":                            namesWhatIsGone,
+		"a trigger that went unsigned is named":            namesUnsignedTrigger,
 		"a record on the incident is not made again":       notMadeAgain,
 		"a record that changed in the store is not signed": refusesChangedRecord,
 		"a record that nobody can read is not stored":      refusesUnreadableRecord,
@@ -252,6 +254,26 @@ func namesWhatIsGone(t *testing.T, config *rest.Config) {
 		t.Fatal(err)
 	}
 	w.waitsFor(s.incident, 1, v1alpha1.ReasonSubjectGone, snapshot.Name)
+}
+
+func namesUnsignedTrigger(t *testing.T, config *rest.Config) {
+	w := newWorld(t, config)
+	s := w.newScene()
+	s.end(v1alpha1.EventCaptureFailed, nil)
+	w.notary.fail = errors.New("connection refused")
+	w.expectFailure(s.trigger, v1alpha1.ConditionSigned, v1alpha1.ReasonSignerUnavailable)
+	if err := w.base.Delete(t.Context(), s.trigger); err != nil {
+		t.Fatal(err)
+	}
+	w.notary.fail = nil
+	if err := w.reconcile(s.trigger); err != nil {
+		t.Fatal(err)
+	}
+	s.seal(s.ending)
+	if got := w.eventPredicate(s.ending).Previous; got != "" {
+		t.Errorf("the end names %q as the statement before it", got)
+	}
+	w.waitsFor(s.incident, 1, v1alpha1.ReasonSubjectGone, s.trigger.Name)
 }
 
 func notMadeAgain(t *testing.T, config *rest.Config) {

@@ -86,8 +86,8 @@ func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 		bucket: config.Spec.Bucket,
 		key:    eventsPrefix + bundle.Spec.AttestedFor.UID + bundleSuffix,
 		lock:   lockUntil(mode, now.Add(retention+headStart), now),
-		// One that was stored before has used up some of its head start.
-		least: now.Add(retention).Truncate(time.Second),
+		// One that was stored before has used up some of its head start. The date that a person is told must not move on.
+		least: bundle.CreationTimestamp.Add(retention),
 	}, nil
 }
 

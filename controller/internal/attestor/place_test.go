@@ -1,6 +1,7 @@
 package attestor
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +11,34 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/worm"
 )
+
+func TestExtendingToTheDateThatWasToldIsEnough(t *testing.T) {
+	store := &v1alpha1.WORMConfig{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.NamespaceSystem, Name: v1alpha1.SingletonName},
+		Spec:       v1alpha1.WORMConfigSpec{Bucket: "evidence", ObjectLock: v1alpha1.LockCompliance, RetainDays: 30},
+	}
+	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	bundle := &v1alpha1.AttestationBundle{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(made)}}
+	bundle.Spec.AttestedFor.UID = "some-event"
+	told := made.AddDate(0, 0, 30)
+	kept := worm.Object{Lock: worm.Lock{Mode: string(v1alpha1.LockCompliance), RetainUntil: told.Add(-time.Hour)}}
+	for _, tries := range []time.Duration{time.Second, time.Hour, 48 * time.Hour} {
+		at, err := placeOf(t.Context(), reader(t, store), bundle, made.Add(tries))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := at.keeps(kept); err == nil || !strings.Contains(err.Error(), told.Format(time.RFC3339)) {
+			t.Errorf("after %s: %v, want a refusal that names %s", tries, err, told)
+		}
+		extended := kept
+		extended.Lock.RetainUntil = told
+		if err := at.keeps(extended); err != nil {
+			t.Errorf("after %s, extended: %v", tries, err)
+		}
+	}
+}
 
 func TestEventIsKeptAtLeastAsLongAsTheEvidenceThatItMayLeadTo(t *testing.T) {
 	scheme := runtime.NewScheme()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -13,7 +14,7 @@ import (
 )
 
 // previous is the statement digest of the parent response, which is signed first. A parent that is gone from the
-// cluster without a bundle leaves the link empty, beside a spec that names it.
+// cluster before it was signed leaves the link empty, beside a spec that names it.
 func (r *Reconciler) previous(ctx context.Context, response *v1alpha1.EventResponse) (string, error) {
 	parent := response.Spec.ParentRef
 	if parent == nil {
@@ -27,7 +28,7 @@ func (r *Reconciler) previous(ctx context.Context, response *v1alpha1.EventRespo
 
 // beforeEvent is the statement digest of what an event follows from: the last response of the capture that a Completed or
 // Failed event ends, or the trigger where no response was ordered. It is empty for any other event: nothing of an
-// incident precedes a detection. A Forensic event that its incident does not name is not the controller's.
+// incident precedes a detection. A Forensic event whose incident names another one is not the controller's.
 func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEvent) (string, error) {
 	if event.Spec.Class != v1alpha1.ClassForensic || event.Spec.Incident == nil {
 		return "", nil
@@ -40,8 +41,14 @@ func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEv
 		return "", failure(v1alpha1.ReasonSubjectGone, fmt.Errorf("the incident with uid %s is gone", event.Spec.Incident.UID))
 	}
 	ending := incident.Status.CompletionEvent
-	if ending == nil || ending.UID != string(event.UID) {
-		return "", &waiting{message: "waits until incident " + incident.Name + " names this event as the end of its capture", after: parentPoll}
+	if ending == nil {
+		return "", &waiting{
+			message: "waits until incident " + incident.Name + " names this event as the end of its capture", after: r.namedPoll(event),
+		}
+	}
+	if ending.UID != string(event.UID) {
+		err := fmt.Errorf("incident %s names event %s with uid %s as the end of its capture, not this one", incident.Name, ending.Name, ending.UID)
+		return "", &stageError{reason: v1alpha1.ReasonSubjectGone, err: err, final: true}
 	}
 	material, err := r.material(ctx, incident)
 	if err != nil {
@@ -64,18 +71,27 @@ func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEv
 	return r.signed(ctx, v1alpha1.Ref{Name: last.Name, UID: string(last.UID)}, func() error { return nil })
 }
 
+// namedPoll is how soon to look again whether an event is named: the controller names it right after it made it.
+func (r *Reconciler) namedPoll(event *v1alpha1.SecurityEvent) time.Duration {
+	if r.Clock.Since(event.CreationTimestamp.Time) < recordPoll {
+		return parentPoll
+	}
+	return recordPoll
+}
+
 // signed is the statement digest of an object, which is waited for as long as the object is there to be signed.
 func (r *Reconciler) signed(ctx context.Context, ref v1alpha1.Ref, look func() error) (string, error) {
 	wait := &waiting{message: "waits until the statement about " + ref.Name + ", before this one, is signed", after: parentPoll}
 	var bundle v1alpha1.AttestationBundle
 	err := r.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.BundleName(ref.UID)}, &bundle)
-	if err == nil {
-		if bundle.Status.StatementDigest == "" {
-			return "", wait
-		}
+	switch {
+	case err == nil && bundle.Status.StatementDigest != "":
 		return bundle.Status.StatementDigest, nil
-	}
-	if !apierrors.IsNotFound(err) {
+	case err == nil && custody.Unsignable(&bundle):
+		return "", nil
+	case err == nil:
+		return "", wait
+	case !apierrors.IsNotFound(err):
 		return "", fmt.Errorf("read bundle of %s: %w", ref.Name, err)
 	}
 	if err := look(); err != nil {

@@ -144,15 +144,13 @@ func neverAttestsForged(t *testing.T, w *world) {
 	if err := w.base.Status().Update(t.Context(), forged); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
-		if w.step(forged) {
-			t.Fatal("nothing is waited for")
-		}
+	if !w.step(forged) {
+		t.Error("it is looked at again, though its incident names another event")
 	}
 	bundle := w.bundle(forged)
 	condition := meta.FindStatusCondition(bundle.Status.Conditions, v1alpha1.ConditionSigned)
-	if w.notary.signed != signed || bundle.Status.Object != nil || condition.Reason != v1alpha1.ReasonWaiting ||
-		!strings.Contains(condition.Message, s.incident.Name) {
+	if w.notary.signed != signed || bundle.Status.Object != nil || condition.Reason != v1alpha1.ReasonSubjectGone ||
+		!strings.Contains(condition.Message, s.incident.Name) || !strings.Contains(condition.Message, s.ending.Name) {
 		t.Errorf("%d signatures, condition %+v", w.notary.signed-signed, condition)
 	}
 	if attested, err := w.checker().Attested(t.Context(), forged); err != nil || attested {
@@ -163,6 +161,28 @@ func neverAttestsForged(t *testing.T, w *world) {
 	forged.Spec.Incident.UID = "of-no-incident"
 	w.create(forged)
 	w.expectFailure(forged, v1alpha1.ConditionSigned, v1alpha1.ReasonSubjectGone)
+}
+
+func slowsDownForUnnamed(t *testing.T, w *world) {
+	s := w.newScene()
+	s.end(v1alpha1.EventCaptureFailed, nil)
+	s.seal(s.trigger)
+	s.update(func(status *v1alpha1.IncidentStatus) { status.CompletionEvent = nil })
+	if err := w.announce(s.ending); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ age, again time.Duration }{{time.Second, 500 * time.Millisecond}, {time.Minute, 30 * time.Second}} {
+		w.clock.SetTime(s.ending.CreationTimestamp.Add(tt.age))
+		name := client.ObjectKey{Name: v1alpha1.BundleName(string(s.ending.UID))}
+		result, err := w.stages.Reconcile(t.Context(), ctrl.Request{NamespacedName: name})
+		if err != nil || result.RequeueAfter != tt.again {
+			t.Errorf("at the age of %s it is looked at again after %s (%v), want %s", tt.age, result.RequeueAfter, err, tt.again)
+		}
+	}
+	condition := meta.FindStatusCondition(w.bundle(s.ending).Status.Conditions, v1alpha1.ConditionSigned)
+	if condition.Reason != v1alpha1.ReasonWaiting || !strings.Contains(condition.Message, s.incident.Name) {
+		t.Errorf("condition %+v", condition)
+	}
 }
 
 func namesShortRetention(t *testing.T, w *world) {

@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,8 +20,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/attestor"
@@ -36,34 +31,6 @@ const account = "system:serviceaccount:ugallu-system:ugallu-attestor"
 
 // errCrash stands for the end of the process at an effect.
 var errCrash = errors.New("crash")
-
-// startServer returns a real API server with our objects.
-func startServer(t testing.TB) *rest.Config {
-	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	environment := &envtest.Environment{
-		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "..", "manifests", "crds")},
-		ErrorIfCRDPathMissing: true,
-	}
-	t.Cleanup(func() { // also where it started in part
-		if err := environment.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	config, err := environment.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.QPS = -1
-	log.SetLogger(logr.Discard())
-	return config
-}
 
 func newScheme(t testing.TB) *runtime.Scheme {
 	t.Helper()

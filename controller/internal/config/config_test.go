@@ -3,12 +3,10 @@ package config_test
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -22,42 +20,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/config"
 	"ugallu.io/forensics/controller/internal/policy"
+	"ugallu.io/forensics/internal/apitest"
 )
 
 // promptly is far less than the 30 s after which the status is looked at in any case.
 const promptly = 10 * time.Second
-
-func startServer(t *testing.T) *rest.Config {
-	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	log.SetLogger(logr.Discard())
-	env := &envtest.Environment{
-		CRDDirectoryPaths: []string{filepath.Join("..", "..", "..", "manifests", "crds")}, ErrorIfCRDPathMissing: true,
-	}
-	server, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	server.QPS = -1
-	return server
-}
 
 // run runs the reconciler as the controller does until the test ends, and returns a client past its cache.
 func run(t *testing.T, server *rest.Config) client.Client {
@@ -121,7 +93,7 @@ func awaitBackend(t *testing.T, c client.Client, wanted v1alpha1.FreezeBackend) 
 }
 
 func TestFreezeBackendFollowsCiliumsDefinition(t *testing.T) {
-	server := startServer(t)
+	server := apitest.Start(t)
 	c := run(t, server)
 	created := &v1alpha1.ForensicsConfig{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SingletonName}}
 	if err := c.Create(t.Context(), created); err != nil {

@@ -10,8 +10,8 @@ import (
 // gapClusterStateMissing is the reason of a record without the cluster state, as it is of a manifest without it.
 const gapClusterStateMissing = "ClusterStateMissing"
 
-// addClusterState lists the cluster state where no response names it: a capture that failed has no manifest to name it, nor
-// that it is missing.
+// addClusterState lists the cluster state where the controller's own response does not name it: a capture that failed has no
+// manifest to name it, nor that it is missing. What the node's agent claims to be the cluster state does not count.
 func (m *Material) addClusterState(record *evidence.Custody) {
 	if m.Incident.Spec.DryRun || m.stores(v1alpha1.ArtifactClusterState) {
 		return
@@ -31,9 +31,10 @@ func (m *Material) addClusterState(record *evidence.Custody) {
 	record.Gaps = []evidence.Gap{{Reason: gapClusterStateMissing, Message: message, Count: 1}}
 }
 
-// stores is whether a response names an artifact of this kind.
+// stores is whether a response that the controller carried out names an artifact of this kind.
 func (m *Material) stores(kind v1alpha1.ArtifactKind) bool {
 	return slices.ContainsFunc(m.Responses, func(response v1alpha1.EventResponse) bool {
-		return slices.ContainsFunc(response.Status.Artifacts, func(artifact v1alpha1.Artifact) bool { return artifact.Kind == kind })
+		return StepOf(&response) == v1alpha1.StepUpload &&
+			slices.ContainsFunc(response.Status.Artifacts, func(artifact v1alpha1.Artifact) bool { return artifact.Kind == kind })
 	})
 }

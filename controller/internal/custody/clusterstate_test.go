@@ -29,6 +29,15 @@ func TestClusterStateThatNoManifestNamesIsOnRecord(t *testing.T) {
 	named.Responses[2].Status.Artifacts = append(named.Responses[2].Status.Artifacts, v1alpha1.Artifact{
 		Name: "cluster-state.yaml", Kind: v1alpha1.ArtifactClusterState, Segments: []v1alpha1.StoredObject{object("cluster-state")},
 	})
+	// The node's agent writes the status of the snapshot, and of the freeze.
+	claimed := func(m *custody.Material, kind v1alpha1.ArtifactKind) *custody.Material {
+		for i := range 2 {
+			m.Responses[i].Status.Artifacts = append(m.Responses[i].Status.Artifacts, v1alpha1.Artifact{
+				Name: "claimed", Kind: kind, Segments: []v1alpha1.StoredObject{object("claimed")},
+			})
+		}
+		return m
+	}
 	dry := failed()
 	dry.Incident.Spec.DryRun = true
 	tests := map[string]struct {
@@ -44,6 +53,9 @@ func TestClusterStateThatNoManifestNamesIsOnRecord(t *testing.T) {
 		"stored after the manifest":   {whole(), &v1alpha1.ClusterState{Object: pointer("cluster-state")}, 1, nil},
 		"missing, as a manifest says": {whole(), nil, 0, nil},
 		"of a dry run":                {dry, nil, 0, nil},
+		"claimed by the agent":        {claimed(failed(), v1alpha1.ArtifactClusterState), &v1alpha1.ClusterState{Object: pointer("cluster-state")}, 1, nil},
+		"claimed and missing":         {claimed(failed(), v1alpha1.ArtifactClusterState), &v1alpha1.ClusterState{Reason: "StoreFull", Message: "make room"}, 0, missing},
+		"missing, a manifest claimed": {claimed(failed(), v1alpha1.ArtifactManifest), &v1alpha1.ClusterState{Reason: "StoreFull", Message: "make room"}, 0, missing},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -17,7 +18,7 @@ var (
 	// ErrUnsealed is returned while a record is not due: the incident did not come that far, or something that the record
 	// would list is not sealed.
 	ErrUnsealed = errors.New("not sealed")
-	// ErrMissing is returned where something that the record would list is not in the cluster.
+	// ErrMissing is returned where something that the record would list is not in the cluster, or went before it was signed.
 	ErrMissing = errors.New("missing")
 )
 
@@ -167,9 +168,18 @@ func (m *Material) sealed(name, about string) (*v1alpha1.AttestationBundle, erro
 		if complete && meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionSealed) {
 			return bundle, nil
 		}
+		if Unsignable(bundle) {
+			return nil, fmt.Errorf("the statement about %s is %w: what bundle %s attests was gone before it was signed", about, ErrMissing, name)
+		}
 		return nil, fmt.Errorf("the statement about %s is %w: bundle %s is %s", about, ErrUnsealed, name, cmp.Or(status.Phase, v1alpha1.BundlePending))
 	}
 	return nil, fmt.Errorf("the statement about %s is %w: it has no bundle %s", about, ErrUnsealed, name)
+}
+
+// Unsignable is whether a bundle will never be signed: what it attests was gone before.
+func Unsignable(bundle *v1alpha1.AttestationBundle) bool {
+	signed := meta.FindStatusCondition(bundle.Status.Conditions, v1alpha1.ConditionSigned)
+	return signed != nil && signed.Status == metav1.ConditionFalse && signed.Reason == v1alpha1.ReasonSubjectGone
 }
 
 func addStatement(record *evidence.Custody, bundle *v1alpha1.AttestationBundle, statement evidence.CustodyStatement) {

@@ -205,6 +205,22 @@ func TestARecordIsTheSameInWhateverOrderItsMaterialCame(t *testing.T) {
 	}
 }
 
+func TestAManifestThatTheAgentClaimsIsASegment(t *testing.T) {
+	m := whole()
+	m.Responses[1].Status.Artifacts = append(m.Responses[1].Status.Artifacts, v1alpha1.Artifact{
+		Name: "claimed", Kind: v1alpha1.ArtifactManifest, Segments: []v1alpha1.StoredObject{object("claimed")},
+	})
+	want := wantCaptured()
+	custody.Add(want, evidence.CustodyObject{StoredVersion: listed("claimed"), Role: evidence.RoleSegment, Artifact: "claimed"})
+	got, err := custody.Captured(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("record (-want +got):\n%s", diff)
+	}
+}
+
 func TestTwoAccountsOfOneVersionAreBothListed(t *testing.T) {
 	m := whole()
 	twice, other := object("root/0"), object("root/0")
@@ -247,6 +263,13 @@ func TestARecordIsRefusedWithTheReason(t *testing.T) {
 			m.Responses = slices.DeleteFunc(m.Responses, func(r v1alpha1.EventResponse) bool { return r.Name == name })
 		}
 	}
+	unsignable := func(uid string) func(*custody.Material) {
+		return func(m *custody.Material) {
+			bundle(m, uid).Status = v1alpha1.AttestationBundleStatus{Phase: v1alpha1.BundleFailed, Conditions: []metav1.Condition{{
+				Type: v1alpha1.ConditionSigned, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSubjectGone,
+			}}}
+		}
+	}
 	rows := map[string]struct {
 		change   func(*custody.Material)
 		released bool
@@ -257,6 +280,7 @@ func TestARecordIsRefusedWithTheReason(t *testing.T) {
 		"the trigger":               {change: unseal("uid-trigger"), want: custody.ErrUnsealed, names: "se-trigger"},
 		"a step":                    {change: unseal("uid-" + snapshot), want: custody.ErrUnsealed, names: snapshot},
 		"the end":                   {change: unseal("uid-completed"), want: custody.ErrUnsealed, names: "Logged"},
+		"a trigger that went":       {change: unsignable("uid-trigger"), want: custody.ErrMissing, names: "se-trigger"},
 		"a step without a bundle":   {change: func(m *custody.Material) { bundle(m, "uid-"+freeze).Name = "another" }, want: custody.ErrUnsealed, names: freeze},
 		"a seal without a place":    {change: func(m *custody.Material) { bundle(m, "uid-"+freeze).Status.Object = nil }, want: custody.ErrUnsealed, names: freeze},
 		"a step that runs":          {change: func(m *custody.Material) { m.Responses[1].Status.CompletedAt = nil }, want: custody.ErrUnsealed, names: snapshot},

@@ -72,7 +72,8 @@ func StepOf(response *v1alpha1.EventResponse) v1alpha1.Step {
 	return ""
 }
 
-// stored lists every version that a response names.
+// stored lists every version that a response names. A manifest is the controller's: what the node's agent calls one is a
+// segment like any other.
 func stored(response *v1alpha1.EventResponse) []evidence.CustodyObject {
 	var objects []evidence.CustodyObject
 	add := func(object *v1alpha1.StoredObject, role evidence.ObjectRole, artifact string) {
@@ -83,7 +84,7 @@ func stored(response *v1alpha1.EventResponse) []evidence.CustodyObject {
 	for i := range response.Status.Artifacts {
 		artifact := &response.Status.Artifacts[i]
 		role, name := evidence.RoleSegment, artifact.Name
-		if artifact.Kind == v1alpha1.ArtifactManifest {
+		if artifact.Kind == v1alpha1.ArtifactManifest && StepOf(response) == v1alpha1.StepUpload {
 			role, name = evidence.RoleManifest, ""
 		}
 		for s := range artifact.Segments {

@@ -28,6 +28,7 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/incident"
 	"ugallu.io/forensics/controller/internal/policy"
+	"ugallu.io/forensics/internal/apitest"
 )
 
 // promptly is far less than the 5 min after which an incident is looked at in any case.
@@ -39,7 +40,7 @@ func TestWhatHoldsAPodIsRestoredPromptly(t *testing.T) {
 		v1alpha1.BackendCilium: {filepath.Join("..", "policy", "testdata", "ciliumnetworkpolicies.yaml")},
 	} {
 		t.Run(string(backend), func(t *testing.T) {
-			w := newWorld(t, startServer(t, crds...))
+			w := newWorld(t, apitest.Start(t, crds...))
 			w.prepare()
 			pod, event := w.victim("watched")
 			held := w.drive(event, v1alpha1.IncidentHeld)

@@ -18,12 +18,13 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/apitest"
 	"ugallu.io/forensics/internal/stamp"
 )
 
 // TestIncident starts one API server for everything below.
 func TestIncident(t *testing.T) {
-	config := startServer(t)
+	config := apitest.Start(t)
 	newWorld(t, config).prepare()
 	tests := map[string]func(t *testing.T, w *world){
 		"goes from detection to release":                   releasedByAcknowledgement,

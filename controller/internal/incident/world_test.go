@@ -3,14 +3,11 @@ package incident_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,8 +20,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/incident"
@@ -36,41 +31,6 @@ import (
 )
 
 const namespace = "sandbox"
-
-// needServer skips where there is no API server to start, and fails there when everything is required.
-func needServer(t *testing.T) {
-	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") != "" {
-		return
-	}
-	const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-	if os.Getenv("REQUIRE_ALL") == "1" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
-
-// startServer returns a real API server with our objects, and with Cilium's kind when asked for.
-func startServer(t *testing.T, crds ...string) *rest.Config {
-	t.Helper()
-	needServer(t)
-	env := &envtest.Environment{
-		CRDDirectoryPaths:     append([]string{filepath.Join("..", "..", "..", "manifests", "crds")}, crds...),
-		ErrorIfCRDPathMissing: true,
-	}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	config.QPS = -1
-	log.SetLogger(logr.Discard())
-	return config
-}
 
 // world is one cluster as the controllers see it, with everything that acts beside them played by the test.
 type world struct {

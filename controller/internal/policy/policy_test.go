@@ -1,7 +1,6 @@
 package policy_test
 
 import (
-	"os"
 	"testing"
 	"time"
 
@@ -21,34 +20,13 @@ import (
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/policy"
+	"ugallu.io/forensics/internal/apitest"
 )
 
 const (
 	namespace = "sandbox"
 	podUID    = "b2d5a9de-0000-4000-8000-000000000001"
 )
-
-func startServer(t *testing.T) *rest.Config {
-	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	env := &envtest.Environment{}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return config
-}
 
 type fixture struct {
 	client   client.Client
@@ -102,7 +80,7 @@ func (f fixture) read(t *testing.T, backend v1alpha1.FreezeBackend) (*unstructur
 // TestPolicyOnBothBackends runs on one API server, without Cilium's kind at first and with it later, as when Cilium is
 // installed into a running cluster.
 func TestPolicyOnBothBackends(t *testing.T) {
-	config := startServer(t)
+	config := apitest.Run(t, &envtest.Environment{})
 	f := newFixture(t, config)
 	if err := f.client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
+	"ugallu.io/forensics/internal/apitest"
 	"ugallu.io/forensics/internal/attest"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // TestFulcioCertifiesTheAttestorsServiceAccount runs Fulcio as the manifest does, against a real API server.
@@ -79,33 +81,15 @@ const clusterIssuer = "https://kubernetes.default.svc.cluster.local"
 // startAPIServer also returns the issuer of its tokens.
 func startAPIServer(t *testing.T) (*rest.Config, string) {
 	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	host, port, err := net.SplitHostPort(freeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	const host = "127.0.0.1"
+	port := testneeds.FreePort(t)
 	issuer := "https://" + net.JoinHostPort(host, port)
 	environment := &envtest.Environment{}
 	server := environment.ControlPlane.GetAPIServer()
 	server.Address, server.Port = host, port
 	// By default it names its keys by an address that it does not listen on here.
 	server.Configure().Set("service-account-issuer", issuer).Set("service-account-jwks-uri", issuer+"/openid/v1/jwks")
-	t.Cleanup(func() { // also where it started in part
-		if err := environment.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	config, err := environment.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return config, issuer
+	return apitest.Run(t, environment), issuer
 }
 
 // fulcioManifest is Fulcio's configuration and the binding that shows it the issuer's keys.
@@ -129,14 +113,7 @@ func fulcioManifest(t *testing.T) (string, *rbacv1.ClusterRoleBinding) {
 
 func fulcioArguments(t *testing.T, folder string) func(address, _ string) []string {
 	t.Helper()
-	_, internal, err := net.SplitHostPort(freeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, metrics, err := net.SplitHostPort(freeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	internal, metrics := testneeds.FreePort(t), testneeds.FreePort(t)
 	return func(address, _ string) []string {
 		host, port, _ := strings.Cut(address, ":")
 		return []string{

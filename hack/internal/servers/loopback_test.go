@@ -2,11 +2,12 @@ package servers
 
 import (
 	"bytes"
-	"net"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
+
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // start runs the server whose binary an environment variable names, with a folder of its own, until the test ends.
@@ -21,14 +22,7 @@ func startIn(
 	t *testing.T, variable, folder string, environment []string, arguments func(address, folder string) []string,
 ) (string, func()) {
 	t.Helper()
-	binary := os.Getenv(variable)
-	if binary == "" {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatalf("%s names no server", variable)
-		}
-		t.Skipf("%s names no server", variable)
-	}
-	address := freeAddress(t)
+	binary, address := testneeds.Binary(t, variable), testneeds.FreeAddress(t)
 	var log bytes.Buffer
 	command := exec.Command(binary, arguments(address, folder)...) // #nosec G204 -- the test's own server
 	command.Env = append(os.Environ(), environment...)
@@ -52,18 +46,6 @@ func startIn(
 	}
 	t.Cleanup(end)
 	return address, end
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return listener.Addr().String()
 }
 
 // eventually repeats what needs a server that is still starting.

@@ -14,6 +14,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/integration/internal/byhand"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/internal/verify"
 	"ugallu.io/forensics/internal/verify/verifytest"
 )
@@ -33,13 +34,7 @@ const (
 func cosign(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("FORENSICS_COSIGN")
-	switch {
-	case path != "":
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal("FORENSICS_COSIGN names no cosign")
-	default:
-		t.Skip("FORENSICS_COSIGN names no cosign")
-	}
+	testneeds.That(t, path != "", "FORENSICS_COSIGN names no cosign")
 	return path
 }
 
@@ -116,6 +111,97 @@ func TestARecordThatNobodySignedIsNoneByHand(t *testing.T) {
 	if said, err := byhand.Verify(t.Context(), document(t), program, byhand.Keyless, has); err != nil {
 		t.Errorf("%v\n%s", err, said)
 	}
+}
+
+// TestWhatThePodChoseRefusesNothingByHand has archives that step 8 cannot, or need not, look into.
+func TestWhatThePodChoseRefusesNothingByHand(t *testing.T) {
+	program, authority := cosign(t), verifytest.NewAuthority(t)
+	named := func(name string) verifytest.Change {
+		archive := verifytest.NewArchive(t)
+		archive.Index = rewrite(t, archive.Index, `"path":"etc/passwd"`, `"path":"`+name+`"`)
+		return verifytest.Change{Archive: &archive}
+	}
+	archives := func(change func(*evidence.Artifact)) verifytest.Change {
+		return verifytest.Change{Predicate: func(p *evidence.EventResponsePredicate) {
+			for i := range p.Artifacts {
+				if p.Artifacts[i].Index != nil {
+					change(&p.Artifacts[i])
+				}
+			}
+		}}
+	}
+	empty := verifytest.NewArchive(t)
+	empty.Index = rewrite(t, empty.Index, `"size":"[0-9]+"`, `"size":"0"`)
+	rows := map[string]verifytest.Change{
+		"a line break in a name": named(`etc/pass\nwd`),
+		"a backslash in a name":  named(`etc/pass\\wd`),
+		"a blank before a name":  named(` other`),
+		"a blank after a name":   named(`other `),
+		"no file with content":   {Archive: &empty},
+		"no root filesystem":     archives(func(a *evidence.Artifact) { a.Kind = "Volume" }),
+		"archives in gzip":       archives(func(a *evidence.Artifact) { a.MediaType = evidence.MediaTypeTarGzip }),
+		"encrypted archives": archives(func(a *evidence.Artifact) {
+			for i := range a.Segments {
+				a.Segments[i].Plain = &evidence.PlainContent{Size: 1}
+			}
+		}),
+	}
+	for name, change := range rows {
+		t.Run(name, func(t *testing.T) {
+			has := reader(t, verifytest.NewIncident(t, authority, change))
+			if said, err := byhand.Verify(t.Context(), document(t), program, byhand.Keyless, has); err != nil {
+				t.Errorf("%v\n%s", err, said)
+			}
+		})
+	}
+}
+
+// TestACopyOfTheRecordIsNoneByHand has the record that counts lie under another record's name as well.
+func TestACopyOfTheRecordIsNoneByHand(t *testing.T) {
+	program := cosign(t)
+	incident := verifytest.NewIncident(t, verifytest.NewAuthority(t), verifytest.Change{})
+	has := reader(t, incident)
+	added := evidence.CustodyKey(incident.Prefix, evidence.CustodyReleased, strings.Repeat("f", 64))
+	for key, of := range map[string]string{added: incident.Released, evidence.CustodyBundleKey(added): evidence.CustodyBundleKey(incident.Released)} {
+		if err := os.WriteFile(filepath.Join(has.Folder, key), incident.Newest(of).Data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said, err := byhand.Verify(t.Context(), document(t), program, byhand.Keyless, has); err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+}
+
+// TestNothingOutsideTheFolderIsOpenedByHand has keys lead to a file that is there, with the bytes on record.
+func TestNothingOutsideTheFolderIsOpenedByHand(t *testing.T) {
+	cosign(t)
+	authority := verifytest.NewAuthority(t)
+	outside := []byte("outside")
+	for name, row := range map[string]struct{ key, file string }{
+		"climbing":       {"forensics/../../outside", "../outside"},
+		"another folder": {"elsewhere/outside", "elsewhere/outside"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			change := verifytest.Change{Record: func(c *evidence.Custody) {
+				c.Objects = append(c.Objects, evidence.CustodyObject{StoredVersion: evidence.StoredVersion{Key: row.key, SHA256: evidence.Digest(outside)}})
+			}}
+			has := reader(t, verifytest.NewIncident(t, authority, change))
+			file := filepath.Join(has.Folder, row.file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, outside, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			demand(t, byhand.Keyless, has, bytesOnRecord)
+		})
+	}
+	t.Run("of a segment", func(t *testing.T) {
+		change := verifytest.Change{Predicate: func(p *evidence.EventResponsePredicate) {
+			if p.Step == string(v1alpha1.StepSnapshot) {
+				p.Artifacts[0].Segments[0].Key = "/dev/null"
+				p.Artifacts[0].Asserted.SHA256, p.Artifacts[0].Observed.SHA256 = evidence.Digest(nil), evidence.Digest(nil)
+			}
+		}, Manifest: func(m *evidence.Manifest) { m.Artifacts[0].Asserted.SHA256 = evidence.Digest(nil) }}
+		demand(t, byhand.Keyless, reader(t, verifytest.NewIncident(t, authority, change)), twoAccounts)
+	})
 }
 
 // TestTheAgentsOwnArchiveIsReadByHand has tar and zstd read what the node's agent wrote.
@@ -235,7 +321,14 @@ func TestAFalseStatementIsRefusedByHand(t *testing.T) {
 	late, other := verifytest.Keyless(), verifytest.Keyless()
 	late.CertifiedAt, other.Logged = time.Now().Add(-time.Hour), []byte("another payload")
 	archive := verifytest.NewArchive(t)
-	archive.Index = lie(t, archive.Index)
+	archive.Index = rewrite(t, archive.Index, `"sha256":"[0-9a-f]{64}"`, `"sha256":"`+evidence.Digest(nil)+`"`)
+	snapshot := func(change func(*evidence.EventResponsePredicate)) verifytest.Change {
+		return verifytest.Change{Predicate: func(p *evidence.EventResponsePredicate) {
+			if p.Step == string(v1alpha1.StepSnapshot) {
+				change(p)
+			}
+		}}
+	}
 	rows := map[string]struct {
 		change verifytest.Change
 		step   string
@@ -286,6 +379,20 @@ func TestAFalseStatementIsRefusedByHand(t *testing.T) {
 				p.Artifacts[0].Observed.SHA256 = evidence.Digest(nil)
 			}
 		}}, twoAccounts},
+		"read back otherwise": {snapshot(func(p *evidence.EventResponsePredicate) { p.ReadBack.Agrees = false }), twoAccounts},
+		"never read back":     {snapshot(func(p *evidence.EventResponsePredicate) { p.ReadBack = nil }), twoAccounts},
+		"read back by the agent": {snapshot(func(p *evidence.EventResponsePredicate) {
+			p.ReadBack.By = p.Artifacts[0].Asserted.By
+		}), twoAccounts},
+		"an index observed otherwise": {snapshot(func(p *evidence.EventResponsePredicate) {
+			p.Artifacts[1].Index.ObservedSHA256 = evidence.Digest(nil)
+		}), twoAccounts},
+		"a timeline observed otherwise": {snapshot(func(p *evidence.EventResponsePredicate) {
+			p.Artifacts[1].Timeline.ObservedSHA256 = evidence.Digest(nil)
+		}), twoAccounts},
+		"an attachment observed otherwise": {snapshot(func(p *evidence.EventResponsePredicate) {
+			p.Attachments[0].ObservedSHA256 = evidence.Digest(nil)
+		}), twoAccounts},
 		"index of another archive": {verifytest.Change{Archive: &archive}, fileInArchive},
 	}
 	for name, row := range rows {
@@ -295,8 +402,8 @@ func TestAFalseStatementIsRefusedByHand(t *testing.T) {
 	}
 }
 
-// lie changes the digest of every file in an index.
-func lie(t *testing.T, index []byte) []byte {
+// rewrite changes every line of an index.
+func rewrite(t *testing.T, index []byte, from, to string) []byte {
 	t.Helper()
 	reader, err := zstd.NewReader(nil)
 	if err != nil {
@@ -311,8 +418,7 @@ func lie(t *testing.T, index []byte) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digests := regexp.MustCompile(`"sha256":"[0-9a-f]{64}"`)
-	return writer.EncodeAll(digests.ReplaceAll(lines, []byte(`"sha256":"`+evidence.Digest(nil)+`"`)), nil)
+	return writer.EncodeAll(regexp.MustCompile(from).ReplaceAll(lines, []byte(to)), nil)
 }
 
 func TestOnlyBlocksOfTheModeAreRun(t *testing.T) {

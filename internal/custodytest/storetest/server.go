@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"bytes"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 const (
@@ -55,7 +56,7 @@ func Servers() map[string]func(t testing.TB) *Server {
 // MinIO runs the binary named by FORENSICS_MINIO on a folder. Without it the test is skipped, or fails if REQUIRE_ALL=1.
 func MinIO(t testing.TB, folder string) *Server {
 	t.Helper()
-	path, address, console := binary(t, "FORENSICS_MINIO"), freeAddress(t), freeAddress(t)
+	path, address, console := testneeds.Binary(t, "FORENSICS_MINIO"), testneeds.FreeAddress(t), testneeds.FreeAddress(t)
 	s := start(t, address, func() *exec.Cmd {
 		command := exec.Command(path, "server", "--quiet", "--address", address, "--console-address", console, folder)
 		command.Env = append(os.Environ(), "MINIO_ROOT_USER="+rootUser, "MINIO_ROOT_PASSWORD="+rootPassword,
@@ -69,7 +70,7 @@ func MinIO(t testing.TB, folder string) *Server {
 // Versity runs the binary named by FORENSICS_VERSITYGW on a folder of a file system with extended attributes.
 func Versity(t testing.TB, folder string) *Server {
 	t.Helper()
-	path, address := binary(t, "FORENSICS_VERSITYGW"), freeAddress(t)
+	path, address := testneeds.Binary(t, "FORENSICS_VERSITYGW"), testneeds.FreeAddress(t)
 	var folders []string
 	for _, name := range []string{"objects", "versions", "accounts"} {
 		folders = append(folders, filepath.Join(folder, name))
@@ -140,36 +141,6 @@ func (s *Server) Kill(t testing.TB) {
 	}
 	_ = s.running.Wait() // reports the kill
 	s.running = nil
-}
-
-func binary(t testing.TB, variable string) string {
-	t.Helper()
-	path := os.Getenv(variable)
-	if path == "" {
-		Skip(t, variable+" names no server")
-	}
-	return path
-}
-
-// Skip skips the test for a reason, or fails it if REQUIRE_ALL=1.
-func Skip(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") == "1" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return listener.Addr().String()
 }
 
 // lockedBuffer takes what two processes of one server write.

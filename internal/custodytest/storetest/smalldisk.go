@@ -5,15 +5,15 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // SmallDisk mounts a file system of so many MiB until the test ends, and returns a folder in it and a function that
 // gives it another size. It needs root.
 func SmallDisk(t testing.TB, mebibytes string) (folder string, resize func(mebibytes string)) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		Skip(t, "mounting needs root")
-	}
+	testneeds.That(t, os.Geteuid() == 0, "mounting needs root")
 	folder = t.TempDir()
 	if err := unix.Mount("small", folder, "tmpfs", 0, "size="+mebibytes+"m"); err != nil {
 		t.Fatalf("mount: %v", err)

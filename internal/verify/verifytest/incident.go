@@ -37,6 +37,8 @@ type Change struct {
 	Incident  func(*evidence.IncidentPredicate)
 	// Archive to be stored in place of the usual one.
 	Archive *Archive
+	// Failed has the capture fail before anything is ordered: of the records there is the first alone.
+	Failed bool
 	// MoreArchives is how many further artifacts hold the same archive, each in objects of its own.
 	MoreArchives int
 }
@@ -98,6 +100,11 @@ func newIncident(t testing.TB, authority *Authority, put Put, trigger string, ch
 		i.Archive = *change.Archive
 	}
 	i.event(i.trigger(trigger))
+	if change.Failed {
+		i.event(i.failed(trigger))
+		i.Captured = i.record(evidence.CustodyCaptured, nil).Key
+		return i
+	}
 	freeze := i.freeze()
 	i.response(freeze, nil)
 	snapshot := i.snapshot()

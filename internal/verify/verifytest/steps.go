@@ -23,17 +23,27 @@ func (i *Incident) trigger(uid string) *v1alpha1.SecurityEvent {
 
 func (i *Incident) completed(trigger string, upload *v1alpha1.EventResponse) *v1alpha1.SecurityEvent {
 	stored := upload.Status.Artifacts[0].Segments[0]
+	event := i.ending(trigger, "completed", v1alpha1.EventCaptureCompleted)
+	event.Spec.Evidence = &v1alpha1.EvidenceRef{
+		URL: "s3://" + Bucket + "/" + stored.Key, SHA256: stored.SHA256, VersionID: stored.VersionID, Size: stored.Size,
+		MediaType: evidence.MediaTypeManifest,
+	}
+	return event
+}
+
+func (i *Incident) failed(trigger string) *v1alpha1.SecurityEvent {
+	return i.ending(trigger, "failed", v1alpha1.EventCaptureFailed)
+}
+
+// ending is the event that ends the capture.
+func (i *Incident) ending(trigger, name, kind string) *v1alpha1.SecurityEvent {
 	return &v1alpha1.SecurityEvent{
-		ObjectMeta: metav1.ObjectMeta{Name: "se-" + i.Name + "-completed", UID: "uid-completed", CreationTimestamp: metav1.NewTime(i.begun)},
+		ObjectMeta: metav1.ObjectMeta{Name: "se-" + i.Name + "-" + name, UID: types.UID("uid-" + name), CreationTimestamp: metav1.NewTime(i.begun)},
 		Spec: v1alpha1.SecurityEventSpec{
-			Class: v1alpha1.ClassForensic, Type: v1alpha1.EventCaptureCompleted, Severity: v1alpha1.SeverityHigh,
+			Class: v1alpha1.ClassForensic, Type: kind, Severity: v1alpha1.SeverityHigh,
 			Source:   v1alpha1.EventSource{Operator: "ugallu-forensics"},
 			Subject:  v1alpha1.EventSubject{Kind: "Pod", Namespace: "shop", Name: "web", UID: PodUID},
 			Incident: &v1alpha1.IncidentRef{UID: IncidentUID}, Trigger: &v1alpha1.Ref{Name: "se-trigger", UID: trigger},
-			Evidence: &v1alpha1.EvidenceRef{
-				URL: "s3://" + Bucket + "/" + stored.Key, SHA256: stored.SHA256, VersionID: stored.VersionID, Size: stored.Size,
-				MediaType: evidence.MediaTypeManifest,
-			},
 		},
 	}
 }

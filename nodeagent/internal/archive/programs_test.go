@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"encoding/csv"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -10,18 +11,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/archive"
 )
 
 // needProgram skips where a program that is not ours is missing.
 func needProgram(t testing.TB, name string) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	_, err := exec.LookPath(name)
+	testneeds.That(t, err == nil, fmt.Sprint(err))
 }
 
 // feed runs a program on data and returns what it says; it must succeed.

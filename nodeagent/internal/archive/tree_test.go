@@ -18,19 +18,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/archive/testdata/corpus"
 )
 
 // requireRoot skips where the test cannot make device nodes and attributes.
 func requireRoot(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("REQUIRE_ALL") == "1" {
-		t.Fatal("needs root")
-	}
-	t.Skip("needs root")
+	testneeds.That(t, os.Geteuid() == 0, "needs root")
 }
 
 func must(t testing.TB, err error) {

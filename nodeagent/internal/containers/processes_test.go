@@ -11,19 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// need skips a test that this machine cannot run, or fails it where every test must run.
-func need(t *testing.T, ok bool, what string) {
-	t.Helper()
-	switch {
-	case ok:
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal(what)
-	default:
-		t.Skip(what)
-	}
-}
+	"ugallu.io/forensics/internal/testneeds"
+)
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -36,7 +26,7 @@ func must(t *testing.T, err error) {
 // machine may not be looked at. It returns true in there.
 func onOwnNode(t *testing.T) bool {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "a pid namespace needs root")
+	testneeds.That(t, os.Geteuid() == 0, "a pid namespace needs root")
 	const inside = "CONTAINERS_TEST_INSIDE"
 	if os.Getenv(inside) == "1" {
 		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
@@ -55,7 +45,7 @@ func onOwnNode(t *testing.T) bool {
 // makePod makes the cgroup2 folder of a pod with that of a container in it, and returns both.
 func makePod(t *testing.T) (pod, container string) {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "making a cgroup needs root")
+	testneeds.That(t, os.Geteuid() == 0, "making a cgroup needs root")
 	root := ""
 	for _, candidate := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		var stat unix.Statfs_t
@@ -64,7 +54,7 @@ func makePod(t *testing.T) (pod, container string) {
 			break
 		}
 	}
-	need(t, root != "", "no cgroup2 is mounted")
+	testneeds.That(t, root != "", "no cgroup2 is mounted")
 	above := filepath.Join(root, fmt.Sprintf("containers-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
 	pod = filepath.Join(above, "pod"+uid)
 	container = filepath.Join(pod, "c1")

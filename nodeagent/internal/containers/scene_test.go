@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
@@ -195,5 +196,5 @@ func threads(t *testing.T, process int) (found []int) {
 func needCommand(t *testing.T, name string) {
 	t.Helper()
 	_, err := exec.LookPath(name)
-	need(t, err == nil, "no "+name)
+	testneeds.That(t, err == nil, "no "+name)
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
@@ -138,7 +139,7 @@ func TestTheTreeInWhichThePodIsFrozenCountsAndTheOneInWhichItIsCutOff(t *testing
 		return
 	}
 	s := newScene(t)
-	need(t, s.freezer != "", "no v1 freezer")
+	testneeds.That(t, s.freezer != "", "no v1 freezer")
 	_, second := s.container(unix.CLONE_NEWPID)
 	move(t, second, filepath.Join(s.freezer, outside))
 	s.want("left the v1 freezer's", Reach{})
@@ -159,7 +160,7 @@ func TestProcessIsAStrayWithOneThreadOutside(t *testing.T) {
 		return
 	}
 	s := newScene(t)
-	need(t, s.freezer != "", "no v1 freezer")
+	testneeds.That(t, s.freezer != "", "no v1 freezer")
 	first := program(t, "idle", unix.CLONE_NEWPID)
 	others := threads(t, first)
 	s.first(&s.pod.Containers[0], first, theContainer)

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
@@ -42,18 +43,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// need skips a test that this machine cannot run, or fails it where every test must run.
-func need(t *testing.T, ok bool, what string) {
-	t.Helper()
-	switch {
-	case ok:
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal(what)
-	default:
-		t.Skip(what)
-	}
-}
-
 func run(t *testing.T, line string) {
 	t.Helper()
 	words := strings.Fields(line)
@@ -74,7 +63,7 @@ type pod struct {
 
 func newPod(t *testing.T) *pod {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "making network namespaces needs root")
+	testneeds.That(t, os.Geteuid() == 0, "making network namespaces needs root")
 	p := &pod{prefix: fmt.Sprintf("d%d-", os.Getpid())}
 	p.network(t)
 	p.receive(t)
@@ -189,7 +178,7 @@ func (p *pod) cgroup(t *testing.T) string {
 		})
 		return folder
 	}
-	need(t, false, "no cgroup2 is mounted")
+	testneeds.That(t, false, "no cgroup2 is mounted")
 	return ""
 }
 

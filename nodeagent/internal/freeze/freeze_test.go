@@ -14,19 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/testneeds"
 )
-
-// need skips a test that this machine cannot run, or fails it where every test must run.
-func need(t *testing.T, ok bool, what string) {
-	t.Helper()
-	switch {
-	case ok:
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal(what)
-	default:
-		t.Skip(what)
-	}
-}
 
 // place is where a method's folders are.
 type place struct {
@@ -44,7 +33,7 @@ func (p place) container(folder string) Container {
 // places returns those of this machine, and demands one at least.
 func places(t *testing.T) (found []place) {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "making a cgroup needs root")
+	testneeds.That(t, os.Geteuid() == 0, "making a cgroup needs root")
 	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		var stat unix.Statfs_t
 		if unix.Statfs(root, &stat) == nil && stat.Type == unix.CGROUP2_SUPER_MAGIC {
@@ -57,7 +46,7 @@ func places(t *testing.T) (found []place) {
 	} else if root != "" {
 		found = append(found, place{v1alpha1.FreezeCgroupV1, root})
 	}
-	need(t, len(found) > 0, "no cgroup freezer is mounted")
+	testneeds.That(t, len(found) > 0, "no cgroup freezer is mounted")
 	return found
 }
 
@@ -183,7 +172,7 @@ func TestFreezeReachesBelowTheContainersFolder(t *testing.T) {
 func TestAContainerOfManyFoldersIsNotTakenForOneWithoutAProcess(t *testing.T) {
 	root, err := freezerRoot()
 	do(t, err)
-	need(t, root != "" && os.Geteuid() == 0, "no v1 freezer")
+	testneeds.That(t, root != "" && os.Geteuid() == 0, "no v1 freezer")
 	above := filepath.Join(root, fmt.Sprintf("freeze-many-%d-%d", os.Getpid(), time.Now().UnixNano()))
 	do(t, os.Mkdir(above, 0o700))
 	t.Cleanup(func() { removeFolder(t, above) })
@@ -206,7 +195,7 @@ func TestAContainerOfManyFoldersIsNotTakenForOneWithoutAProcess(t *testing.T) {
 func TestKilledFrozenContainerIsGoneOnceThawed(t *testing.T) {
 	root, err := freezerRoot()
 	do(t, err)
-	need(t, root != "" && os.Geteuid() == 0, "no v1 freezer")
+	testneeds.That(t, root != "" && os.Geteuid() == 0, "no v1 freezer")
 	container, folder, _ := makeContainer(t, place{v1alpha1.FreezeCgroupV1, root})
 	freezer := New(v1alpha1.FreezeCgroupV1)
 	if state, err := freezer.Freeze(t.Context(), container); err != nil || state != Frozen {
@@ -377,9 +366,8 @@ func TestMethodFollowsWhatTheRuntimeLooksAt(t *testing.T) {
 
 func TestDetectAgreesWithTheMountedFileSystem(t *testing.T) {
 	var stat unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &stat); err != nil {
-		need(t, false, "no /sys/fs/cgroup")
-	}
+	err := unix.Statfs("/sys/fs/cgroup", &stat)
+	testneeds.That(t, err == nil, "no /sys/fs/cgroup")
 	got, err := Detect("/sys/fs/cgroup")
 	if want := methodFor(stat.Type); err != nil || got != want {
 		t.Errorf("Detect = %s, %v, want %s", got, err, want)

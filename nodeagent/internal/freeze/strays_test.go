@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
@@ -22,7 +23,7 @@ import (
 // machine may not be looked at. It returns true in there.
 func onOwnNode(t *testing.T) bool {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "a pid namespace needs root")
+	testneeds.That(t, os.Geteuid() == 0, "a pid namespace needs root")
 	const inside = "FREEZE_TEST_INSIDE"
 	if os.Getenv(inside) == "1" {
 		if err := errors.Join(
@@ -49,7 +50,7 @@ func makePod(t *testing.T) (pod, outside string) {
 			_, outside, _ = makeContainer(t, at)
 		}
 	}
-	need(t, outside != "", "no cgroup2 is mounted")
+	testneeds.That(t, outside != "", "no cgroup2 is mounted")
 	pod = filepath.Join(filepath.Dir(outside), filepath.Base(outside)+"-pod")
 	for _, folder := range []string{pod, filepath.Join(pod, "c1"), filepath.Join(pod, straysName)} {
 		if filepath.Base(folder) != straysName {
@@ -219,7 +220,7 @@ func TestStopNamesWhatItCannotStopAndStopsTheOthers(t *testing.T) {
 	}
 	const tree = "/sys/fs/cgroup/freezer"
 	_, err := os.Stat(tree)
-	need(t, err == nil, "no v1 freezer to hold a process uninterruptibly")
+	testneeds.That(t, err == nil, "no v1 freezer to hold a process uninterruptibly")
 	pod, outside := makePod(t)
 	held := filepath.Join(tree, filepath.Base(outside))
 	do(t, os.Mkdir(held, 0o700))

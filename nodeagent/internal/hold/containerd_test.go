@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // snapshotter that the tests use: the one of nearly every node.
@@ -33,18 +35,8 @@ func binaries(t testing.TB) []string {
 		return strings.Split(listed, ":")
 	}
 	found, err := exec.LookPath("containerd")
-	if err != nil {
-		skip(t, "needs containerd: set FORENSICS_CONTAINERD")
-	}
+	testneeds.That(t, err == nil, "needs containerd: set FORENSICS_CONTAINERD")
 	return []string{found}
-}
-
-func skip(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") == "1" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 func must(t testing.TB, err error) {
@@ -57,9 +49,7 @@ func must(t testing.TB, err error) {
 // start runs a containerd with nothing but what snapshots need.
 func start(t testing.TB, binary string) *runtime {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		skip(t, "needs root")
-	}
+	testneeds.That(t, os.Geteuid() == 0, "needs root")
 	folder := t.TempDir()
 	// The path of a socket has 108 bytes at most, and a test's folder may be longer.
 	sockets, err := os.MkdirTemp("", "hold")

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/hold"
 )
 
@@ -51,9 +52,8 @@ func (r *runtime) program(t *testing.T) {
 // TestAContainerThatExitedIsHeld covers what the kubelet has not removed yet: init containers that are done, crashed
 // predecessors, ephemeral containers that ended. Neither a process nor a mount of theirs is left.
 func TestAContainerThatExitedIsHeld(t *testing.T) {
-	if _, err := exec.LookPath("runc"); err != nil {
-		skip(t, "needs runc")
-	}
+	_, err := exec.LookPath("runc")
+	testneeds.That(t, err == nil, "needs runc")
 	everywhere(t, func(t *testing.T, r *runtime, h *hold.Holder) {
 		r.program(t)
 		_, err := r.SnapshotService(snapshotter).Prepare(t.Context(), "init", "program")

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/podfiles"
 )
 
@@ -126,7 +127,7 @@ func TestWhatASuspectPutsAtSharedMemoryIsNotFollowed(t *testing.T) {
 			n := newNode(t)
 			if strings.HasPrefix(test.doing, "fuse") {
 				_, err := os.Stat("/dev/fuse")
-				need(t, err == nil, "no /dev/fuse")
+				testneeds.That(t, err == nil, "no /dev/fuse")
 			}
 			token := n.memory(t, "secret", "token")
 			must(t, put(token+"/key", secret))

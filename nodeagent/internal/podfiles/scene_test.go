@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/podfiles"
 )
 
@@ -132,7 +133,7 @@ func (s *suspect) end(t *testing.T) {
 // run starts a suspect and waits until it has done what it does.
 func run(t *testing.T, doing string, flags uintptr) *suspect {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "needs root")
+	testneeds.That(t, os.Geteuid() == 0, "needs root")
 	command := exec.Command("/proc/self/exe")
 	command.Env = append(os.Environ(), act+"="+doing)
 	command.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | flags}
@@ -172,7 +173,7 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "needs root")
+	testneeds.That(t, os.Geteuid() == 0, "needs root")
 	folder := t.TempDir()
 	n := &node{
 		roots: podfiles.Roots{
@@ -242,17 +243,6 @@ func reasons(found podfiles.Found) map[string]int64 {
 		count[gap.Reason] = gap.Count
 	}
 	return count
-}
-
-func need(t *testing.T, ok bool, what string) {
-	t.Helper()
-	switch {
-	case ok:
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal(what)
-	default:
-		t.Skip(what)
-	}
 }
 
 func must(t *testing.T, err error) {

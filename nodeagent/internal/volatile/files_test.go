@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // filesOf are the index and the members of an archive.
@@ -185,7 +186,7 @@ func TestFilesOfAnEndedProcessAreAGap(t *testing.T) {
 }
 
 func TestFilesAreReadWhereTheMainThreadHasEnded(t *testing.T) {
-	need(t, os.Geteuid() == 0, "reading other processes needs root")
+	testneeds.That(t, os.Geteuid() == 0, "reading other processes needs root")
 	command := deadLeader(t)
 	f := writeFiles(t, targetOf(command.Process.Pid), Options{})
 	if got := string(f.content(t, "/memfd:of the living (deleted)")); got != "still here" {

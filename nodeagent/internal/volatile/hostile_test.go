@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 func TestCollectReadsFrozenAndStoppedProcesses(t *testing.T) {
@@ -110,7 +111,7 @@ func TestAZombieIsReadAsThat(t *testing.T) {
 func deadLeader(t *testing.T) *exec.Cmd {
 	t.Helper()
 	python, err := exec.LookPath("python3")
-	need(t, err == nil, "ending a main thread alone needs python3")
+	testneeds.That(t, err == nil, "ending a main thread alone needs python3")
 	command := exec.Command(python, "-c", `
 import ctypes, os, threading, time
 fd = os.memfd_create("of the living")
@@ -127,7 +128,7 @@ ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)`)
 }
 
 func TestAProcessWithoutItsMainThreadIsReadThroughAnother(t *testing.T) {
-	need(t, os.Geteuid() == 0, "reading other processes needs root")
+	testneeds.That(t, os.Geteuid() == 0, "reading other processes needs root")
 	command := deadLeader(t)
 	s := collect(t, targetOf(command.Process.Pid), Options{})
 	p := s.processes[command.Process.Pid]
@@ -152,15 +153,15 @@ func TestDescriptorsOfAThreadWithItsOwnTableAreRead(t *testing.T) {
 }
 
 func TestAnExecutableThatCannotBeOpenedDoesNotHoldUpTheRest(t *testing.T) {
-	need(t, os.Geteuid() == 0, "listening for opens needs root")
+	testneeds.That(t, os.Geteuid() == 0, "listening for opens needs root")
 	program := copyOfMe(t)
 	a := start(t, "wait", func(command *exec.Cmd) { command.Path = program })
 	// We listen for the permission to open and never answer, as a pod could.
 	listener, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY)
-	need(t, err == nil, "this kernel has no fanotify")
+	testneeds.That(t, err == nil, "this kernel has no fanotify")
 	t.Cleanup(func() { _ = unix.Close(listener) })
 	err = unix.FanotifyMark(listener, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM, unix.AT_FDCWD, program)
-	need(t, err == nil, "this kernel does not ask for the permission to open")
+	testneeds.That(t, err == nil, "this kernel does not ask for the permission to open")
 	s := collect(t, a.target(), Options{Limits: Limits{Patience: 200 * time.Millisecond}})
 	p := s.processes[a.Process.Pid]
 	if p.Executable == nil || p.Executable.SHA256 != "" || len(p.Descriptors) == 0 {
@@ -181,9 +182,9 @@ func copyOfMe(t *testing.T) string {
 }
 
 func TestADescriptorOnAFilesystemWithoutAServerIsReadWithoutWaiting(t *testing.T) {
-	need(t, os.Geteuid() == 0, "mounting needs root")
+	testneeds.That(t, os.Geteuid() == 0, "mounting needs root")
 	device, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	need(t, err == nil, "this machine has no /dev/fuse")
+	testneeds.That(t, err == nil, "this machine has no /dev/fuse")
 	defer func() { _ = device.Close() }()
 	folder := t.TempDir()
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device.Fd())
@@ -204,7 +205,7 @@ func TestADescriptorOnAFilesystemWithoutAServerIsReadWithoutWaiting(t *testing.T
 }
 
 func TestADescriptorWhosePathIsTooLongIsStillARecord(t *testing.T) {
-	need(t, os.Geteuid() == 0, "reading other processes needs root")
+	testneeds.That(t, os.Geteuid() == 0, "reading other processes needs root")
 	name := strings.Repeat("d", 250)
 	at, err := unix.Open(t.TempDir(), unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	must(t, err)

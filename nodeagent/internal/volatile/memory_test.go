@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/internal/testneeds"
 )
 
 // dumped is a core file on disk.
@@ -152,7 +153,7 @@ func TestMemoryIsReadByDebuggers(t *testing.T) {
 func tool(t *testing.T, name string, arguments ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	need(t, err == nil, "this machine has no "+name)
+	testneeds.That(t, err == nil, "this machine has no "+name)
 	output, err := exec.Command(path, arguments...).CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: %v\n%s", name, err, output)

@@ -17,19 +17,9 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-// need skips a test that this machine cannot run, or fails it where every test must run.
-func need(t testing.TB, ok bool, what string) {
-	t.Helper()
-	switch {
-	case ok:
-	case os.Getenv("REQUIRE_ALL") == "1":
-		t.Fatal(what)
-	default:
-		t.Skip(what)
-	}
-}
+	"ugallu.io/forensics/internal/testneeds"
+)
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -60,7 +50,7 @@ func targetOf(pids ...int) Target {
 // start runs a role; change may set namespaces, arguments and the program.
 func start(t testing.TB, role string, change func(*exec.Cmd)) actor {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "reading other processes needs root")
+	testneeds.That(t, os.Geteuid() == 0, "reading other processes needs root")
 	command := exec.Command("/proc/self/exe")
 	command.Env = []string{roleVariable + "=" + role, "PASSWORD=open sesame", "HOME=/root", "GOMAXPROCS=2"}
 	command.Stderr = os.Stderr
@@ -132,7 +122,7 @@ func freezers(t *testing.T) map[string]func(folder string) error {
 			return os.WriteFile(filepath.Join(folder, "freezer.state"), []byte("FROZEN"), 0)
 		}
 	}
-	need(t, len(found) > 0, "no cgroup freezer is mounted")
+	testneeds.That(t, len(found) > 0, "no cgroup freezer is mounted")
 	return found
 }
 

@@ -13,8 +13,8 @@ import (
 // in texts that have nothing to do with it.
 const leastEcho = 8
 
-// echoes replaces the values that were redacted wherever people repeat them: in what containers, probes and hooks run, in
-// annotations and in the messages of events. It comes after every object was read, as an event may repeat an owner's value.
+// echoes replaces the values that were redacted wherever people repeat them: in other variables, in what containers, probes
+// and hooks run or ask for, in annotations and in the messages of events. It comes after every object was read, as an event may repeat an owner's value.
 func (r *redaction) echoes(documents []document) {
 	values := slices.DeleteFunc(slices.Collect(maps.Keys(r.values)), func(value string) bool { return len(value) < leastEcho })
 	if len(values) == 0 {
@@ -39,10 +39,22 @@ type echoed struct{ replacer *strings.Replacer }
 func (e echoed) object(object map[string]any) {
 	for name, child := range object {
 		switch name {
-		case "command", "args", "annotations", "message", "note":
+		case "command", "args", "annotations", "message", "note", "httpGet":
 			object[name] = e.text(child)
+		case "env":
+			e.variables(child)
 		default:
 			e.walk(child)
+		}
+	}
+}
+
+// variables keep their names.
+func (e echoed) variables(node any) {
+	list, _ := node.([]any)
+	for _, one := range list {
+		if variable, ok := one.(map[string]any); ok && variable["value"] != nil {
+			variable["value"] = e.text(variable["value"])
 		}
 	}
 }

@@ -63,6 +63,46 @@ func TestValueThatIsRepeatedIsRedactedThereToo(t *testing.T) {
 	}
 }
 
+func TestSecretInWhatWasNotToBeRedactedIsReplacedThere(t *testing.T) {
+	const secret = "correct-horse"
+	get := map[string]any{
+		"path": "/healthz?token=" + secret, "port": int64(80), "scheme": "HTTP",
+		"httpHeaders": []any{map[string]any{"name": "Cookie", "value": "Authorization=" + secret}},
+	}
+	pod := func() map[string]any {
+		return map[string]any{"spec": map[string]any{"containers": []any{map[string]any{
+			"livenessProbe": map[string]any{"httpGet": get},
+			"env": []any{
+				map[string]any{"name": "DATABASE_URL", "value": "postgres://shop:" + secret + "@db/shop"},
+				map[string]any{"name": "DB_PASSWORD", "value": secret},
+				map[string]any{"name": "POD_IP", "valueFrom": map[string]any{"fieldRef": map[string]any{"fieldPath": "status.podIP"}}},
+			},
+		}}}}
+	}
+	applied, err := json.Marshal(pod())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &state{redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "PASSWORD"})}
+	written := pod()
+	written["metadata"] = map[string]any{"annotations": map[string]any{corev1.LastAppliedConfigAnnotation: string(applied)}}
+	s.add("Pod", written)
+	content, err := s.render(&v1alpha1.Incident{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, digest := string(content.yaml), "sha256:"+evidence.Digest([]byte(secret))
+	if strings.Contains(stored, secret) {
+		t.Errorf("the secret is in it:\n%s", stored)
+	}
+	for _, part := range []string{"postgres://shop:" + digest + "@db/shop", "/healthz?token=" + digest, "Authorization=" + digest} {
+		// The pod, and what was applied.
+		if found := strings.Count(stored, part); found != 2 {
+			t.Errorf("%s stands %d times:\n%s", part, found, stored)
+		}
+	}
+}
+
 func TestNothingIsReplacedThatWasNotRedacted(t *testing.T) {
 	s := &state{redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "SIZE"})}
 	s.add("Pod", repeated(t, "correct-horse"))

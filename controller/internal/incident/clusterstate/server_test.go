@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,44 +21,17 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/yaml"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/incident/clusterstate"
+	"ugallu.io/forensics/internal/apitest"
 	"ugallu.io/forensics/internal/worm"
 )
 
 const account = "ugallu-forensics"
-
-func startServer(t *testing.T) *rest.Config {
-	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		const reason = "KUBEBUILDER_ASSETS does not name a folder with kube-apiserver and etcd"
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	log.SetLogger(logr.Discard())
-	env := &envtest.Environment{
-		CRDDirectoryPaths: []string{filepath.Join("..", "..", "..", "..", "manifests", "crds")}, ErrorIfCRDPathMissing: true,
-	}
-	server, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	server.QPS = -1
-	return server
-}
 
 func create(t *testing.T, c client.Client, objects ...client.Object) {
 	t.Helper()
@@ -182,7 +154,7 @@ func opened(pod *corev1.Pod) *v1alpha1.Incident {
 // TestAccountOfTheManifestsReadsEverything proves the permissions, which a fake client does not know, and the selection of
 // events, which the API server does.
 func TestAccountOfTheManifestsReadsEverything(t *testing.T) {
-	server := startServer(t)
+	server := apitest.Start(t)
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)

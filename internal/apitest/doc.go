@@ -1,0 +1,2 @@
+// Package apitest runs an API server on loopback for tests.
+package apitest
