@@ -21,7 +21,7 @@ type Capturer struct {
 	Look func(ctx context.Context, order Order) (Look, error)
 	// Open connects to the store. maxBandwidth in bytes a second is no limit when it is 0.
 	Open func(ctx context.Context, destination v1alpha1.Destination, maxBandwidth int64) (worm.Putter, error)
-	// Frozen says whether a container stands still right now.
+	// Frozen says whether a container stands still right now. It may be called by several goroutines at a time.
 	Frozen func(containerID string) bool
 	// FirstSegment is the size after which the first segments of an archive end; 0 is upload.FirstSegment.
 	FirstSegment int64
@@ -79,17 +79,23 @@ type run struct {
 	progress func(v1alpha1.Progress)
 	result   Result
 	window   window
-	// past is the progress of the artifacts before the current one, watching the look at what could change that one.
+	// memory is the time that the memory of processes may still take.
+	memory share
+	// past is the progress of the artifacts before the current one, watching the looks at what could change that one.
 	past     v1alpha1.Progress
 	watching *watch
-	// parts and gaps are the plan, once planned.
+	// found is what the looks found, parts and gaps the plan of it; planned says that one look found everything.
 	planned bool
+	found   Look
 	parts   []Part
 	gaps    []evidence.Gap
 	strays  func() bool
-	// missing are the parts that are lost, and why holds the last error of each other one by name.
+	// missing are the parts that are lost. By name, why holds the last error of each other one, left the keys that tries took
+	// which did not succeed, and waited the parts for which a round was ended early.
 	missing []missingPart
 	why     map[string]error
+	left    map[string][]string
+	waited  map[string]bool
 }
 
 // Capture stores everything of a pod, the most volatile first: the dropped flows, the state of its processes, files in
@@ -102,8 +108,10 @@ type run struct {
 // is not stored by then is a gap.
 func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (Result, error) {
 	r := &run{
-		Capturer: c, order: order, progress: progress, result: order.Previous, window: newWindow(ctx), why: map[string]error{},
+		Capturer: c, order: order, progress: progress, result: order.Previous, window: newWindow(ctx),
+		why: map[string]error{}, left: map[string][]string{}, waited: map[string]bool{},
 	}
+	r.memory = r.window.half()
 	r.result.Artifacts = slices.Clone(r.result.Artifacts)
 	r.result.Gaps = slices.Clone(r.result.Gaps)
 	within, cancel := until(ctx, r.window.stops)
@@ -113,7 +121,10 @@ func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alp
 	}
 	pause := cmp.Or(c.Pause, firstPause)
 	for round := 1; ; round++ {
-		failed := r.round(within)
+		failed, early := r.round(within)
+		for early {
+			failed, early = r.round(within)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return r.result, errors.Join(joined(failed), ctx.Err())

@@ -81,9 +81,6 @@ func (g *gapLines) abort(cause error) {
 // abandoned records the keys that earlier tries or strangers took and that are no part of the artifact.
 func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.Gap, error) {
 	keys := slices.Concat(lists...)
-	if len(keys) == 0 {
-		return nil, nil
-	}
 	for _, key := range keys {
 		gap := archive.Gap{
 			Artifact: artifact, Path: key, Reason: GapAbandonedAttempt,
@@ -93,8 +90,15 @@ func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.
 			return nil, err
 		}
 	}
+	return abandonedCount(keys), nil
+}
+
+func abandonedCount(keys []string) []evidence.Gap {
+	if len(keys) == 0 {
+		return nil
+	}
 	message := "an earlier try or a stranger took the key " + keys[0] + "; what is stored there stays locked"
-	return []evidence.Gap{{Reason: GapAbandonedAttempt, Message: message, Count: int64(len(keys))}}, nil
+	return []evidence.Gap{{Reason: GapAbandonedAttempt, Message: message, Count: int64(len(keys))}}
 }
 
 // missingPart is a part that cannot be captured any more.
@@ -103,20 +107,39 @@ type missingPart struct {
 	lost Lost
 }
 
-// gapsOf counts lost parts by reason, and names as many in the message as it has room for.
-func gapsOf(missing []missingPart) []evidence.Gap {
+// leftBehind are the keys that tries at a part took which did not succeed, but those on record.
+func (r *run) leftBehind(part string) []string {
+	keys := slices.Clone(r.left[part])
+	if r.result.Storing == nil {
+		return keys
+	}
+	return slices.DeleteFunc(keys, func(key string) bool {
+		return slices.ContainsFunc(r.result.Storing.Segments, func(s v1alpha1.StoredObject) bool { return s.Key == key })
+	})
+}
+
+// missingGaps counts lost parts by reason, and the keys that were taken for them, and names as many in the message as it has
+// room for.
+func (r *run) missingGaps() []evidence.Gap {
 	var gaps []evidence.Gap
-	for _, part := range missing {
-		message := part.name + ": " + part.lost.Cause.Error()
-		at := slices.IndexFunc(gaps, func(gap evidence.Gap) bool { return gap.Reason == part.lost.Reason })
-		if at < 0 {
-			gaps = append(gaps, evidence.Gap{Reason: part.lost.Reason, Message: message, Count: 1})
-			continue
+	for _, part := range r.missing {
+		lost := evidence.Gap{Reason: part.lost.Reason, Message: part.name + ": " + part.lost.Cause.Error(), Count: 1}
+		for _, gap := range append(abandonedCount(r.leftBehind(part.name)), lost) {
+			gaps = counted(gaps, gap)
 		}
-		gaps[at].Count++
-		if len(gaps[at].Message) < maxMessage {
-			gaps[at].Message += "; " + message
-		}
+	}
+	return gaps
+}
+
+// counted adds a gap to those of its reason.
+func counted(gaps []evidence.Gap, gap evidence.Gap) []evidence.Gap {
+	at := slices.IndexFunc(gaps, func(g evidence.Gap) bool { return g.Reason == gap.Reason })
+	if at < 0 {
+		return append(gaps, gap)
+	}
+	gaps[at].Count += gap.Count
+	if len(gaps[at].Message) < maxMessage {
+		gaps[at].Message += "; " + gap.Message
 	}
 	return gaps
 }
@@ -139,7 +162,7 @@ func (r *run) recordMissing(ctx context.Context, others []evidence.Gap) error {
 		return fmt.Errorf("store gaps: %w", err)
 	}
 	r.result.GapsObject = object
-	r.merge(slices.Concat(others, gapsOf(r.missing), taken))
+	r.merge(slices.Concat(others, r.missingGaps(), taken))
 	return nil
 }
 
@@ -152,6 +175,9 @@ func (r *run) writeMissing(lines *gapLines, others []evidence.Gap) (*v1alpha1.St
 	for _, part := range r.missing {
 		gap := archive.Gap{Artifact: part.name, Path: ".", Reason: part.lost.Reason, Message: part.lost.Cause.Error()}
 		if err := lines.writeLine(gap); err != nil {
+			return nil, nil, err
+		}
+		if _, err := abandoned(lines, part.name, r.leftBehind(part.name)); err != nil {
 			return nil, nil, err
 		}
 	}

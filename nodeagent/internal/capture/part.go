@@ -46,7 +46,7 @@ type Look struct {
 	// Gaps name what is no part.
 	Gaps []evidence.Gap
 	// Strays says whether a process of the pod runs, or may, that the freeze of its containers does not reach. Without it no
-	// artifact was frozen throughout. It counts beside an error as well.
+	// artifact was frozen throughout. It counts beside an error as well, and may be called by several goroutines at a time.
 	Strays func() bool
 }
 
@@ -104,10 +104,15 @@ const (
 	GapNoUpperLayer = "UpperLayerNotSeparate"
 	// GapChangedBetweenReads: a container ran while what it changed was read, and a second reading gave something else.
 	GapChangedBetweenReads = "ChangedBetweenReads"
+	// GapNotReadAgain: a container ran while what it changed was read, and time was up before a second reading could be
+	// compared with the first.
+	GapNotReadAgain = "NotReadAgain"
+	// GapMemoryTime: the time that the memory of all processes may take was used up before it came to this one.
+	GapMemoryTime = "MemoryTimeUsedUp"
 	// GapNotStored: a part that failed at every try, or was not captured when the order's time was up.
 	GapNotStored = "ArtifactNotStored"
-	// GapNotCompleted: segments of an artifact are stored and the others are not, because what it was made from was gone
-	// after a restart or the order's time was up.
+	// GapNotCompleted: segments of an artifact are stored and the archive, its index or its timeline is not complete, because
+	// what it was made from was gone after a restart or time was up.
 	GapNotCompleted = "ArtifactNotCompleted"
 	// GapTooManyArtifacts: a response has no room for more.
 	GapTooManyArtifacts = "TooManyArtifacts"
@@ -117,15 +122,58 @@ const (
 	GapFlowsNotRead = "FlowsNotRead"
 )
 
-// plan lists the parts in the order of volatility. What cannot be looked for now keeps nothing back.
+// errMemoryTime is why the memory of a process is not read: memory can be made without end by forking.
+var errMemoryTime = errors.New("half of the order's time went into the memory of other processes, and the rest is for what they changed")
+
+// notCompared is the gap of an upper layer that was not read a second time to its end.
+var notCompared = evidence.Gap{
+	Reason: GapNotReadAgain, Count: 1, Message: "the container ran, and it was not compared with a second reading because time was up",
+}
+
+// plan looks for parts and arranges them. What cannot be looked for now keeps nothing back.
 func (r *run) plan(ctx context.Context) (failed []failure) {
-	var look Look
-	if r.Look != nil {
-		var err error
-		if look, err = r.Look(ctx, r.order); err != nil {
-			failed = append(failed, failure{"", fmt.Errorf("look for what the pod has on this node: %w", err)})
-		}
+	look, err := r.find(ctx)
+	if err != nil {
+		failed = append(failed, failure{"", err})
 	}
+	r.planned = err == nil
+	r.arrange(look)
+	return failed
+}
+
+// planAgain is plan when an earlier look failed: what it finds in full is arranged.
+func (r *run) planAgain(ctx context.Context) bool {
+	look, err := r.find(ctx)
+	if err != nil {
+		return false
+	}
+	r.planned = true
+	r.arrange(look)
+	return true
+}
+
+// find looks for what there is beside containers' files. What was stored meanwhile is not missing.
+func (r *run) find(ctx context.Context) (Look, error) {
+	if r.Look == nil {
+		return Look{}, nil
+	}
+	order := r.order
+	order.Previous = r.result
+	look, err := r.Look(ctx, order)
+	if err != nil {
+		err = fmt.Errorf("look for what the pod has on this node: %w", err)
+	}
+	return look, err
+}
+
+// arrange lists the parts in the order of volatility. What only an earlier look found is tried as well, so that its end is
+// named.
+func (r *run) arrange(look Look) {
+	look.Processes = r.kept(r.found.Processes, look.Processes)
+	look.Memory = r.kept(r.found.Memory, look.Memory)
+	look.Files = r.kept(r.found.Files, look.Files)
+	look.Gaps = union(r.found.Gaps, look.Gaps)
+	r.found = look
 	var parts []Part
 	if r.order.Flows != nil {
 		parts = append(parts, flowsPart(r.order.Flows))
@@ -140,13 +188,54 @@ func (r *run) plan(ctx context.Context) (failed []failure) {
 		parts = append(parts, r.rootPart(container, names[i]))
 	}
 	for i := range parts {
-		if parts[i].Open != nil {
-			parts[i].Name += r.extension()
-		}
+		parts[i].Name = r.artifact(&parts[i])
 	}
 	parts, tooMany := fit(parts, v1alpha1.MaxArtifacts-r.storedBeside(parts))
-	r.parts, r.gaps, r.strays = parts, append(look.Gaps, tooMany...), look.Strays
-	return failed
+	r.parts, r.gaps, r.strays = parts, slices.Concat(look.Gaps, tooMany), look.Strays
+}
+
+// artifact is the name of a part that has no extension yet.
+func (r *run) artifact(part *Part) string {
+	if part.Open != nil {
+		return part.Name + r.extension()
+	}
+	return part.Name
+}
+
+// kept adds to the parts of a look those of an earlier one that it did not find and that are not settled.
+func (r *run) kept(before, now []Part) []Part {
+	parts := slices.Clone(now)
+	for i := range before {
+		again := slices.ContainsFunc(now, func(p Part) bool { return p.Name == before[i].Name })
+		if !again && !r.settled(r.artifact(&before[i])) {
+			parts = append(parts, before[i])
+		}
+	}
+	return parts
+}
+
+// union are the gaps of two looks. One that both name is counted as often as the look did that found more of it.
+func union(before, now []evidence.Gap) []evidence.Gap {
+	gaps := slices.Clone(now)
+	for _, gap := range before {
+		at := slices.IndexFunc(gaps, func(g evidence.Gap) bool { return g.Reason == gap.Reason && g.Message == gap.Message })
+		if at < 0 {
+			gaps = append(gaps, gap)
+			continue
+		}
+		gaps[at].Count = max(gaps[at].Count, gap.Count)
+	}
+	return gaps
+}
+
+// lasting says of a kind that it does not go with the processes: there is time to look again before it.
+func lasting(kind v1alpha1.ArtifactKind) bool {
+	switch kind {
+	case v1alpha1.ArtifactLogs, v1alpha1.ArtifactVolume, v1alpha1.ArtifactPodDescription, v1alpha1.ArtifactRootFilesystem:
+		return true
+	default:
+		return false
+	}
 }
 
 // storedBeside counts the artifacts of earlier calls that are in no plan any more.

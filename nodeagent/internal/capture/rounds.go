@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"ugallu.io/forensics/api/evidence"
@@ -57,27 +57,47 @@ func joined(failed []failure) error {
 }
 
 // round tries every part that is neither stored nor lost. One that fails does not keep the others: what is left of it can
-// wait, they may not.
-func (r *run) round(ctx context.Context) (failed []failure) {
+// wait, they may not. It ends early, once for each part, when the store is back that a more volatile part waits for, and when
+// a second look finds what the first one did not.
+func (r *run) round(ctx context.Context) (failed []failure, early bool) {
 	if !r.planned {
 		failed = r.plan(ctx)
-		r.planned = len(failed) == 0
 	}
+	looked := r.planned
 	for i := range r.parts {
 		part := &r.parts[i]
 		if r.settled(part.Name) || part.Kind == v1alpha1.ArtifactPodDescription && (len(failed) > 0 || r.window.over()) {
 			// A description names what is missing: it is made when nothing is left to be tried again.
 			continue
 		}
+		if !looked && lasting(part.Kind) && !r.window.over() {
+			looked = true
+			if r.planAgain(ctx) {
+				return failed, true
+			}
+		}
 		if err := r.attempt(ctx, part); err != nil {
 			r.why[part.Name] = err
 			failed = append(failed, failure{part.Name, err})
+		} else if r.has(part.Name) && r.storeIsBack(failed) {
+			return failed, true
 		}
 		if ctx.Err() != nil && !r.window.over() {
 			break
 		}
 	}
-	return failed
+	return failed, false
+}
+
+// storeIsBack says, after a part was stored, whether another one waits that was not tried again in this call.
+func (r *run) storeIsBack(failed []failure) bool {
+	back := false
+	for _, f := range failed {
+		if f.waits() && !r.waited[f.part] {
+			r.waited[f.part], back = true, true
+		}
+	}
+	return back
 }
 
 // settled says whether there is nothing left to try of a part.
@@ -111,7 +131,7 @@ func (r *run) capture(ctx context.Context, part *Part) error {
 }
 
 // finish makes the descriptions and names what is missing, which is not persisted before the end: each call finds it anew,
-// and counts it once. When the order's time is up, what cannot be named in the store is counted all the same.
+// and counts it once. A store that went away meanwhile is waited for by the next call. When the order's time is up, what cannot be named in the store is counted all the same.
 func (r *run) finish(ctx, within context.Context, failed []failure) error {
 	for i := range r.parts {
 		part := &r.parts[i]
@@ -126,6 +146,9 @@ func (r *run) finish(ctx, within context.Context, failed []failure) error {
 			failed = append(failed, failure{part.Name, err})
 		}
 	}
+	if !r.window.over() && slices.ContainsFunc(failed, failure.waits) {
+		return joined(failed)
+	}
 	gaps := r.notStored(failed)
 	naming, cancel := until(ctx, r.window.named)
 	defer cancel()
@@ -136,24 +159,21 @@ func (r *run) finish(ctx, within context.Context, failed []failure) error {
 	case ctx.Err() != nil || !r.window.over():
 		return err
 	}
-	r.merge(append(gaps, gapsOf(r.missing)...))
+	r.merge(append(gaps, r.missingGaps()...))
 	return nil
 }
 
 // notStored makes gaps of what failed to the end, and returns those that are of no part.
 func (r *run) notStored(failed []failure) []evidence.Gap {
 	gaps := r.gaps
-	storing := r.result.Storing
-	if storing != nil {
-		// Its segments stay on record.
-		message := fmt.Sprintf("%s: %d segments are stored and the others are not", storing.Artifact, len(storing.Segments))
-		gaps = append(gaps, evidence.Gap{Reason: GapNotCompleted, Message: message, Count: 1})
+	if storing := r.result.Storing; storing != nil && !r.settled(storing.Artifact) {
+		r.missing = append(r.missing, missingPart{storing.Artifact, r.notCompleted(r.why[storing.Artifact])})
 	}
 	for _, f := range failed {
 		switch {
 		case f.part == "":
 			gaps = append(gaps, evidence.Gap{Reason: GapNotStored, Message: f.err.Error(), Count: 1})
-		case r.has(f.part), storing != nil && storing.Artifact == f.part:
+		case r.settled(f.part):
 		default:
 			r.missing = append(r.missing, missingPart{f.part, Lost{GapNotStored, f.err}})
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -21,6 +22,10 @@ const tries = 3
 
 var errDigest = errors.New("the stored stream is not the archived one")
 
+// errCutShort means that the time for an archive was up before its beginning was compared with the segments on record: that
+// it ends otherwise does not say that the tree is another one.
+var errCutShort = errors.New("time was up before it came to the end of what is stored of it")
+
 // part stores one part and has the caller persist it.
 func (r *run) part(ctx context.Context, part *Part) error {
 	var err error
@@ -33,10 +38,10 @@ func (r *run) part(ctx context.Context, part *Part) error {
 			}
 			return errors.Join(err, r.stored(part.Name))
 		}
-		if errors.Is(err, upload.ErrDiverged) {
-			// Only the artifact on record is resumed, so it is the one that diverged.
-			r.result.Storing = nil
-		} else if !errors.Is(err, worm.ErrExists) {
+		if errors.Is(err, errCutShort) {
+			return r.notCompleted(err)
+		}
+		if !r.another(err) {
 			break
 		}
 	}
@@ -46,6 +51,30 @@ func (r *run) part(ctx context.Context, part *Part) error {
 	return fmt.Errorf("store %s: %w", part.Name, err)
 }
 
+// another says whether a try that failed is followed by another one at once. There is none when the time is up, in which
+// little but an empty artifact could be stored.
+func (r *run) another(err error) bool {
+	if r.window.over() {
+		return false
+	}
+	if errors.Is(err, upload.ErrDiverged) {
+		// Only the artifact on record is resumed, so it is the one that diverged.
+		r.result.Storing = nil
+		return true
+	}
+	return errors.Is(err, worm.ErrExists)
+}
+
+// notCompleted is what the artifact on record is when nothing more is stored of it. Its segments stay on record.
+func (r *run) notCompleted(why error) Lost {
+	const message = "%d segments are stored, and the archive, its index or its timeline is not complete"
+	err := fmt.Errorf(message, len(r.result.Storing.Segments))
+	if why != nil {
+		err = fmt.Errorf("%w: %w", err, why)
+	}
+	return Lost{GapNotCompleted, err}
+}
+
 // try returns what was stored, also beside an error that came after.
 func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
 	depot := newDepot(r.store, r.order.Action.Destination, r.seal)
@@ -53,19 +82,16 @@ func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
 		return depot.single(ctx, r.beside(part, ".gaps.jsonl"), false)
 	}}
 	r.watching = r.watch(part)
-	var done *stored
-	var err error
-	if part.Write != nil {
-		done, err = r.stream(ctx, depot, part, lines)
-	} else {
-		done, err = r.tree(ctx, depot, part, lines)
-	}
+	defer r.watching.stop()
+	done, err := r.write(ctx, depot, part, lines)
 	if done == nil {
 		lines.abort(err)
+		r.leave(part.Name, depot.taken())
 		return nil, err
 	}
 	gapsObject, taken, finished := lines.finish(part.Name)
 	if finished != nil {
+		r.leave(part.Name, depot.taken())
 		return nil, errors.Join(err, finished)
 	}
 	// Stored evidence counts, whatever became of the mount.
@@ -74,8 +100,24 @@ func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
 	}
 	r.merge(prefixed(part.Name, append(done.gaps, taken...)))
 	done.artifact.Name, done.artifact.Kind, done.artifact.Container = part.Name, part.Kind, part.Container
-	done.artifact.FrozenThroughout = r.watching.look()
+	done.artifact.FrozenThroughout = r.watching.end()
 	return &done.artifact, err
+}
+
+func (r *run) write(ctx context.Context, depot *depot, part *Part, lines *gapLines) (*stored, error) {
+	if part.Write != nil {
+		return r.stream(ctx, depot, part, lines)
+	}
+	return r.tree(ctx, depot, part, lines)
+}
+
+// leave remembers the keys that a try took which did not succeed. A later one that does names them itself.
+func (r *run) leave(part string, keys []string) {
+	for _, key := range keys {
+		if !slices.Contains(r.left[part], key) {
+			r.left[part] = append(r.left[part], key)
+		}
+	}
 }
 
 // beside names an object that goes with the part's artifact.
@@ -90,13 +132,21 @@ type stored struct {
 }
 
 // stream stores what a part writes, which is another stream each time: it is never resumed.
-func (r *run) stream(ctx context.Context, depot depot, part *Part, lines *gapLines) (*stored, error) {
+func (r *run) stream(ctx context.Context, depot *depot, part *Part, lines *gapLines) (*stored, error) {
+	within := r.window.left(r.order.Action.MaxDuration.Duration)
+	if part.Kind == v1alpha1.ArtifactProcessMemory {
+		if r.memory.usedUp() {
+			return nil, Lost{GapMemoryTime, errMemoryTime}
+		}
+		within = r.memory.within(within)
+		defer r.memory.spend(time.Now())
+	}
 	out, err := depot.single(ctx, part.Name, true)
 	if err != nil {
 		return nil, err
 	}
 	counted := &counter{to: out, progress: func(bytes int64) { r.report(part, archive.Progress{BytesRead: bytes}) }}
-	summary, err := part.Write(ctx, r.window.left(r.order.Action.MaxDuration.Duration), counted, lines)
+	summary, err := part.Write(ctx, within, counted, lines)
 	if err != nil {
 		out.abort(err)
 		return nil, err
@@ -118,7 +168,7 @@ func (r *run) stream(ctx context.Context, depot depot, part *Part, lines *gapLin
 }
 
 // tree archives a folder.
-func (r *run) tree(ctx context.Context, depot depot, part *Part, lines *gapLines) (_ *stored, err error) {
+func (r *run) tree(ctx context.Context, depot *depot, part *Part, lines *gapLines) (_ *stored, err error) {
 	tree, err := part.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -139,7 +189,7 @@ type archived struct {
 	index, timeline *single
 }
 
-func (r *run) begin(ctx context.Context, depot depot, part *Part) (archived, error) {
+func (r *run) begin(ctx context.Context, depot *depot, part *Part) (archived, error) {
 	index, err := depot.single(ctx, r.beside(part, ".index.ndjson.zst"), true)
 	if err != nil {
 		return archived{}, err
@@ -155,7 +205,7 @@ func (r *run) begin(ctx context.Context, depot depot, part *Part) (archived, err
 	}
 	options.First = r.FirstSegment
 	options.Stored = func(segment v1alpha1.StoredObject) error { return r.segment(part, segment) }
-	return archived{upload.NewWriter(ctx, r.store, options), index, timeline}, nil
+	return archived{depot.writer(ctx, options), index, timeline}, nil
 }
 
 // segment has the caller persist a segment of an artifact that is not complete.
@@ -182,21 +232,24 @@ func (a archived) abort(cause error) {
 
 // archive stores a tree with its index and timeline. They and the gaps come before the report: an artifact of which they
 // are not stored is not reported.
-func (r *run) archive(ctx context.Context, depot depot, part *Part, tree Tree, lines *gapLines) (*stored, error) {
+func (r *run) archive(ctx context.Context, depot *depot, part *Part, tree Tree, lines *gapLines) (*stored, error) {
 	to, err := r.begin(ctx, depot, part)
 	if err != nil {
 		return nil, err
 	}
 	options := r.options(part, tree)
 	options.Gaps, options.Index, options.Timeline = lines, to.index, to.timeline
+	began := time.Now()
 	written, err := archive.Write(ctx, to.main, tree.Root, options)
-	if err != nil {
-		to.abort(err)
-		return nil, err
+	var uploaded upload.Result
+	if err == nil {
+		uploaded, err = to.main.Finish()
 	}
-	uploaded, err := to.main.Finish()
 	if err == nil && uploaded.SHA256 != written.SHA256 {
 		err = fmt.Errorf("%w: %s and %s", errDigest, uploaded.SHA256, written.SHA256)
+	}
+	if errors.Is(err, upload.ErrDiverged) && (r.window.over() || options.MaxDuration > 0 && time.Since(began) >= options.MaxDuration) {
+		err = fmt.Errorf("%w: %w", errCutShort, err)
 	}
 	if err != nil {
 		to.abort(err)
@@ -225,18 +278,25 @@ func (r *run) archive(ctx context.Context, depot depot, part *Part, tree Tree, l
 	}, append(gaps, written.Gaps...)}, nil
 }
 
-// readAgain reads the upper layer of a container that ran meanwhile once more. What differs is named.
+// readAgain reads the upper layer of a container that ran meanwhile once more. What differs is named, and what could not be
+// compared. A first reading that a limit on time ended is named already, and a second one would end elsewhere.
 func (r *run) readAgain(ctx context.Context, part *Part, tree Tree, done *stored, lines *gapLines) error {
+	if outOfTime(done.gaps) {
+		return nil
+	}
 	again, err := archive.Write(ctx, io.Discard, tree.Root, r.options(part, tree))
 	gap := evidence.Gap{Reason: GapChangedBetweenReads, Count: 1}
 	switch {
 	case ctx.Err() != nil:
+		// There is no time to store a line either.
+		done.gaps = append(done.gaps, notCompared)
 		return ctx.Err()
 	case err != nil:
 		gap.Message = fmt.Sprintf("the container ran, and a second reading did not succeed: %v", err)
-	case again.SHA256 == done.artifact.SHA256, outOfTime(again.Gaps), outOfTime(done.gaps):
-		// A limit on time ends two readings at different places, and is named already.
+	case again.SHA256 == done.artifact.SHA256:
 		return nil
+	case outOfTime(again.Gaps):
+		gap = notCompared
 	default:
 		gap.Message = fmt.Sprintf("the container ran; a second reading gave %d entries with the Merkle root %s", again.Entries, again.MerkleRoot)
 	}
@@ -275,7 +335,6 @@ func (r *run) options(part *Part, tree Tree) archive.Options {
 }
 
 func (r *run) report(part *Part, p archive.Progress) {
-	r.watching.passing()
 	if r.progress == nil {
 		return
 	}

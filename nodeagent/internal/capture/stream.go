@@ -30,25 +30,41 @@ type depot struct {
 	prefix string
 	lock   worm.Lock
 	sealer
+	writers []*upload.Writer
 }
 
-func newDepot(store worm.Putter, destination v1alpha1.Destination, seal sealer) depot {
-	return depot{
+func newDepot(store worm.Putter, destination v1alpha1.Destination, seal sealer) *depot {
+	return &depot{
 		store: store, prefix: destination.Prefix, sealer: seal,
 		lock: worm.Lock{Mode: string(destination.LockMode), RetainUntil: destination.RetainUntil.Time},
 	}
 }
 
-func (d depot) options(name string) upload.Options {
+func (d *depot) options(name string) upload.Options {
 	return upload.Options{Folder: d.prefix + "/artifacts/" + name, Lock: d.lock, Seal: d.seal}
+}
+
+func (d *depot) writer(ctx context.Context, options upload.Options) *upload.Writer {
+	writer := upload.NewWriter(ctx, d.store, options)
+	d.writers = append(d.writers, writer)
+	return writer
+}
+
+// taken are the keys in the folders of its writers that are known to be taken.
+func (d *depot) taken() []string {
+	var keys []string
+	for _, writer := range d.writers {
+		keys = append(keys, writer.Taken()...)
+	}
+	return keys
 }
 
 // single stores a stream as one object, compressed where compress is set. Nothing is put before something is written, or
 // the end is reached.
-func (d depot) single(ctx context.Context, name string, compress bool) (*single, error) {
+func (d *depot) single(ctx context.Context, name string, compress bool) (*single, error) {
 	options := d.options(name)
 	options.First = math.MaxInt64
-	s := &single{upload: upload.NewWriter(ctx, d.store, options)}
+	s := &single{upload: d.writer(ctx, options)}
 	s.Writer = s.upload
 	if !compress {
 		return s, nil

@@ -41,6 +41,33 @@ func (w window) left(limit time.Duration) time.Duration {
 	return min(limit, left)
 }
 
+// share is time that some parts have in common, so that they leave some to the others. The zero value has no end.
+type share struct {
+	limited bool
+	left    time.Duration
+}
+
+// half is half of the time in which parts may be stored from now on.
+func (w window) half() share {
+	if w.ends.IsZero() {
+		return share{}
+	}
+	return share{limited: true, left: time.Until(w.ends) / 2}
+}
+
+func (s *share) usedUp() bool { return s.limited && s.left <= 0 }
+
+// within is how long one of the parts may take that may take so long for itself.
+func (s *share) within(limit time.Duration) time.Duration {
+	if !s.limited {
+		return limit
+	}
+	return min(limit, s.left)
+}
+
+// spend takes off what passed since a part was begun.
+func (s *share) spend(begun time.Time) { s.left -= time.Since(begun) }
+
 // until ends a context at one of the times of a window.
 func until(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
 	if at.IsZero() {

@@ -55,6 +55,15 @@ func (n *numbers) claim(ctx context.Context, index int) (string, error) {
 	return "", fmt.Errorf("claim a number in %s: %w", n.folder, ErrUsedUp)
 }
 
+// taken are the keys that were claimed.
+func (n *numbers) taken() []string {
+	keys := make([]string, n.next)
+	for number := range keys {
+		keys[number] = n.key(number)
+	}
+	return keys
+}
+
 // abandoned are the keys that were claimed and are no segment's.
 func (n *numbers) abandoned() []string {
 	var keys []string

@@ -10,8 +10,9 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// ErrDiverged means that a stream was generated again and is not the recorded one: what it is made from has changed.
-// Start anew without the recorded segments, which are then among the abandoned ones.
+// ErrDiverged means that a stream was generated again and is not the recorded one: what it is made from has changed, or it
+// was cut short by its caller. In the first case start anew without the recorded segments, which are then among the
+// abandoned ones.
 var ErrDiverged = errors.New("the stream is not the one that was recorded")
 
 // replay compares the beginning of a stream with the segments that are recorded of it.

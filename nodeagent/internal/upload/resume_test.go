@@ -277,6 +277,32 @@ func TestWriterNamesAnotherTryAlthoughEverythingWasRecorded(t *testing.T) {
 	complete(t, memory, again)
 }
 
+// TestATryThatDidNotSucceedNamesWhatItLeft aborts one segment, and has the store fail at the end of one.
+func TestATryThatDidNotSucceedNamesWhatItLeft(t *testing.T) {
+	o, data := options(first), random(3*first)
+	m := &mortal{Memory: worm.NewMemory()}
+	w := upload.NewWriter(t.Context(), m, o)
+	must(t, frames(w, data[:2*first+frame], frame))
+	w.Abort(errDead)
+	if diff := cmp.Diff([]string{o.Folder + "/0", o.Folder + "/1"}, w.Taken()); diff != "" {
+		t.Errorf("taken by an aborted try (-want +got):\n%s", diff)
+	}
+	// Each segment has a claim before it; that of the fourth number, the first free one, is the first put that is granted.
+	m.deaths, m.puts = []death{{afterPut, 4}}, 0
+	w = upload.NewWriter(t.Context(), m, o)
+	if err := frames(w, data, frame); !errors.Is(err, errDead) {
+		t.Fatalf("error %v", err)
+	}
+	w.Abort(errDead)
+	var want []string
+	for number := range 4 {
+		want = append(want, fmt.Sprint(o.Folder, "/", number))
+	}
+	if diff := cmp.Diff(want, w.Taken()); diff != "" {
+		t.Errorf("taken by a try that got no answer (-want +got):\n%s", diff)
+	}
+}
+
 func TestWriterGoesRoundAKeyThatAStrangerTook(t *testing.T) {
 	data := random(455)
 	m := &mortal{Memory: worm.NewMemory()}

@@ -51,6 +51,7 @@ type Writer struct {
 	numbers  numbers
 	replay   *replay
 	current  *sending
+	aborted  string
 	segments []v1alpha1.StoredObject
 	sent     bool
 	sum      hash.Hash
@@ -85,7 +86,7 @@ func NewWriter(ctx context.Context, store worm.Putter, options Options) *Writer 
 	return w
 }
 
-// Write blocks until the store has taken the bytes. After ErrDiverged start anew without Resume; after any other error,
+// Write blocks until the store has taken the bytes. After ErrDiverged see there; after any other error,
 // of which those of worm tell whether to wait or to call for a person, give the segments that were Stored as Resume to
 // another writer. This one repeats the error.
 func (w *Writer) Write(p []byte) (int, error) {
@@ -136,6 +137,12 @@ func (w *Writer) Abandoned() []string {
 	return slices.DeleteFunc(w.numbers.abandoned(), func(key string) bool { return w.current != nil && key == w.current.object.key })
 }
 
+// Taken are the keys in the folder that are known to be taken by now and may hold a locked object: those of segments, of other
+// tries, and of this one but for a segment that was aborted, of which the store never had the end.
+func (w *Writer) Taken() []string {
+	return slices.DeleteFunc(w.numbers.taken(), func(key string) bool { return key == w.aborted })
+}
+
 func (w *Writer) finish() error {
 	if err := w.replay.end(); err != nil {
 		return err
@@ -165,6 +172,9 @@ func (w *Writer) Abort(cause error) {
 	}
 	if w.current != nil {
 		w.current.object.abort(cause)
+		if !errors.Is(w.err, worm.ErrExists) {
+			w.aborted = w.current.object.key
+		}
 		w.current = nil
 	}
 }
