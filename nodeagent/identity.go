@@ -22,7 +22,10 @@ import (
 var errNotReady = errors.New("not ready")
 
 // serverDate keeps the Date header of the API server's last answer: a clock that is not the suspect node's own.
-type serverDate struct{ seconds atomic.Int64 }
+type serverDate struct{ answer atomic.Pointer[answered] }
+
+// answered is when the API server answered, by its clock and by this process's, whose monotonic part nobody sets.
+type answered struct{ date, at time.Time }
 
 // wrap returns a transport that reads the header of every answer.
 func (d *serverDate) wrap(inner http.RoundTripper) http.RoundTripper {
@@ -32,18 +35,27 @@ func (d *serverDate) wrap(inner http.RoundTripper) http.RoundTripper {
 			return nil, err
 		}
 		if date, parseErr := http.ParseTime(response.Header.Get("Date")); parseErr == nil {
-			d.seconds.Store(date.Unix())
+			d.answer.Store(&answered{date, time.Now()})
 		}
 		return response, nil
 	})
 }
 
 func (d *serverDate) last() time.Time {
-	seconds := d.seconds.Load()
-	if seconds == 0 {
+	answer := d.answer.Load()
+	if answer == nil {
 		return time.Time{}
 	}
-	return time.Unix(seconds, 0)
+	return answer.date
+}
+
+// now is what the API server's clock shows by now, zero before its first answer.
+func (d *serverDate) now() time.Time {
+	answer := d.answer.Load()
+	if answer == nil {
+		return time.Time{}
+	}
+	return answer.date.Add(time.Since(answer.at))
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

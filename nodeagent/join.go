@@ -64,11 +64,7 @@ func (l lister) Strays(ctx context.Context, uid string) (running []order.Stray, 
 	if err != nil {
 		return nil, 0, err
 	}
-	folder, stopped, err := l.freezer.Stopped(found.Cgroup)
-	if err != nil {
-		return nil, 0, err
-	}
-	list, err := found.Strays(containers.Reach{V1: l.freezer.Method() == v1alpha1.FreezeCgroupV1, Stopped: folder})
+	list, stopped, err := strays(l.freezer, found)
 	if errors.Is(err, containers.ErrSharedNamespace) {
 		err = fmt.Errorf("%w: %w", order.ErrSharedNamespace, err)
 	}
@@ -76,6 +72,16 @@ func (l lister) Strays(ctx context.Context, uid string) (running []order.Stray, 
 	for i, stray := range list {
 		running[i] = order.Stray{Process: stray.PID, Started: stray.StartTime}
 	}
+	return running, stopped, err
+}
+
+// strays are the processes of a pod outside the reach of its freeze, and how many were stopped before.
+func strays(freezer *freeze.Freezer, pod containers.Pod) (running []containers.Stray, stopped int, err error) {
+	folder, stopped, err := freezer.Stopped(pod.Cgroup)
+	if err != nil {
+		return nil, 0, err
+	}
+	running, err = pod.Strays(containers.Reach{V1: freezer.Method() == v1alpha1.FreezeCgroupV1, Stopped: folder})
 	return running, stopped, err
 }
 
@@ -271,11 +277,12 @@ func (p captureParts) frozen(containerID string) bool {
 	if err != nil {
 		return false
 	}
-	if container.Process == 0 {
-		return true
-	}
-	state, err := p.freezer.State(freeze.Container{ID: container.ID, Cgroup: container.Cgroup, Freezer: container.Freezer})
-	// Gone beside a process is one that runs elsewhere.
+	return container.Process == 0 || frozen(p.freezer, container)
+}
+
+// frozen says whether nothing runs of a container that has a process: one without any in its folder runs elsewhere.
+func frozen(freezer *freeze.Freezer, container containers.Container) bool {
+	state, err := freezer.State(freeze.Container{ID: container.ID, Cgroup: container.Cgroup, Freezer: container.Freezer})
 	return err == nil && state == freeze.Frozen
 }
 

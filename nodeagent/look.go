@@ -32,11 +32,14 @@ var errNoProcess = errors.New("no process of the pod is on this node any more")
 
 // look finds what there is of a pod beside its containers' files.
 func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Look, error) {
-	look := capture.Look{Strays: podStrays{p, order.Pod.UID}.run}
+	pod := p.pod(ctx, order.Pod)
+	still := p.standstill(order.Pod.UID, pod)
+	look := capture.Look{Strays: still.run}
 	found, err := p.lister.Pod(ctx, order.Pod.UID)
 	if err != nil {
 		return look, err
 	}
+	still.tell(found, pod)
 	target, err := volatileTarget(found)
 	if err != nil {
 		return look, err
@@ -46,14 +49,18 @@ func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Lo
 	if err != nil {
 		return look, err
 	}
-	processes, replaced, err := stillThere(target.Processes, again.Processes)
+	listed, err := volatileTarget(again)
+	if err != nil {
+		return look, err
+	}
+	processes, replaced, err := stillThere(target.Processes, listed.Processes)
 	if err != nil {
 		return look, err
 	}
 	target.Processes = processes
 	files, err := podfiles.Find(ctx, podfiles.Pod{
 		Namespace: order.Pod.Namespace, Name: order.Pod.Name, UID: order.Pod.UID, Processes: found.Processes,
-		Volumes: p.volumes(ctx, order.Pod),
+		Volumes: volumes(pod),
 	}, podfiles.Roots{Kept: p.keeper.Folder})
 	if err != nil {
 		return look, err
@@ -72,12 +79,19 @@ func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Lo
 	return look, err
 }
 
-// volumes of the pod's spec, nil when the pod is gone or cannot be read: then what has no folder on the node is not named,
-// and the gap says so.
-func (p captureParts) volumes(ctx context.Context, ref v1alpha1.PodRef) []corev1.Volume {
+// pod as the API server has it, nil when it is gone or cannot be read.
+func (p captureParts) pod(ctx context.Context, ref v1alpha1.PodRef) *corev1.Pod {
 	pod := new(corev1.Pod)
 	err := p.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, pod)
 	if err != nil || string(pod.UID) != ref.UID {
+		return nil
+	}
+	return pod
+}
+
+// volumes of the pod's spec, nil when it is not known: then what has no folder on the node is not named, and the gap says so.
+func volumes(pod *corev1.Pod) []corev1.Volume {
+	if pod == nil {
 		return nil
 	}
 	return append([]corev1.Volume{}, pod.Spec.Volumes...)

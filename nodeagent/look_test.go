@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,17 +34,22 @@ func TestAnIdThatAnotherProcessHasByNowIsAGap(t *testing.T) {
 	us := self(t)
 	other := us
 	other.StartTicks--
+	elsewhere := us
+	elsewhere.ContainerID = "another"
 	ended := volatile.Process{PID: 1 << 30, StartTicks: 1}
 	tests := map[string]struct {
 		noted  volatile.Process
-		listed []int
+		listed []volatile.Process
 		same   []volatile.Process
-		gaps   int
+		why    string
 	}{
-		"the same":            {us, []int{us.PID}, []volatile.Process{us}, 0},
-		"started later":       {other, []int{us.PID}, nil, 1},
-		"not the pod's":       {us, nil, nil, 1},
-		"ended and not there": {ended, []int{ended.PID}, nil, 0},
+		"the same":                          {us, []volatile.Process{us}, []volatile.Process{us}, ""},
+		"its container was another's":       {us, []volatile.Process{elsewhere}, []volatile.Process{elsewhere}, ""},
+		"started later":                     {other, []volatile.Process{us}, nil, "its id is another process's"},
+		"started later and not the pod's":   {other, nil, nil, "its id is another process's"},
+		"not the pod's any more":            {us, nil, nil, "not among the pod's any more"},
+		"ended and not there":               {ended, nil, nil, ""},
+		"ended since it was listed the 2nd": {ended, []volatile.Process{{PID: ended.PID, StartTicks: 2}}, nil, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -51,8 +57,11 @@ func TestAnIdThatAnotherProcessHasByNowIsAGap(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.same, same); diff != "" || len(gaps) != tt.gaps {
-				t.Errorf("gaps %+v, processes (-want +got):\n%s", gaps, diff)
+			if diff := cmp.Diff(tt.same, same); diff != "" {
+				t.Errorf("processes (-want +got):\n%s", diff)
+			}
+			if (tt.why == "") != (len(gaps) == 0) || (len(gaps) > 0 && !strings.Contains(gaps[0].Message, tt.why)) {
+				t.Errorf("gaps %+v", gaps)
 			}
 		})
 	}

@@ -111,7 +111,7 @@ func run(ctx context.Context, o options.Options) (err error) {
 			Identity: v1alpha1.Reporter{Account: o.Pod.Account(), PodUID: o.Pod.UID, NodeName: o.Pod.NodeName, BootID: boot},
 			Image:    image.digest, APIServerDate: dates.last,
 		},
-		Clock: clock.RealClock{}, Client: manager.GetClient(), Live: manager.GetAPIReader(),
+		Clock: clock.RealClock{}, APIServerNow: dates.now, Client: manager.GetClient(), Live: manager.GetAPIReader(),
 		Known: order.NewKnown(manager.GetClient(), o.StateDir),
 	}
 	guard, err := order.Setup(manager, node, list)

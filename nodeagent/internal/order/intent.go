@@ -52,7 +52,7 @@ func othersIntents(ctx context.Context, node Node, incidentUID string) (map[stri
 	others := slices.DeleteFunc(known.Responses, func(response v1alpha1.EventResponse) bool {
 		return response.Spec.IncidentUID == incidentUID
 	})
-	return wanted(others, known.Incidents, node.Clock.Now()), nil
+	return wanted(others, known.Incidents, node.now()), nil
 }
 
 // wanted is a pure function of what is known, by pod uid. An order counts once it was carried out: until then it may be

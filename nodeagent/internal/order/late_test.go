@@ -128,9 +128,104 @@ func (l later) Now() time.Time { return time.Now().Add(l.by) }
 
 func (l later) Since(then time.Time) time.Duration { return l.Now().Sub(then) }
 
+// begun makes an order one that an earlier agent began.
+func begun(r *v1alpha1.EventResponse) {
+	at := metav1.NowMicro()
+	r.Status.StartedAt, r.Status.Attempts = &at, 1
+}
+
+// made gives an order a deadline, so long after it was made by the API server's clock.
+func made(at time.Time, within time.Duration) func(*v1alpha1.EventResponse) {
+	return func(r *v1alpha1.EventResponse) {
+		deadline := metav1.NewTime(at.Add(within))
+		r.CreationTimestamp, r.Spec.Deadline = metav1.NewTime(at), &deadline
+	}
+}
+
+func TestClockOfTheNodeDoesNotEndTheTimeOfAnOrder(t *testing.T) {
+	now := time.Now()
+	freeze, release := podFreeze(v1alpha1.FreezeUntilReleased), podUnfreeze(v1alpha1.DispositionResume, false)
+	frozen := []string{"drop", "freeze", "hold id-web", "hold id-side"}
+	released := []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "start strays", "detach"}
+	tests := map[string]struct {
+		step    v1alpha1.Step
+		action  v1alpha1.Action
+		server  time.Time
+		changes []func(*v1alpha1.EventResponse)
+		phase   v1alpha1.ResponsePhase
+		done    []string
+	}{
+		"a new containment, API server's clock not known": {v1alpha1.StepFreeze, freeze, time.Time{}, []func(*v1alpha1.EventResponse){made(now, time.Minute)}, v1alpha1.ResponseSucceeded, frozen},
+		"a new containment that comes late":               {v1alpha1.StepFreeze, freeze, now, []func(*v1alpha1.EventResponse){made(now.Add(-time.Hour), time.Minute)}, v1alpha1.ResponseSucceeded, frozen},
+		"a containment in time":                           {v1alpha1.StepFreeze, freeze, now, []func(*v1alpha1.EventResponse){made(now, time.Minute), begun}, v1alpha1.ResponseSucceeded, frozen},
+		"a containment past its time":                     {v1alpha1.StepFreeze, freeze, now, []func(*v1alpha1.EventResponse){made(now.Add(-time.Hour), time.Minute), begun}, v1alpha1.ResponseFailed, nil},
+		"a release in time":                               {v1alpha1.StepUnfreeze, release, now, []func(*v1alpha1.EventResponse){made(now, time.Minute)}, v1alpha1.ResponseSucceeded, released},
+		"a release past its time":                         {v1alpha1.StepUnfreeze, release, now, []func(*v1alpha1.EventResponse){made(now.Add(-time.Hour), time.Minute)}, v1alpha1.ResponseFailed, nil},
+		"made after the API server's last answer":         {v1alpha1.StepUnfreeze, release, now.Add(-24 * time.Hour), []func(*v1alpha1.EventResponse){made(now, -time.Minute)}, v1alpha1.ResponseFailed, nil},
+	}
+	for name, tt := range tests {
+		for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+			t.Run(name+" "+off.String(), func(t *testing.T) {
+				w := newWorld(t)
+				w.observed = nil
+				w.agent.node.Clock = later{off}
+				w.agent.node.APIServerNow = func() time.Time { return tt.server }
+				record, err := w.carryOut(w.order(tt.step, tt.action, tt.changes...))
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.demand(record, tt.phase, tt.done...)
+				if len(w.agent.sights.seen) != 0 {
+					t.Errorf("a closed order is still known: %v", w.agent.sights.seen)
+				}
+			})
+		}
+	}
+}
+
+func TestTimeOfAnOrderIsCountedFromItsFirstSight(t *testing.T) {
+	var all sights
+	now := time.Now()
+	order := new(v1alpha1.EventResponse)
+	order.Name, order.UID = "er", "one"
+	made(now, time.Hour)(order)
+	seen, first := all.of(order, now)
+	if left := time.Until(seen.ends); !first || left > time.Hour || left < time.Hour-time.Minute {
+		t.Errorf("first %t, %v left", first, left)
+	}
+	if again, first := all.of(order, now.Add(24*time.Hour)); first || again != seen {
+		t.Errorf("first %t, another sight of the same order: %+v", first, again)
+	}
+	order.UID = "another"
+	if another, first := all.of(order, now.Add(24*time.Hour)); !first || another == seen || time.Until(another.ends) > 0 {
+		t.Errorf("first %t, sight of another order by the same name: %+v", first, another)
+	}
+}
+
+// TestClockOfTheNodeDoesNotLetAPodGo has a suspect set the node's clock past the end of its incident.
+func TestClockOfTheNodeDoesNotLetAPodGo(t *testing.T) {
+	w := newWorld(t)
+	incident := w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
+	due := metav1.NewTime(time.Now().Add(time.Hour))
+	incident.Status.UnfreezeAt = &due
+	if err := w.client.Status().Update(t.Context(), incident); err != nil {
+		t.Fatal(err)
+	}
+	w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+	w.agent.node.Clock = later{24 * time.Hour}
+	w.agent.node.APIServerNow = time.Now
+	known, err := intents(t.Context(), w.agent.node)
+	if err != nil || !known[podUID].contained || len(known[podUID].overdue) > 0 {
+		t.Errorf("intent %+v, error %v", known[podUID], err)
+	}
+}
+
 func TestContainmentPastItsDeadlineIsRecordedWhenThePodIsCutOffAlready(t *testing.T) {
 	past := metav1.NewTime(time.Now().Add(-time.Minute))
-	overdue := func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &past }
+	overdue := func(r *v1alpha1.EventResponse) {
+		r.Spec.Deadline = &past
+		begun(r)
+	}
 	tests := map[string]struct {
 		observed []v1alpha1.Hook
 		find     error
@@ -178,7 +273,7 @@ func TestContainmentThatMeetsItsDeadlineBeforeItLooksIsRecordedWhenThePodIsCutOf
 		return ctx.Err()
 	}
 	soon := metav1.NewTime(time.Now().Add(2 * time.Second))
-	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &soon }))
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), begun, func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &soon }))
 	if err != nil {
 		t.Fatal(err)
 	}

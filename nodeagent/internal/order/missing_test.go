@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,17 +28,16 @@ func TestASnapshotPastItsDeadlineCountsWhatWasNotCaptured(t *testing.T) {
 		gaps  []v1alpha1.GapCount
 		why   string
 	}{
-		"named": {func(*world) {}, missing, "the deadline"},
-		"holds hang": {func(w *world) {
-			w.hold = func(ctx context.Context) error {
-				<-ctx.Done()
-				return ctx.Err()
-			}
-		}, missing, "the deadline"},
+		"named":          {func(*world) {}, missing, "the deadline"},
 		"cannot be told": {func(w *world) { w.capture = func(Capture) error { return errors.New("no such bucket") } }, nil, "no such bucket"},
 		"thaw fails": {func(w *world) {
 			w.incident(incidentName, incidentUID, v1alpha1.FreezeDuringCapture)
 			w.failing = map[string]error{"thaw id-web": errors.New("frozen for ever")}
+		}, missing, "the deadline"},
+		"clock is set back": {func(w *world) {
+			w.incident(incidentName, incidentUID, v1alpha1.FreezeDuringCapture)
+			w.failing = map[string]error{"thaw id-web": errors.New("frozen for ever")}
+			w.agent.node.Clock, w.agent.node.APIServerNow = later{-24 * time.Hour}, time.Now
 		}, missing, "the deadline"},
 	}
 	for name, tt := range tests {
@@ -58,21 +59,124 @@ func TestASnapshotPastItsDeadlineCountsWhatWasNotCaptured(t *testing.T) {
 				t.Errorf("gaps (-want +got):\n%s", diff)
 			}
 			w.sayWhy(record, tt.why)
+			if slices.Contains(w.done, "hold id-web") {
+				t.Errorf("a late order waits for holds: %v", w.done)
+			}
 		})
 	}
 }
 
-func TestAContainerThatCannotBeHeldKeepsTheOthersFromNothing(t *testing.T) {
+// roots are the root filesystems of containers, as a capture stores them.
+func roots(containers ...string) (artifacts []v1alpha1.Artifact) {
+	for _, name := range containers {
+		artifacts = append(artifacts, v1alpha1.Artifact{Name: name + "/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem, Container: name})
+	}
+	return artifacts
+}
+
+// TestACaptureWaitsForAContainerThatCannotBeHeldWhenTheRestIsStored has holds fail as they do while the runtime is started
+// again: the order is not closed without the container.
+func TestACaptureWaitsForAContainerThatCannotBeHeldWhenTheRestIsStored(t *testing.T) {
 	w := newWorld(t)
-	w.hold = func(context.Context) error { return errors.New("snapshotter refuses") }
-	w.captured = Captured{Artifacts: []v1alpha1.Artifact{
-		{Name: "web/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem}, {Name: "side/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem},
-	}}
+	refuses := errors.New("snapshotter refuses")
+	w.hold = func(_ context.Context, container string) error {
+		if container == "id-side" {
+			return refuses
+		}
+		return nil
+	}
+	w.captured = Captured{Artifacts: roots("web"), Gaps: []v1alpha1.GapCount{{Reason: gapNotCaptured, Message: "side/rootfs.tar.zst: not held", Count: 2}}}
+	hour := metav1.NewTime(time.Now().Add(time.Hour))
+	order := w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &hour })
+	holds := slices.Repeat([]string{"hold id-web", "hold id-side"}, holdTries)
+	for _, done := range [][]string{append(holds[:len(holds):len(holds)], "capture"), holds} {
+		w.done = nil
+		record, err := w.carryOut(order)
+		if !errors.Is(err, refuses) || record.Status.CompletedAt != nil || len(record.Status.Gaps) > 0 {
+			t.Fatalf("error %v, status %+v", err, record.Status)
+		}
+		w.sayWhy(record, refuses.Error())
+		if diff := cmp.Diff(holdsSorted(done), holdsSorted(w.done)); diff != "" {
+			t.Errorf("effects (-want +got):\n%s", diff)
+		}
+	}
+	w.done, w.hold, w.captured = nil, nil, Captured{Artifacts: roots("web", "side")}
+	record, err := w.carryOut(order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponseSucceeded, "hold id-web", "hold id-side", "capture")
+}
+
+func TestAContainerThatCouldNotBeHeldToTheEndIsAGapThatSaysWhy(t *testing.T) {
+	for _, reason := range []string{gapNotCaptured, gapNotStored} {
+		w := newWorld(t)
+		w.hold = func(context.Context, string) error { return errors.New("snapshotter refuses") }
+		w.captured = Captured{Artifacts: roots("web"), Gaps: []v1alpha1.GapCount{{Reason: reason, Message: strings.Repeat("ß", gapBytes), Count: 2}}}
+		hour := metav1.NewTime(time.Now().Add(time.Hour))
+		order := w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &hour })
+		if _, err := w.carryOut(order); err == nil {
+			t.Fatal("the order is closed")
+		}
+		w.agent.sights.seen[order.Name].ends = time.Now()
+		record, err := w.carryOut(order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := record.Status.Conditions[0].Reason; got != v1alpha1.ReasonDeadlineExceeded {
+			t.Errorf("reason %s", got)
+		}
+		gaps := record.Status.Gaps
+		if len(gaps) != 1 || gaps[0].Count != 2 || !strings.HasPrefix(gaps[0].Message, "hold container web: snapshotter refuses") ||
+			len(gaps[0].Message) > gapBytes || !utf8.ValidString(gaps[0].Message) {
+			t.Errorf("gaps %+v", gaps)
+		}
+	}
+}
+
+func TestAContainerThatIsStoredIsNotWaitedForToBeHeldAnew(t *testing.T) {
+	w := newWorld(t)
+	w.hold = func(context.Context, string) error { return errors.New("snapshotter refuses") }
+	w.captured = Captured{Artifacts: roots("web", "side")}
 	record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.demand(record, v1alpha1.ResponseSucceeded, append(slices.Repeat([]string{"hold id-web", "hold id-side"}, holdTries), "capture")...)
+}
+
+func TestAHoldThatHangsLeavesTheCaptureItsTime(t *testing.T) {
+	w := newWorld(t)
+	const given = 2 * time.Second
+	w.hold = func(ctx context.Context, container string) error {
+		w.within(ctx, given/holdShare)
+		if container != "id-web" {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	w.captured = Captured{Artifacts: roots("web", "side")}
+	soon := time.Now().Add(given)
+	deadline := metav1.NewTime(soon)
+	record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &deadline }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponseSucceeded, "hold id-web", "hold id-side", "capture")
+}
+
+func TestAPastDeadlineWithNothingMissingIsASuccess(t *testing.T) {
+	w := newWorld(t)
+	w.captured = Captured{Artifacts: roots("web", "side")}
+	record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot(), pastDeadline))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.demand(record, v1alpha1.ResponseSucceeded, "capture")
+	if got := record.Status.Conditions[0].Reason; got != v1alpha1.ReasonSucceeded {
+		t.Errorf("reason %s", got)
+	}
 }
 
 func TestKeysThatWereTakenOfTheFlowsAtTheReleaseAreCounted(t *testing.T) {

@@ -196,12 +196,26 @@ type Node struct {
 	Capture    Capturer
 	Reporter   Reporter
 	Clock      clock.PassiveClock
+	// APIServerNow returns what the API server's clock shows by now, as far as its last answer tells, or zero before the first
+	// one.
+	APIServerNow func() time.Time
 	// Client reads from a cache of this node's orders and of open incidents, and writes status.
 	Client client.Client
 	// Live reads from the API server.
 	Live client.Reader
 	// Known are the orders and incidents that this process knows of.
 	Known *Known
+}
+
+// now is the time by which orders and incidents are judged: the API server's, in which their deadlines are. A privileged
+// suspect can set the node's clock, which tells it as long as the API server was not reached since this process began.
+func (n Node) now() time.Time {
+	if n.APIServerNow != nil {
+		if now := n.APIServerNow(); !now.IsZero() {
+			return now
+		}
+	}
+	return n.Clock.Now()
 }
 
 // result is how a step ended.

@@ -19,9 +19,23 @@ func (w *world) demand(record *v1alpha1.EventResponse, phase v1alpha1.ResponsePh
 	if record.Status.Phase != phase || record.Status.CompletedAt == nil {
 		w.t.Errorf("phase %s, completed %v, want %s: %+v", record.Status.Phase, record.Status.CompletedAt, phase, record.Status.Conditions)
 	}
-	if diff := cmp.Diff(done, w.done); diff != "" {
+	if diff := cmp.Diff(holdsSorted(done), holdsSorted(w.done)); diff != "" {
 		w.t.Errorf("effects (-want +got):\n%s", diff)
 	}
+}
+
+// holdsSorted puts holds that follow one another, which a capture begins side by side, in one order.
+func holdsSorted(done []string) []string {
+	done = slices.Clone(done)
+	for begin := 0; begin < len(done); begin++ {
+		end := begin
+		for end < len(done) && strings.HasPrefix(done[end], "hold ") {
+			end++
+		}
+		slices.Sort(done[begin:end])
+		begin = end
+	}
+	return done
 }
 
 // sayWhy demands that the record's message names each.

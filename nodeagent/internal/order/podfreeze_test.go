@@ -15,7 +15,7 @@ import (
 
 func TestHoldThatTakesTooLongIsAShortfall(t *testing.T) {
 	w := newWorld(t)
-	w.hold = func(ctx context.Context) error {
+	w.hold = func(ctx context.Context, _ string) error {
 		if at, ok := ctx.Deadline(); !ok || time.Until(at) > holdWithin {
 			t.Errorf("a hold may take until %v", at)
 		}
@@ -30,12 +30,12 @@ func TestHoldThatTakesTooLongIsAShortfall(t *testing.T) {
 
 func TestRecordOfDropAndFreezeOutlivesAHoldThatMeetsTheDeadline(t *testing.T) {
 	w := newWorld(t)
-	w.hold = func(ctx context.Context) error {
+	w.hold = func(ctx context.Context, _ string) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	soon := metav1.NewTime(time.Now().Add(2 * time.Second))
-	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &soon }))
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), begun, func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &soon }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestRecordSaysWhatWasReachedWhenAHoldIsStillToCome(t *testing.T) {
 	w := newWorld(t)
 	order := w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))
 	step := &freezeStep{node: w.agent.node, record: newRecord(w.agent.node, order)}
-	w.hold = func(context.Context) error {
+	w.hold = func(context.Context, string) error {
 		if got := step.record.status().Containment; got == nil || len(got.Containers) != 2 || got.Containers[1].FrozenAt == nil {
 			t.Errorf("containment %+v", got)
 		}

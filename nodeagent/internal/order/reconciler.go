@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -18,8 +18,8 @@ import (
 const (
 	// busyCheck is how often a release looks whether the capture that it waits for has ended.
 	busyCheck = time.Second
-	// lastStart bounds the containment of a pod that was cut off before the deadline of its order: three holds that take
-	// as long as they may.
+	// lastStart bounds the containment of a pod that was cut off before the deadline of its order, and is what the first
+	// start of any podfreeze has at least: three holds that take as long as they may.
 	lastStart = 3 * holdWithin
 	// lastNames bounds a capture after the deadline of its order, half of what the controller gives an agent to close it.
 	lastNames = 5 * time.Second
@@ -31,6 +31,7 @@ type Reconciler struct {
 	pods    *pods
 	running *running
 	metrics *metrics
+	sights  sights
 	// holdPause is that of a snapshotStep.
 	holdPause time.Duration
 }
@@ -38,10 +39,14 @@ type Reconciler struct {
 // Reconcile carries an order out, from wherever an earlier start left it, and closes its record exactly once.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	response := new(v1alpha1.EventResponse)
-	if err := r.node.Client.Get(ctx, request.NamespacedName, response); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	if err := r.node.Client.Get(ctx, request.NamespacedName, response); apierrors.IsNotFound(err) {
+		r.sights.forget(request.Name)
+		return reconcile.Result{}, nil
+	} else if err != nil {
+		return reconcile.Result{}, err
 	}
 	if response.Spec.NodeName != r.node.Name || response.Status.CompletedAt != nil {
+		r.sights.forget(request.Name)
 		return reconcile.Result{}, nil
 	}
 	if response.Spec.Action.Type == v1alpha1.ActionPodUnfreeze && r.running.has(response.Spec.IncidentUID) {
@@ -53,6 +58,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if noted == nil {
 		ended, err := r.carryOut(ctx, record)
 		if errors.Is(err, errClosed) {
+			r.sights.forget(request.Name)
 			return reconcile.Result{}, nil
 		}
 		if err != nil {
@@ -67,11 +73,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 // finish writes the end of an order. A record that somebody else closed stays as it is.
 func (r *Reconciler) finish(ctx context.Context, record *record, ended v1alpha1.EventResponseStatus) error {
 	err := record.close(ctx, ended)
-	if errors.Is(err, errClosed) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errClosed) {
 		return err
+	}
+	r.sights.forget(record.response.Name)
+	if err != nil {
+		return nil //nolint:nilerr // somebody else closed it
 	}
 	r.node.Known.note(record.response)
 	if err := r.node.Known.save(ctx); err != nil {
@@ -84,32 +91,38 @@ func (r *Reconciler) finish(ctx context.Context, record *record, ended v1alpha1.
 	return nil
 }
 
-// carryOut returns an error only where a repetition may do better. Past its deadline an order is not repeated.
+// carryOut returns an error only where a repetition may do better. Past its deadline an order is not repeated. A podfreeze
+// that no agent began before is carried out once however late it comes: a pod that nothing holds is worse than a late record.
 func (r *Reconciler) carryOut(ctx context.Context, record *record) (result, error) {
-	deadline := record.response.Spec.Deadline
-	if deadline == nil {
-		return r.act(ctx, record)
+	spec := record.response.Spec
+	seen, first := r.sights.of(record.response, r.node.now())
+	if spec.Deadline == nil {
+		return r.act(ctx, record, seen)
 	}
-	left := deadline.Sub(r.node.Clock.Now())
+	left := time.Until(seen.ends)
+	if first && spec.Action.Type == v1alpha1.ActionPodFreeze {
+		left = max(left, lastStart)
+	}
 	if left <= 0 {
-		return r.late(ctx, record, record.lastNote())
+		return r.late(ctx, record, seen, record.lastNote())
 	}
 	within, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	ended, err := r.act(within, record)
+	ended, err := r.act(within, record, seen)
 	if err != nil && ctx.Err() == nil && errors.Is(within.Err(), context.DeadlineExceeded) {
-		return r.late(ctx, record, err.Error())
+		return r.late(ctx, record, seen, err.Error())
 	}
 	return ended, err
 }
 
 // late ends an order whose deadline has passed. A pod that is cut off already is contained to the end: with a record that
 // knows of no containment it would be kept by nobody and let go by nobody.
-func (r *Reconciler) late(ctx context.Context, record *record, detail string) (result, error) {
+func (r *Reconciler) late(ctx context.Context, record *record, seen *sight, detail string) (result, error) {
+	seen.late = true
 	spec := record.response.Spec
 	switch spec.Action.Type {
 	case v1alpha1.ActionFilesystemSnapshot:
-		return r.lateSnapshot(ctx, record, detail)
+		return r.lateSnapshot(ctx, record, seen, detail)
 	case v1alpha1.ActionPodUnfreeze, v1alpha1.ActionEvidenceUpload:
 		return overdue(spec.Deadline, detail), nil
 	case v1alpha1.ActionPodFreeze:
@@ -123,7 +136,7 @@ func (r *Reconciler) late(ctx context.Context, record *record, detail string) (r
 	}
 	within, cancel := context.WithTimeout(ctx, lastStart)
 	defer cancel()
-	ended, err := r.act(within, record)
+	ended, err := r.act(within, record, seen)
 	if err != nil && ctx.Err() == nil {
 		return overdue(spec.Deadline, err.Error()), nil
 	}
@@ -131,13 +144,16 @@ func (r *Reconciler) late(ctx context.Context, record *record, detail string) (r
 }
 
 // lateSnapshot names what was not captured: such a capture stores no more than it can in the time that it is given, and
-// counts the rest as gaps.
-func (r *Reconciler) lateSnapshot(ctx context.Context, record *record, detail string) (result, error) {
+// counts the rest as gaps. One that lacks nothing is as good as one in time.
+func (r *Reconciler) lateSnapshot(ctx context.Context, record *record, seen *sight, detail string) (result, error) {
 	within, cancel := context.WithTimeout(ctx, lastNames)
 	defer cancel()
-	_, err := r.act(within, record)
+	ended, err := r.act(within, record, seen)
 	if ctx.Err() != nil || errors.Is(err, errClosed) {
 		return result{}, errors.Join(err, ctx.Err())
+	}
+	if err == nil && ended.reason == v1alpha1.ReasonSucceeded {
+		return ended, nil
 	}
 	if err != nil {
 		detail = strings.TrimPrefix(detail+"; what is missing could not be named: "+err.Error(), "; ")
@@ -153,7 +169,7 @@ func overdue(deadline *metav1.Time, detail string) result {
 	return result{v1alpha1.ReasonDeadlineExceeded, message}
 }
 
-func (r *Reconciler) act(ctx context.Context, record *record) (result, error) {
+func (r *Reconciler) act(ctx context.Context, record *record, seen *sight) (result, error) {
 	action := record.response.Spec.Action
 	switch action.Type {
 	case v1alpha1.ActionPodFreeze:
@@ -166,7 +182,7 @@ func (r *Reconciler) act(ctx context.Context, record *record) (result, error) {
 		return ended, err
 	case v1alpha1.ActionFilesystemSnapshot:
 		defer r.running.begin(record.response.Spec.IncidentUID)()
-		return (&snapshotStep{node: r.node, record: record, pods: r.pods, holdPause: r.holdPause}).run(ctx)
+		return (&snapshotStep{node: r.node, record: record, pods: r.pods, seen: seen, holdPause: r.holdPause}).run(ctx)
 	case v1alpha1.ActionPodUnfreeze:
 		defer r.pods.lock(record.response.Spec.PodRef.UID)()
 		return (&unfreezeStep{node: r.node, record: record}).run(ctx)

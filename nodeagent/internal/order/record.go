@@ -19,6 +19,8 @@ const (
 	fieldOwner = "ugallu-forensics-nodeagent"
 	// messageBytes is what a condition's message may hold.
 	messageBytes = 32768
+	// gapBytes is what the message of a gap may hold.
+	gapBytes = 2048
 )
 
 // errClosed says that the record was closed meanwhile, by the controller or by an earlier start of ours whose write this
@@ -117,22 +119,21 @@ func (r *record) end(ended result) {
 
 func (r *record) set(done metav1.ConditionStatus, ended result) {
 	meta.SetStatusCondition(&r.status().Conditions, metav1.Condition{
-		Type: v1alpha1.ConditionComplete, Status: done, Reason: ended.reason, Message: cut(ended.message),
+		Type: v1alpha1.ConditionComplete, Status: done, Reason: ended.reason, Message: cut(ended.message, messageBytes),
 		ObservedGeneration: r.response.Generation, LastTransitionTime: metav1.NewTime(r.node.Clock.Now()),
 	})
 	r.status().Phase = phase(*r.status())
 }
 
-// cut shortens a text to what a message may hold, between two characters.
-func cut(text string) string {
-	if len(text) <= messageBytes {
+// cut shortens a text to so many bytes, between two characters.
+func cut(text string, bytes int) string {
+	if len(text) <= bytes {
 		return text
 	}
-	end := messageBytes
-	for !utf8.RuneStart(text[end]) {
-		end--
+	for !utf8.RuneStart(text[bytes]) {
+		bytes--
 	}
-	return text[:end]
+	return text[:bytes]
 }
 
 // phase of a status. An order that ended otherwise than wanted is Partial when something was reached all the same.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,10 +23,19 @@ const (
 	// holdTries at containers that podfreeze held in most cases. The pause doubles with each: 15 s in all.
 	holdTries      = 5
 	firstHoldPause = time.Second
+	// holdShare is the part of the time that is left that one try may take: a container of very many files takes minutes,
+	// one that hangs leaves the rest to the others.
+	holdShare = 4
 )
 
 // gapLate is the reason of a container that started after the pod was contained.
 const gapLate = "StartedAfterContainment"
+
+// Reasons of gaps that a capture makes of a container of which nothing is held: gapNotStored when it had no time to look.
+const (
+	gapNotCaptured = "ContainerNotCaptured"
+	gapNotStored   = "ArtifactNotStored"
+)
 
 // gapTaken is the reason of a key that was taken before, and that no artifact has.
 const gapTaken = "AttemptAbandoned"
@@ -54,6 +64,7 @@ type snapshotStep struct {
 	// mutex guards the record while a capture runs, which reports segments and progress from different goroutines.
 	mutex        sync.Mutex
 	lastProgress time.Time
+	seen         *sight
 	// holdPause in place of firstHoldPause, when it is not 0.
 	holdPause time.Duration
 }
@@ -77,7 +88,8 @@ func (s *snapshotStep) run(ctx context.Context) (result, error) {
 	if err := s.record.write(ctx, fmt.Sprintf("capturing %d containers", len(list))); err != nil {
 		return result{}, err
 	}
-	if err := s.hold(ctx, spec.IncidentName, list); err != nil {
+	unheld, err := s.hold(ctx, spec.IncidentName, list)
+	if err != nil {
 		return result{}, err
 	}
 	captured, err := s.capture(ctx, spec, list)
@@ -85,14 +97,20 @@ func (s *snapshotStep) run(ctx context.Context) (result, error) {
 		s.take(captured)
 		return result{}, err
 	}
+	if lack(captured.Artifacts, list, unheld) {
+		// What was stored is on record, and what is missing is not final.
+		s.seen.waiting = unheld
+		return result{}, s.seen.unheld
+	}
 	if err := s.thaw(ctx, spec); err != nil {
-		if !s.past() {
+		if !s.seen.late {
 			return result{}, err
 		}
 		log.FromContext(ctx).Error(err, "pod not thawed at the end of its capture")
 	}
 	// Not before the end: what is missing is found anew by each start, and counted once.
 	s.take(captured)
+	s.nameUnheld()
 	s.nameLate(late)
 	return s.conclude(len(list)), nil
 }
@@ -116,45 +134,87 @@ func (s *snapshotStep) containers(ctx context.Context, spec v1alpha1.EventRespon
 	return freeze.Containers, fresh, nil
 }
 
-// past says whether the deadline of the order has passed: then it is closed with what there is.
-func (s *snapshotStep) past() bool {
-	deadline := s.record.response.Spec.Deadline
-	return deadline != nil && !s.node.Clock.Now().Before(deadline.Time)
-}
-
 // hold holds every container, some times over where that fails. After that the others do not wait: the capture reads what
-// is held, and names what is not.
-func (s *snapshotStep) hold(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {
+// is held. It returns the ids of the containers that are not held because of an error; and that error once everything else
+// is stored. A late order holds no more.
+func (s *snapshotStep) hold(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) (unheld []string, err error) {
+	if s.seen.late {
+		return nil, nil
+	}
 	pause := cmp.Or(s.holdPause, firstHoldPause)
-	for try := 1; !s.past(); try++ {
-		err := s.holdAll(ctx, incident, list)
-		if err == nil {
-			return nil
-		}
-		if try == holdTries {
-			log.FromContext(ctx).Error(err, "what is not held is captured as far as it is there")
-			return nil
+	for try := 1; ; try++ {
+		var again bool
+		unheld, again, s.seen.unheld = s.holdAll(ctx, incident, list)
+		switch {
+		case len(unheld) == 0:
+			return nil, nil
+		case ctx.Err() != nil:
+			return unheld, errors.Join(s.seen.unheld, ctx.Err())
+		case again && try < holdTries:
+		case slices.Equal(unheld, s.seen.waiting):
+			return unheld, s.seen.unheld
+		default:
+			log.FromContext(ctx).Error(s.seen.unheld, "what is not held is captured as far as it is there")
+			return unheld, nil
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
+			return unheld, errors.Join(s.seen.unheld, ctx.Err())
 		case <-time.After(pause):
 			pause *= 2
 		}
 	}
-	return nil
 }
 
-func (s *snapshotStep) holdAll(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {
-	var errs []error
-	for _, container := range list {
-		_, err := s.node.Hold.Hold(ctx, incident, container.ContainerID)
-		// What is gone becomes a gap of the capture.
-		if err != nil && !errors.Is(err, ErrNothingToHold) {
-			errs = append(errs, fmt.Errorf("hold container %s: %w", container.Name, err))
+// holdAll holds side by side: one that hangs does not keep the others. Where one took all of the time that a try has, it is
+// not tried again.
+func (s *snapshotStep) holdAll(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) (unheld []string, again bool, err error) {
+	within, cancel := share(ctx)
+	defer cancel()
+	errs := make([]error, len(list))
+	var group sync.WaitGroup
+	for i, container := range list {
+		group.Go(func() {
+			_, err := s.node.Hold.Hold(within, incident, container.ContainerID)
+			// What is gone becomes a gap of the capture.
+			if err != nil && !errors.Is(err, ErrNothingToHold) {
+				errs[i] = fmt.Errorf("hold container %s: %w", container.Name, err)
+			}
+		})
+	}
+	group.Wait()
+	for i, err := range errs {
+		if err != nil {
+			unheld = append(unheld, list[i].ContainerID)
 		}
 	}
-	return errors.Join(errs...)
+	return unheld, within.Err() == nil, errors.Join(errs...)
+}
+
+// share ends with the part of the time left that one try to hold may take.
+func share(ctx context.Context) (context.Context, context.CancelFunc) {
+	ends, limited := ctx.Deadline()
+	if !limited {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(ends)/holdShare)
+}
+
+// lack says whether the root filesystem of a container is missing that could not be held. What could not be held anew and
+// is stored all the same was held before.
+func lack(artifacts []v1alpha1.Artifact, list []v1alpha1.ContainerFreeze, unheld []string) bool {
+	missing := map[string]int{}
+	for _, container := range list {
+		missing[container.Name]++
+	}
+	for _, artifact := range artifacts {
+		if artifact.Kind == v1alpha1.ArtifactRootFilesystem {
+			missing[artifact.Container]--
+		}
+	}
+	return slices.ContainsFunc(list, func(container v1alpha1.ContainerFreeze) bool {
+		return slices.Contains(unheld, container.ContainerID) && missing[container.Name] > 0
+	})
 }
 
 // capture stops as soon as the record is closed by somebody else.
@@ -213,6 +273,24 @@ func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress)
 func (s *snapshotStep) take(captured Captured) {
 	status := s.record.status()
 	status.Artifacts, status.Gaps, status.GapsObject, status.Storing = captured.Artifacts, captured.Gaps, captured.GapsObject, captured.Storing
+}
+
+// nameUnheld says of the containers that were not captured by the deadline why they could not be held.
+func (s *snapshotStep) nameUnheld() {
+	if !s.seen.late || s.seen.unheld == nil {
+		return
+	}
+	status := s.record.status()
+	gaps := slices.Clone(status.Gaps)
+	for _, reason := range []string{gapNotCaptured, gapNotStored} {
+		at := slices.IndexFunc(gaps, func(gap v1alpha1.GapCount) bool { return gap.Reason == reason })
+		if at >= 0 {
+			// First: what the capture says is long where much is missing.
+			gaps[at].Message = cut(s.seen.unheld.Error()+"; "+gaps[at].Message, gapBytes)
+			status.Gaps = gaps
+			return
+		}
+	}
 }
 
 func (s *snapshotStep) nameLate(late []v1alpha1.ContainerFreeze) {

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 )
 
-// broken is a runtime whose stream of events breaks once, then stands and tells of nothing.
+// broken is a runtime whose stream of events breaks at each signal, and tells of nothing.
 type broken struct {
 	tasks
 	begun  chan struct{}
@@ -27,30 +28,40 @@ func (b *broken) Started(ctx context.Context, _ func(context.Context, string)) e
 	}
 }
 
-func TestContainerThatStartedWhileNobodyWatchedIsLookedFor(t *testing.T) {
+// watching runs a watch on two contained pods, which is taken to stand so long after it began.
+func watching(t *testing.T, settled time.Duration) (stream *broken, looks func() int) {
+	t.Helper()
 	w := newWorld(t)
 	w.bothHeld()
 	seen := new(looked)
 	w.find = seen.find
 	guard := w.guard()
-	stream := &broken{tasks{podUID}, make(chan struct{}), make(chan struct{})}
-	guard.watcher.tasks, guard.watcher.settled = stream, 0
+	stream = &broken{tasks{podUID}, make(chan struct{}), make(chan struct{}, 1)}
+	guard.watcher.tasks, guard.watcher.settled = stream, settled
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- guard.watcher.Start(ctx) }()
-	each := func(count int) func() bool {
-		return func() bool { return seen.count(podUID) >= count && seen.count(anotherPod) >= count }
-	}
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		guard.restores.end()
+	})
+	return stream, func() int { return min(seen.count(podUID), seen.count(anotherPod)) }
+}
+
+func TestContainerThatStartedWhileNobodyWatchedIsLookedFor(t *testing.T) {
+	stream, looks := watching(t, time.Hour)
 	<-stream.begun
-	eventually(t, "a look at each contained pod when the watch begins", each(1))
-	before := max(seen.count(podUID), seen.count(anotherPod))
-	close(stream.breaks)
-	stream.breaks = nil
+	eventually(t, "a look at each contained pod when the watch begins", func() bool { return looks() == 1 })
+	stream.breaks <- struct{}{}
 	<-stream.begun
-	eventually(t, "a look at each contained pod when the watch begins again", each(before+1))
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	guard.restores.end()
+	eventually(t, "a look at each contained pod when the watch begins again", func() bool { return looks() == 2 })
+}
+
+func TestContainerThatStartedBeforeTheWatchStoodIsLookedFor(t *testing.T) {
+	stream, looks := watching(t, 50*time.Millisecond)
+	<-stream.begun
+	eventually(t, "a look at each contained pod when the watch stands", func() bool { return looks() == 2 })
 }

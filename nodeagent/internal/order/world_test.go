@@ -41,7 +41,7 @@ type world struct {
 	dropped Dropped
 	dropErr error
 	holdErr error
-	hold    func(context.Context) error
+	hold    func(ctx context.Context, container string) error
 	// cuts are what each drop was asked for, and processes of which pod.
 	cuts      []Cut
 	processes [][]int
@@ -274,11 +274,13 @@ func (w *world) StoreFlows(ctx context.Context, to FlowsTarget, _ []evidence.Flo
 	return v1alpha1.StoredObject{Key: to.Name + w.storedUnder}, w.storeErr
 }
 
-// Hold implements Holder.
+// Hold implements Holder. A capture holds side by side.
 func (w *world) Hold(ctx context.Context, _, container string) (time.Time, error) {
+	w.mutex.Lock()
 	_ = w.note("hold " + container)
+	w.mutex.Unlock()
 	if w.hold != nil {
-		return time.Time{}, w.hold(ctx)
+		return time.Time{}, w.hold(ctx, container)
 	}
 	return time.Now(), w.holdErr
 }
