@@ -27,7 +27,7 @@ const (
 	// fieldOwner of everything that the attestor writes.
 	fieldOwner = client.FieldOwner("ugallu-attestor")
 	// workers: each entry waits about a second for the log's next batch, and entries of one batch cost nothing more.
-	workers = 16
+	workers = 32
 	// A stage that failed is tried again after firstRetry, doubling up to lastRetry: a server that is away for a
 	// minute delays a seal by seconds, and a hundred bundles that wait for it ask it three times a second.
 	firstRetry = 200 * time.Millisecond
