@@ -51,7 +51,7 @@ ciliumpolicy: ## Cilium's own policy library on the deny-all policy; minutes whe
 integration: cluster ## Integration tests on the cluster that is up, or brought up; RUN=<regexp> runs some
 	@$(CLUSTER) install
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; export FORENSICS_ENV="$$($(CLUSTER) env)"; \
-	 $(GO) test -tags integration -count=1 -v -timeout $(TIMEOUT) -run '$(RUN)' ./integration/...
+	 $(GO) test -tags integration -count=1 -v -timeout $(TIMEOUT) -run '$(RUN)' ./integration
 
 .PHONY: soak
 soak: cluster ## What takes minutes by nature: crash matrices, outages and trees of any size
@@ -59,7 +59,7 @@ soak: cluster ## What takes minutes by nature: crash matrices, outages and trees
 	 $(GO) test -tags soak -count=1 -v -timeout 30m -run '$(RUN)' ./nodeagent/internal/archive
 	@$(CLUSTER) install
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; export FORENSICS_ENV="$$($(CLUSTER) env)"; \
-	 $(GO) test -tags integration,soak -count=1 -v -timeout 120m -run '$(RUN)' ./integration/...
+	 $(GO) test -tags integration,soak -count=1 -v -timeout 120m -run '$(RUN)' ./integration
 
 .PHONY: bench
 bench: cluster ## Benchmarks in Go's format; BENCH=<regexp> runs some
