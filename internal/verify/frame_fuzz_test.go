@@ -38,8 +38,10 @@ func FuzzArchiveReader(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, frames []byte, offset, size int64, pack, stored bool) {
-		if len(frames) > 64<<10 || (!pack && len(frames) > 4<<10) {
-			t.Skip("unpacks for longer than a target may take")
+		// More would unpack for longer than a target may take.
+		frames = frames[:min(len(frames), 64<<10)]
+		if !pack {
+			frames = frames[:min(len(frames), 4<<10)]
 		}
 		plain := frames
 		if pack {

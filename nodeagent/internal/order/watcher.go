@@ -20,7 +20,8 @@ type Tasks interface {
 
 // watcher contains every container that starts in a contained pod: the kubelet restarts what its probes believe dead. A
 // new sandbox has a new network device, which is cut off as well. The runtime does not tell of what started while nobody
-// watched, nor when a watch stands: each contained pod is looked at when a watch begins and once more soon after.
+// watched, nor when a watch stands: each contained pod is looked at soon after a watch began, and when it begins again. When
+// the first one begins, the keeper looks.
 type watcher struct {
 	node     Node
 	restores *restores
@@ -32,7 +33,6 @@ type watcher struct {
 // Start watches until the context ends.
 func (w *watcher) Start(ctx context.Context) error {
 	for {
-		w.missed(ctx)
 		soon := time.AfterFunc(w.settled, func() { w.missed(ctx) })
 		err := w.tasks.Started(ctx, w.started)
 		soon.Stop()
@@ -43,6 +43,7 @@ func (w *watcher) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(reconnect):
+			w.missed(ctx)
 		}
 	}
 }
