@@ -157,18 +157,25 @@ func (f *fixture) big(t *testing.T, id string) {
 	must(t, os.WriteFile(filepath.Join(f.roots[id], "random"), data, 0o600))
 }
 
-func TestAfterACrashOneSegmentIsRepeatedAndTheResultIsTheSame(t *testing.T) {
+// undisturbed captures a container of several segments, and returns what did it and the root filesystem that came of it.
+func undisturbed(t *testing.T) (*fixture, *capture.Capturer, v1alpha1.Artifact) {
+	t.Helper()
 	f := newFixture(t, "id")
 	f.uppers["id"] = ""
 	f.big(t, "id")
 	capturer := f.capturer()
 	capturer.FirstSegment = 1 << 20
-	undisturbed, err := capturer.Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
+	result, err := capturer.Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
 	must(t, err)
-	want := undisturbed.Artifacts[0]
+	want := result.Artifacts[0]
 	if len(want.Segments) < 4 {
 		t.Fatalf("%d segments", len(want.Segments))
 	}
+	return f, capturer, want
+}
+
+func TestAfterACrashOneSegmentIsRepeatedAndTheResultIsTheSame(t *testing.T) {
+	f, _, want := undisturbed(t)
 	for crash := 1; crash <= len(want.Segments); crash++ {
 		f := &fixture{roots: f.roots, uppers: f.uppers, store: newFixture(t).store, views: map[string]int{}, frozen: f.frozen}
 		f.putter = f.store

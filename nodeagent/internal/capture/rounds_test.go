@@ -104,14 +104,7 @@ func (d disk) Put(ctx context.Context, key string, body io.Reader, lock worm.Loc
 }
 
 func TestACaptureGoesOnWhereItWasWhenAFullDiskIsFreed(t *testing.T) {
-	f := newFixture(t, "id")
-	f.uppers["id"] = ""
-	f.big(t, "id")
-	capturer := f.capturer()
-	capturer.FirstSegment = 1 << 20
-	undisturbed, err := capturer.Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
-	must(t, err)
-	want := undisturbed.Artifacts[0]
+	f, capturer, want := undisturbed(t)
 	f.store = worm.NewMemory()
 	// A claim and a segment each.
 	room := 6
