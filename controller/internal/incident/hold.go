@@ -44,12 +44,29 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 			return true, client.IgnoreNotFound(err)
 		}
 	}
-	applied, err := h.policies.Ensure(ctx, s.incident.Spec.Pod, pod.Labels, s.incident.Status.Policy)
+	applied, err := h.policies.Ensure(ctx, s.incident.Spec.Pod, pod.Labels, s.incident.Status.Policy, func() (*v1alpha1.AppliedPolicy, error) {
+		return h.newest(ctx, s)
+	})
 	if err != nil {
 		return true, err
 	}
 	s.incident.Status.Policy = applied
 	return true, nil
+}
+
+// newest is the policy on record as the API server has it, and goes on from that record. The cache may show the one before
+// the last repair: counted on top of that, a repair would be refused for its age, and not be seen again.
+func (h *hold) newest(ctx context.Context, s *scene) (*v1alpha1.AppliedPolicy, error) {
+	var newest v1alpha1.Incident
+	if err := h.live.Get(ctx, client.ObjectKeyFromObject(s.incident), &newest); err != nil {
+		return nil, fmt.Errorf("read the record to count a repair of the policy: %w", err)
+	}
+	if newest.UID == s.incident.UID && newest.ResourceVersion != s.recorded.ResourceVersion {
+		s.recorded = newest.DeepCopy()
+		newest.Status.Responses = s.incident.Status.Responses
+		s.incident = &newest
+	}
+	return s.incident.Status.Policy, nil
 }
 
 // holders lists the open incidents on a pod, the oldest first.

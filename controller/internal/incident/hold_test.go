@@ -1,15 +1,21 @@
 package incident_test
 
 import (
+	"context"
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/incident"
+	"ugallu.io/forensics/controller/internal/policy"
 )
 
 func keptInPlace(t *testing.T, w *world) {
@@ -52,6 +58,49 @@ func keptInPlace(t *testing.T, w *world) {
 	held = w.steady(event, v1alpha1.IncidentHeld)
 	if w.labelOf(pod) != string(held.UID) || held.Status.Policy.Reapplied != 2 {
 		t.Fatalf("label is %q, policy was applied again %d times", w.labelOf(pod), held.Status.Policy.Reapplied)
+	}
+}
+
+// countedOnce: a cache that shows the record from before the last repair costs no count, and makes none.
+func countedOnce(t *testing.T, w *world) {
+	pod, event := w.victim("counted")
+	stale := w.drive(event, v1alpha1.IncidentHeld)
+	remove := func() {
+		t.Helper()
+		policy, err := w.policyOf(pod)
+		if err == nil {
+			err = w.base.Delete(t.Context(), policy)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	if once := w.steady(event, v1alpha1.IncidentHeld); once.Status.Policy.Reapplied != 1 {
+		t.Fatalf("policy was applied again %d times, want 1", once.Status.Policy.Reapplied)
+	}
+	remove()
+	behind := interceptor.NewClient(w.base, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, opts ...client.GetOption) error {
+			if record, ok := object.(*v1alpha1.Incident); ok && key.Name == stale.Name {
+				stale.DeepCopyInto(record)
+				return nil
+			}
+			return c.Get(ctx, key, object, opts...)
+		},
+	})
+	steps := incident.New(incident.Dependencies{
+		Client: behind, Live: w.base, Recorder: &events.FakeRecorder{}, Clock: w.clock,
+		Policies: policy.New(w.base, w.base, w.detector(), w.clock),
+	})
+	// The second time there is nothing to repair: the policy only differs from the one that the old record names.
+	for range 2 {
+		if _, err := steps.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(stale)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if twice := w.steady(event, v1alpha1.IncidentHeld); twice.Status.Policy.Reapplied != 2 {
+		t.Fatalf("policy was applied again %d times, want 2", twice.Status.Policy.Reapplied)
 	}
 }
 

@@ -42,6 +42,7 @@ func TestIncident(t *testing.T) {
 		"is completed without the cluster state, and says": withoutClusterState,
 		"shows what keeps the node's store":                captureKept,
 		"keeps label and policy in place":                  keptInPlace,
+		"counts each repair of the policy once":            countedOnce,
 		"shares a pod with another":                        sharedPod,
 		"does nothing in a dry run":                        dryRun,
 		"waits for its turn to capture, not to contain":    takesTurns,

@@ -37,8 +37,12 @@ const (
 
 // Policies keeps the deny-all network policy of a pod.
 type Policies interface {
-	// Ensure makes the policy stand; known is nil the first time. It returns known when nothing had to be done.
-	Ensure(ctx context.Context, pod v1alpha1.PodRef, labels map[string]string, known *v1alpha1.AppliedPolicy) (*v1alpha1.AppliedPolicy, error)
+	// Ensure makes the policy stand; known is nil the first time. It returns known when nothing had to be done, and asks for
+	// the newest before it repairs.
+	Ensure(
+		ctx context.Context, pod v1alpha1.PodRef, labels map[string]string, known *v1alpha1.AppliedPolicy,
+		newest func() (*v1alpha1.AppliedPolicy, error),
+	) (*v1alpha1.AppliedPolicy, error)
 	// Remove takes it away; one that is gone is success.
 	Remove(ctx context.Context, pod v1alpha1.PodRef) error
 }

@@ -74,15 +74,10 @@ func newWorld(t *testing.T, config *rest.Config) *world {
 func (w *world) restart() {
 	w.t.Helper()
 	c := interceptor.NewClient(w.base, w.faults.funcs())
-	found, err := discovery.NewDiscoveryClientForConfig(w.config)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	detector := policy.NewDetector(found)
 	w.trigger = &trigger.Reconciler{Client: c, Live: w.base, Checker: phase{}, Recorder: &events.FakeRecorder{}, Clock: w.clock}
 	w.steps = incident.New(incident.Dependencies{
 		Client: c, Live: w.base, Recorder: &events.FakeRecorder{}, Clock: w.clock,
-		Policies: policy.New(c, w.base, detector, w.clock),
+		Policies: policy.New(c, w.base, w.detector(), w.clock),
 	})
 	w.cluster = &clusterstate.Reconciler{Client: c, Live: w.base, Open: w.open, Clock: w.clock}
 	w.upload = &upload.Reconciler{
@@ -90,6 +85,15 @@ func (w *world) restart() {
 		Open:     w.open,
 		Reporter: reporter, ReadBack: "system:serviceaccount:ugallu-system-privileged:ugallu-forensics-snapshot", Clock: w.clock,
 	}
+}
+
+func (w *world) detector() *policy.Detector {
+	w.t.Helper()
+	found, err := discovery.NewDiscoveryClientForConfig(w.config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return policy.NewDetector(found)
 }
 
 // open is the store as the controllers reach it.

@@ -65,6 +65,7 @@ type Dropper struct {
 	// device is the kind of hook that this kernel has for devices.
 	device v1alpha1.HookProgram
 	links  *links
+	spare  *spare
 	mutex  sync.Mutex
 	// open are the pins of pods that this process cut off, by uid.
 	open map[string]*pins
@@ -91,17 +92,20 @@ func New(config Config) (*Dropper, error) {
 		return nil, fmt.Errorf("load the drop programs: %w", errors.Join(err, limitErr))
 	}
 	d := &Dropper{
-		root: root, nodeNetns: config.NodeNetns, spec: spec, device: v1alpha1.HookTcx, links: newLinks(), open: map[string]*pins{},
+		root: root, nodeNetns: config.NodeNetns, spec: spec, device: v1alpha1.HookTcx, links: newLinks(), spare: newSpare(spec),
+		open: map[string]*pins{},
 	}
 	tcx, err := hasTCX()
 	if !tcx {
 		d.device = v1alpha1.HookClsact
 	}
+	d.spare.fill()
 	return d, errors.Join(err, trial.Close())
 }
 
 // Close ends the watch on links and closes what is open of the pins. Every pod that is cut off stays so.
 func (d *Dropper) Close() error {
+	d.spare.close()
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	for uid, pins := range d.open {
@@ -125,6 +129,7 @@ func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	defer d.spare.fill()
 	found := new(findings)
 	if pins.mapsLost {
 		found.fallShort("what an earlier version counted is lost: its maps differ")
@@ -171,7 +176,7 @@ func (d *Dropper) pinsOf(target Target) (*pins, error) {
 		delete(d.open, podUID)
 		known.close()
 	}
-	opened, err := openPins(d.folder(podUID), d.spec, target.Running)
+	opened, err := openPins(d.folder(podUID), d.spec, target.Running, d.spare)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,14 +79,18 @@ func mapNames() []string {
 	}
 }
 
-// openPins makes the folder, or adopts it with the maps that are pinned there, and loads the programs that suit. The caller
-// closes it, which detaches nothing that is pinned.
-func openPins(folder string, spec *ebpf.CollectionSpec, running bool) (*pins, error) {
-	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// openPins makes the folder, or adopts it with the maps that are pinned there, and has the programs that suit loaded: a new
+// folder takes the spare ones. The caller closes it, which detaches nothing that is pinned.
+func openPins(folder string, spec *ebpf.CollectionSpec, running bool, spare *spare) (*pins, error) {
+	p := &pins{folder: folder, spec: spec}
+	err := os.Mkdir(folder, 0o700)
+	switch {
+	case err == nil && !running && p.use(spare.take()):
+		return p, nil
+	case err != nil && !errors.Is(err, fs.ErrExist):
 		return nil, fmt.Errorf("make the folder of pins: %w", err)
 	}
-	p := &pins{folder: folder, spec: spec}
-	err := p.want(running)
+	err = p.want(running)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		// An earlier version's: its hooks keep using its maps until they are replaced.
 		p.mapsLost = true
@@ -102,6 +105,22 @@ func openPins(folder string, spec *ebpf.CollectionSpec, running bool) (*pins, er
 		return nil, err
 	}
 	return p, nil
+}
+
+// use pins the maps of programs that are loaded already, and says whether it did. Maps that it pinned before it could not go
+// on are taken for the pod's by the load that follows.
+func (p *pins) use(loaded *ebpf.Collection) bool {
+	if loaded == nil {
+		return false
+	}
+	for name, m := range loaded.Maps {
+		if err := m.Pin(p.path(name)); err != nil {
+			loaded.Close()
+			return false
+		}
+	}
+	p.frozen = loaded
+	return true
 }
 
 // want loads the programs that suit, unless they are loaded.
@@ -126,11 +145,10 @@ func (p *pins) set(running bool) **ebpf.Collection {
 }
 
 func (p *pins) load(running bool) (*ebpf.Collection, error) {
-	pinned := p.spec.Copy()
+	pinned := programsFor(p.spec, running)
 	for _, m := range pinned.Maps {
 		m.Pinning = ebpf.PinByName
 	}
-	maps.DeleteFunc(pinned.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return forRunning(name) != running })
 	return ebpf.NewCollectionWithOptions(pinned, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.folder}})
 }
 
