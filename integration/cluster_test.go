@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,7 +32,9 @@ type cluster struct {
 	env   environment
 	work  string
 	probe string
-	// store is the way to the bucket, opened by the first test that needs it.
+	// opening guards what the first test that needs it opens or brings along: some run beside one another.
+	opening sync.Mutex
+	// store is the way to the bucket.
 	store *store
 	// held, released and stormy are the scenes that several tests look at.
 	held, released, stormy shared

@@ -22,8 +22,9 @@ import (
 // containRounds of one benchmark, each an order to contain and one to let go, of the same pod: enough for a 99th percentile.
 const containRounds = 100
 
-// betweenRounds lets the servers sign the steps of the last round: on two processors they would be measured with the agent.
-const betweenRounds = 500 * time.Millisecond
+// betweenRounds lets the servers sign and seal the steps of the last round, each a second or more after it: on two processors
+// they would be measured with the agent.
+const betweenRounds = 1500 * time.Millisecond
 
 // BenchmarkContain measures the agent alone, from the order's creation, with the pod's number of processes. An order's
 // creation time in the API has whole seconds, so its appearance in a watch of this process, a few milliseconds later,

@@ -21,26 +21,22 @@ import (
 type killer func(ctx context.Context, pod corev1.Pod) error
 
 func TestLifecycleKillControllerAndAgent(t *testing.T) {
-	killers := map[string]killer{"SIGKILL": killProcess, "deleted by force": deletePod}
-	for name, kill := range killers {
-		t.Run(name, func(t *testing.T) {
-			s := suite.stage(t, idle("only"))
-			suite.strikeAfter(t, s)
-			// Random bytes do not compress: enough of them that the capture takes long enough to be interrupted.
-			suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 300000000 /dev/urandom > /ballast")
-			suite.detect(t, s)
-			suite.awaitResponse(t, s, v1alpha1.StepSnapshot, started)
-			suite.killAll(t, s, kill)
-			suite.killAll(t, s, kill)
-			suite.await(t, s, v1alpha1.ConditionUploaded, 2*captureTime)
-			checkOnce(t, s, steps[:3])
-			checkInterrupted(t, s)
-			if err := suite.release(t.Context(), s); err != nil {
-				t.Fatal(err)
-			}
-			checkOnce(t, s, steps)
-		})
+	s := suite.stage(t, idle("only"))
+	suite.strikeAfter(t, s)
+	// Random bytes do not compress: enough of them that the capture takes long enough to be interrupted.
+	suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 300000000 /dev/urandom > /ballast")
+	suite.detect(t, s)
+	suite.awaitResponse(t, s, v1alpha1.StepSnapshot, started)
+	// In its place, and with its pod: the second kill finds those that came after the first.
+	suite.killAll(t, s, killProcess)
+	suite.killAll(t, s, deletePod)
+	suite.await(t, s, v1alpha1.ConditionUploaded, 2*captureTime)
+	checkOnce(t, s, steps[:3])
+	checkInterrupted(t, s)
+	if err := suite.release(t.Context(), s); err != nil {
+		t.Fatal(err)
 	}
+	checkOnce(t, s, steps)
 }
 
 func started(response v1alpha1.EventResponse) bool { return response.Status.StartedAt != nil }

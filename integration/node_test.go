@@ -34,6 +34,8 @@ func onNode(ctx context.Context, node string, command ...string) (string, error)
 // nodeProbe puts the probe on a node, where it stays until all tests are over.
 func (c *cluster) nodeProbe(tb testing.TB, node string) string {
 	tb.Helper()
+	c.opening.Lock()
+	defer c.opening.Unlock()
 	if c.nodes[node] {
 		return nodeProbePath
 	}
@@ -56,6 +58,8 @@ func (c *cluster) nodeBackground(tb testing.TB, node, name, arguments string) {
 	if _, err := onNode(tb.Context(), node, "bash", "-c", line); err != nil {
 		tb.Fatal(err)
 	}
+	c.opening.Lock()
+	defer c.opening.Unlock()
 	c.tidyings = append(c.tidyings, func(ctx context.Context) error {
 		_, err := onNode(ctx, node, "sh", "-c", "kill $(cat "+file+".pid); rm -f "+file+".*")
 		return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestContainmentOfARunningPodLetsOnlyProbesThrough(t *testing.T) {
 }
 
 func containRunning(t *testing.T, processes v1alpha1.FreezeProcesses) {
-	freezing(t, processes)
+	restore := freezing(t, processes)
 	s := &scene{namespace: suite.namespace(t)}
 	s.outside = suite.receive(t, s)
 	startWithProbe(t, s, livingPod(s, 10))
@@ -40,6 +41,8 @@ func containRunning(t *testing.T, processes v1alpha1.FreezeProcesses) {
 		t.Errorf("level is %s, want %s\n%s", containment.Level, wanted, suite.account(t.Context(), s))
 	}
 	cutOff := containment.ContainedAt.Time
+	restore()
+	t.Parallel() // from here on it mostly waits
 	end := time.Now().Add(alive)
 	demandUnreachable(t, s)
 	time.Sleep(time.Until(end))
@@ -62,8 +65,8 @@ func level(processes v1alpha1.FreezeProcesses) v1alpha1.ContainmentLevel {
 	return v1alpha1.LevelFull
 }
 
-// freezing sets what incidents do to processes until the test ends.
-func freezing(t *testing.T, processes v1alpha1.FreezeProcesses) {
+// freezing sets what incidents do to processes, until restore is called or the test ends.
+func freezing(t *testing.T, processes v1alpha1.FreezeProcesses) (restore func()) {
 	t.Helper()
 	set := func(ctx context.Context, processes v1alpha1.FreezeProcesses) error {
 		patch := fmt.Sprintf(`{"spec":{"freeze":{"processes":%q}}}`, processes)
@@ -73,11 +76,13 @@ func freezing(t *testing.T, processes v1alpha1.FreezeProcesses) {
 	if err := set(t.Context(), processes); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	restore = sync.OnceFunc(func() {
 		if err := set(context.WithoutCancel(t.Context()), v1alpha1.FreezeUntilReleased); err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(restore)
+	return restore
 }
 
 func restarts(t *testing.T, s *scene) (count int32) {

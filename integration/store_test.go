@@ -41,6 +41,8 @@ type store struct {
 // analyst opens the way to the store once for all tests.
 func (c *cluster) analyst(tb testing.TB) *store {
 	tb.Helper()
+	c.opening.Lock()
+	defer c.opening.Unlock()
 	if c.store == nil {
 		opened, err := c.openStore()
 		if err != nil {
@@ -57,6 +59,8 @@ func (c *cluster) analyst(tb testing.TB) *store {
 // leaveStore closes the way to the store; whoever needs it next opens it anew.
 func (c *cluster) leaveStore(tb testing.TB) {
 	tb.Helper()
+	c.opening.Lock()
+	defer c.opening.Unlock()
 	if c.store == nil {
 		return
 	}
