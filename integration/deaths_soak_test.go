@@ -8,8 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -17,7 +20,9 @@ import (
 // death ends a victim while it is captured.
 type death struct {
 	name string
-	end  func(ctx context.Context, s *scene) error
+	// prepare is done to the pod before it starts; nil does nothing.
+	prepare func(t *testing.T, pod *corev1.Pod)
+	end     func(ctx context.Context, s *scene) error
 }
 
 // deletedAs deletes the pod as the one account that the guard lets through.
@@ -31,14 +36,41 @@ func deletedAs(flags ...string) func(ctx context.Context, s *scene) error {
 	}
 }
 
-// crashed kills the container's first process, as the kernel does for want of memory, and the kubelet for a failed probe.
+// crashed kills the container's first process, as the kernel does for want of memory.
 func crashed(ctx context.Context, s *scene) error { return killProcess(ctx, s.victim) }
+
+// healthName is the pod that the kubelet asks whether the victim lives.
+const healthName = "health"
+
+// healthElsewhere has another pod answer for the victim, which a frozen one could not: it is killed when that stops.
+func healthElsewhere(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	s := &scene{namespace: pod.Namespace}
+	suite.startPod(t, newPod(s.namespace, healthName, idle(healthName)))
+	suite.installProbe(t, s, healthName, healthName)
+	suite.background(t, s, healthName, healthName, fmt.Sprintf("/tmp/probe serve %d", livePort))
+	address := suite.pod(t, client.ObjectKey{Namespace: s.namespace, Name: healthName}).Status.PodIP
+	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	pod.Spec.Containers[0].LivenessProbe = &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Host: address, Path: "/", Port: intstr.FromInt32(livePort)}},
+		PeriodSeconds: 1, FailureThreshold: 1,
+	}
+}
+
+// unhealthy has the kubelet kill the container.
+func unhealthy(ctx context.Context, s *scene) error {
+	_, err := suite.run(ctx, "-n", s.namespace, "exec", healthName, "--", "killall", "probe")
+	return err
+}
 
 // TestCaptureOutlivesThePod ends a pod at ten points of its capture. What was held is captured as without that, to the
 // same digests; what went with the pod is captured or named.
 func TestCaptureOutlivesThePod(t *testing.T) {
 	deaths := []death{
-		{"deleted by force", deletedAs("--grace-period=0", "--force")}, {"drained", deletedAs("--grace-period=1")}, {"crashed", crashed},
+		{"deleted by force", nil, deletedAs("--grace-period=0", "--force")},
+		{"drained", nil, deletedAs("--grace-period=1")},
+		{"crashed", nil, crashed},
+		{"killed by its liveness probe", healthElsewhere, unhealthy},
 	}
 	points := []struct {
 		name string
@@ -53,7 +85,11 @@ func TestCaptureOutlivesThePod(t *testing.T) {
 	for i, point := range points {
 		death := deaths[i%len(deaths)]
 		t.Run(point.name+" "+death.name, func(t *testing.T) {
-			undisturbed := suite.stagePod(t, memoryVictim(t))
+			victim := memoryVictim(t)
+			if death.prepare != nil {
+				death.prepare(t, victim)
+			}
+			undisturbed := suite.stagePod(t, victim)
 			suite.strikeAfter(t, undisturbed)
 			suite.exec(t, undisturbed, victimName, "only", "sh", "-c", plantEverywhere+"; head -c 100000000 /dev/urandom > /ballast")
 			suite.detect(t, undisturbed)
@@ -75,10 +111,25 @@ func TestCaptureOutlivesThePod(t *testing.T) {
 				}
 			}
 			demandCapturedOrNamed(t, want, got)
+			demandEnded(t, disturbed)
 			if err := suite.release(t.Context(), disturbed); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// demandEnded demands that the victim's container did end: a death that did not come proves nothing.
+func demandEnded(t *testing.T, s *scene) {
+	t.Helper()
+	before := s.victim.Status.ContainerStatuses[0].ContainerID
+	err := eventually(t.Context(), 5*time.Minute, func(ctx context.Context) (bool, string, error) {
+		found, err := states(ctx, s.victim.Spec.NodeName)
+		state := found[strings.TrimPrefix(before, "containerd://")]
+		return state == "" || strings.EqualFold(state, "stopped"), state, err
+	})
+	if err != nil {
+		t.Errorf("the container did not end: %v", err)
 	}
 }
 
