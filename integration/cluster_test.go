@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -157,7 +158,7 @@ func (c *cluster) as(ctx context.Context, namespace, account string) (kubectl, e
 		return kubectl{}, fmt.Errorf("%s has no current context", c.env.Kubeconfig)
 	}
 	config.AuthInfos = map[string]*clientcmdapi.AuthInfo{current.AuthInfo: {Token: strings.TrimSpace(token)}}
-	path := filepath.Join(c.work, "kubeconfig-"+namespace+"-"+account)
+	path := filepath.Join(c.work, "kubeconfig-"+namespace+"-"+account+"-"+rand.Text())
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
 		return kubectl{}, fmt.Errorf("write %s: %w", path, err)
 	}

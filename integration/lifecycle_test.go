@@ -27,8 +27,9 @@ func TestLifecycleKillControllerAndAgent(t *testing.T) {
 	suite.exec(t, s, victimName, "only", "sh", "-c", "head -c 300000000 /dev/urandom > /ballast")
 	suite.detect(t, s)
 	suite.awaitResponse(t, s, v1alpha1.StepSnapshot, started)
-	// In its place, and with its pod: the second kill finds those that came after the first.
+	// In its place, and with its pod once the capture goes on: the second kill finds those that came after the first.
 	suite.killAll(t, s, killProcess)
+	suite.awaitResponse(t, s, v1alpha1.StepSnapshot, func(r v1alpha1.EventResponse) bool { return r.Status.Attempts > 1 })
 	suite.killAll(t, s, deletePod)
 	suite.await(t, s, v1alpha1.ConditionUploaded, 2*captureTime)
 	checkOnce(t, s, steps[:3])

@@ -2,6 +2,7 @@ package incident
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,8 +36,8 @@ func (c *containStep) run(ctx context.Context, s *scene) (progress, error) {
 	}
 	ordered, err := c.order(ctx, s)
 	// The node and the network are two ways to cut the pod off: neither waits for the other, nor fails with it.
-	missing := c.keep(ctx, s)
-	if err != nil {
+	missing, stale := c.keep(ctx, s)
+	if err := errors.Join(err, stale); err != nil {
 		return progress{}, err
 	}
 	next := finished()
@@ -66,17 +67,20 @@ func (c *containStep) over(ctx context.Context, s *scene) (bool, error) {
 }
 
 // keep makes label and policy stand and returns what is missing of them. What cannot be applied, such as a policy in a
-// namespace that is being deleted, must not keep the evidence from being captured.
-func (c *containStep) keep(ctx context.Context, s *scene) string {
+// namespace that is being deleted, must not keep the evidence from being captured. Its error is errStale.
+func (c *containStep) keep(ctx context.Context, s *scene) (missing string, err error) {
 	present, err := c.hold.keep(ctx, s)
+	if errors.Is(err, errStale) {
+		return "", err
+	}
 	if err != nil {
 		log.FromContext(ctx).Error(err, "label or policy is missing")
-		return err.Error()
+		return err.Error(), nil
 	}
 	if !present && s.is(v1alpha1.ConditionContained) && s.reason(v1alpha1.ConditionContained) != v1alpha1.ReasonPodGone {
 		s.set(v1alpha1.ConditionContained, metav1.ConditionTrue, v1alpha1.ReasonPodGone, "the pod is gone: it sends nothing")
 	}
-	return ""
+	return "", nil
 }
 
 // order places podfreeze until it is known how it ended; then it returns nil.

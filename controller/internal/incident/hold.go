@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,9 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
+
+// errStale says that the walk began with a record that is not the newest: it begins again.
+var errStale = errors.New("the cache shows an older record of the incident")
 
 // hold keeps the label and the network policy on a pod.
 type hold struct {
@@ -44,8 +49,8 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 			return true, client.IgnoreNotFound(err)
 		}
 	}
-	applied, err := h.policies.Ensure(ctx, s.incident.Spec.Pod, pod.Labels, s.incident.Status.Policy, func() (*v1alpha1.AppliedPolicy, error) {
-		return h.newest(ctx, s)
+	applied, err := h.policies.Ensure(ctx, s.incident.Spec.Pod, pod.Labels, s.incident.Status.Policy, func() error {
+		return h.upToDate(ctx, s)
 	})
 	if err != nil {
 		return true, err
@@ -54,19 +59,22 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 	return true, nil
 }
 
-// newest is the policy on record as the API server has it, and goes on from that record. The cache may show the one before
-// the last repair: counted on top of that, a repair would be refused for its age, and not be seen again.
-func (h *hold) newest(ctx context.Context, s *scene) (*v1alpha1.AppliedPolicy, error) {
+// upToDate returns errStale when the record that the walk began with is not the newest: a repair would be counted on top of
+// an older count and refused, and the next walk would find the policy in place and nothing to count. Where the newest cannot
+// be read the repair is worth more than its count.
+func (h *hold) upToDate(ctx context.Context, s *scene) error {
 	var newest v1alpha1.Incident
-	if err := h.live.Get(ctx, client.ObjectKeyFromObject(s.incident), &newest); err != nil {
-		return nil, fmt.Errorf("read the record to count a repair of the policy: %w", err)
+	err := h.live.Get(ctx, client.ObjectKeyFromObject(s.incident), &newest)
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("incident %s is gone: %w", s.incident.Name, errStale)
+	case err != nil:
+		log.FromContext(ctx).Error(err, "the record is not read before the policy is applied again; it may be counted once too few")
+		return nil
+	case newest.UID != s.incident.UID || newest.ResourceVersion != s.recorded.ResourceVersion:
+		return errStale
 	}
-	if newest.UID == s.incident.UID && newest.ResourceVersion != s.recorded.ResourceVersion {
-		s.recorded = newest.DeepCopy()
-		newest.Status.Responses = s.incident.Status.Responses
-		s.incident = &newest
-	}
-	return s.incident.Status.Policy, nil
+	return nil
 }
 
 // holders lists the open incidents on a pod, the oldest first.

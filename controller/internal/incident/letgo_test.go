@@ -22,7 +22,7 @@ import (
 type removed int
 
 func (r *removed) Ensure(
-	context.Context, v1alpha1.PodRef, map[string]string, *v1alpha1.AppliedPolicy, func() (*v1alpha1.AppliedPolicy, error),
+	context.Context, v1alpha1.PodRef, map[string]string, *v1alpha1.AppliedPolicy, func() error,
 ) (*v1alpha1.AppliedPolicy, error) {
 	return &v1alpha1.AppliedPolicy{}, nil
 }

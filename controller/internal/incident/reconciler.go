@@ -37,11 +37,11 @@ const (
 
 // Policies keeps the deny-all network policy of a pod.
 type Policies interface {
-	// Ensure makes the policy stand; known is nil the first time. It returns known when nothing had to be done, and asks for
-	// the newest before it repairs.
+	// Ensure makes the policy stand; known is nil the first time. It returns known when nothing had to be done, and asks
+	// upToDate before it repairs.
 	Ensure(
 		ctx context.Context, pod v1alpha1.PodRef, labels map[string]string, known *v1alpha1.AppliedPolicy,
-		newest func() (*v1alpha1.AppliedPolicy, error),
+		upToDate func() error,
 	) (*v1alpha1.AppliedPolicy, error)
 	// Remove takes it away; one that is gone is success.
 	Remove(ctx context.Context, pod v1alpha1.PodRef) error
@@ -99,7 +99,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	after, err := r.walk(ctx, newScene(&incident, r.Clock.Now()))
-	if apierrors.IsConflict(err) {
+	if apierrors.IsConflict(err) || errors.Is(err, errStale) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
 	if errors.Is(err, errForeign) {

@@ -36,11 +36,11 @@ func New(c client.Client, live client.Reader, detector *Detector, clock clock.Pa
 
 // Ensure makes the pod's policy stand and returns its record. With known nil it is applied for the first time, with the
 // backend found now; otherwise the known one is kept when it is intact, and applied again and counted when it is not.
-// labels are the pod's, which say what other policies select it. newest is asked for the known one again before that: what
-// the caller knew may be from before the last time.
+// labels are the pod's, which say what other policies select it. Before it repairs, upToDate is asked whether the known one is
+// the newest: one from before the last repair would have this one done, or counted, again.
 func (p *Policies) Ensure(
 	ctx context.Context, pod v1alpha1.PodRef, labels map[string]string, known *v1alpha1.AppliedPolicy,
-	newest func() (*v1alpha1.AppliedPolicy, error),
+	upToDate func() error,
 ) (*v1alpha1.AppliedPolicy, error) {
 	if known == nil {
 		return p.first(ctx, pod, labels)
@@ -49,17 +49,13 @@ func (p *Policies) Ensure(
 	if err != nil {
 		return nil, err
 	}
-	if is(current, known) {
+	if current != nil && string(current.GetUID()) == known.Ref.UID {
 		return known, nil
 	}
-	again, err := newest()
-	if err != nil || is(current, again) {
-		return again, err
+	if err := upToDate(); err != nil {
+		return nil, err
 	}
-	if again != nil {
-		known = again
-	}
-	again = known.DeepCopy()
+	again := known.DeepCopy()
 	if again.Backend, err = p.left(ctx, known.Backend); err != nil {
 		return nil, err
 	}
@@ -68,11 +64,6 @@ func (p *Policies) Ensure(
 	}
 	again.Reapplied++
 	return again, nil
-}
-
-// is says whether a policy that was found intact is the one on record.
-func is(current *unstructured.Unstructured, known *v1alpha1.AppliedPolicy) bool {
-	return current != nil && known != nil && string(current.GetUID()) == known.Ref.UID
 }
 
 // left is the backend to apply a policy with again: the one that it had, unless Cilium went and took its policies along.

@@ -62,7 +62,7 @@ func newFixture(t *testing.T, config *rest.Config) fixture {
 
 func (f fixture) ensure(t *testing.T, known *v1alpha1.AppliedPolicy) *v1alpha1.AppliedPolicy {
 	t.Helper()
-	applied, err := f.policies.Ensure(t.Context(), f.pod, f.labels, known, func() (*v1alpha1.AppliedPolicy, error) { return known, nil })
+	applied, err := f.policies.Ensure(t.Context(), f.pod, f.labels, known, func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,11 +125,11 @@ func (d *Dropper) DeviceHook() v1alpha1.HookProgram { return d.device }
 // The cgroup hooks and the devices' hooks are attached side by side: a device takes 15 to 30 ms, most of it waiting for
 // the kernel's grace period, a cgroup under 1 ms.
 func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
+	defer d.spare.fill()
 	pins, err := d.pinsOf(target)
 	if err != nil {
 		return Result{}, err
 	}
-	defer d.spare.fill()
 	found := new(findings)
 	if pins.mapsLost {
 		found.fallShort("what an earlier version counted is lost: its maps differ")
