@@ -111,13 +111,6 @@ type PlainContent struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Gap counts evidence that is missing for one reason.
-type Gap struct {
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-	Count   int64  `json:"count"`
-}
-
 // ManifestKey is where a manifest with this digest lies under an incident's prefix.
 func ManifestKey(prefix, sha256 string) string {
 	return fmt.Sprintf("%s/manifest-%s.json", prefix, sha256)

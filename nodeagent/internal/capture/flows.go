@@ -18,7 +18,7 @@ func flowsPart(flows func() ([]evidence.Flow, error)) Part {
 		Write: func(_ context.Context, _ time.Duration, out, _ io.Writer) (Summary, error) {
 			list, err := flows()
 			if err != nil {
-				return Summary{}, Lost{GapFlowsNotRead, err}
+				return Summary{}, Lost{evidence.GapFlowsNotRead, err}
 			}
 			return Summary{Records: int64(len(list))}, writeFlows(out, list)
 		},

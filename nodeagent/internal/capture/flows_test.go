@@ -67,7 +67,7 @@ func TestFlowsThatCannotBeReadAreAGapAndKeepNothingBack(t *testing.T) {
 	order.Flows = func() ([]evidence.Flow, error) { return nil, errors.New("no such map") }
 	result, err := f.capturer().Capture(t.Context(), order, nil)
 	must(t, err)
-	if len(result.Artifacts) != 2 || len(result.Gaps) != 1 || result.Gaps[0].Reason != capture.GapFlowsNotRead {
+	if len(result.Artifacts) != 2 || len(result.Gaps) != 1 || result.Gaps[0].Reason != evidence.GapFlowsNotRead {
 		t.Errorf("result %+v", result)
 	}
 }

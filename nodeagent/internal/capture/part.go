@@ -118,8 +118,6 @@ const (
 	GapTooManyArtifacts = "TooManyArtifacts"
 	// GapAbandonedAttempt: an earlier try, or a stranger, took a key that no artifact has.
 	GapAbandonedAttempt = "AttemptAbandoned"
-	// GapFlowsNotRead: the kernel did not give the list of dropped flows.
-	GapFlowsNotRead = "FlowsNotRead"
 )
 
 // errMemoryTime is why the memory of a process is not read: memory can be made without end by forking.

@@ -41,6 +41,17 @@ func newRecord(node Node, response *v1alpha1.EventResponse) *record {
 
 func (r *record) status() *v1alpha1.EventResponseStatus { return &r.response.Status }
 
+// lack counts a gap, in place of what an earlier start counted of its reason.
+func (r *record) lack(gap v1alpha1.GapCount) {
+	r.has(gap.Reason)
+	r.status().Gaps = append(r.status().Gaps, gap)
+}
+
+// has takes a gap back that an earlier start counted: this one has what that one lacked.
+func (r *record) has(reason string) {
+	r.status().Gaps = slices.DeleteFunc(r.status().Gaps, func(gap v1alpha1.GapCount) bool { return gap.Reason == reason })
+}
+
 // begin counts this start and says who reports. It writes nothing: the first write carries it.
 func (r *record) begin() {
 	if r.begun {

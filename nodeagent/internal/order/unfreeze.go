@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -90,89 +87,12 @@ func (u *unfreezeStep) releaseMemory(ctx context.Context) {
 	}
 }
 
-// observe brings the hooks' and flows' counts up to date. An earlier start that got past the detach left them in the record.
-// What cannot be observed does not keep the pod: it is noted.
-func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Containment) {
-	podUID := u.record.response.Spec.PodRef.UID
-	hooks, err := u.node.Drop.Observe(podUID)
-	if err != nil {
-		u.notes = append(u.notes, fmt.Sprintf("the last counts of the drop are lost: %v", err))
-	}
-	if earlier := u.record.status().Containment; len(hooks) == 0 && earlier != nil {
-		containment.Hooks, containment.Flows, containment.FlowsObject = earlier.Hooks, earlier.Flows, earlier.FlowsObject
-		return
-	}
-	byID := make(map[string]v1alpha1.Hook, len(hooks))
-	for _, hook := range hooks {
-		byID[hook.ID] = hook
-	}
-	for i := range containment.Hooks {
-		known := &containment.Hooks[i]
-		if now, ok := byID[known.ID]; ok {
-			known.Packets, known.Bytes, known.FirstDrop, known.LastDrop = now.Packets, now.Bytes, now.FirstDrop, now.LastDrop
-			delete(byID, known.ID)
-		}
-	}
-	// Hooks of devices that came later.
-	for _, hook := range hooks {
-		if _, later := byID[hook.ID]; later && len(containment.Hooks) < v1alpha1.MaxHooks {
-			containment.Hooks = append(containment.Hooks, hook)
-		}
-	}
-	u.keepFlows(ctx, containment)
-}
-
 const (
-	// flowsWithin bounds what a store that is away can cost of the time to the release.
-	flowsWithin = 5 * time.Second
-	// releasesWithin bounds what the runtime can cost of it.
+	// releasesWithin bounds what the runtime can cost of the time to the release.
 	releasesWithin = 15 * time.Second
 	// writeWithin bounds what an API server that is away can cost of it.
 	writeWithin = 5 * time.Second
 )
-
-// keepFlows stores the list of flows as it stands at the end.
-func (u *unfreezeStep) keepFlows(ctx context.Context, containment *v1alpha1.Containment) {
-	spec := u.record.response.Spec
-	flows, err := u.node.Drop.Flows(spec.PodRef.UID)
-	if err != nil {
-		u.notes = append(u.notes, fmt.Sprintf("the list of dropped flows is lost: %v", err))
-		return
-	}
-	containment.Flows = &flows.Counts
-	snapshot := new(v1alpha1.EventResponse)
-	err = u.node.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(spec.IncidentName, v1alpha1.StepSnapshot, 1)}, snapshot)
-	if err != nil || snapshot.Spec.Action.FilesystemSnapshot == nil || len(flows.List) == 0 {
-		u.notes = append(u.notes, fmt.Sprintf("%d dropped flows", len(flows.List)))
-		return
-	}
-	within, cancel := context.WithTimeout(ctx, flowsWithin)
-	defer cancel()
-	stored, err := u.node.Capture.StoreFlows(within, FlowsTarget{
-		Destination: snapshot.Spec.Action.FilesystemSnapshot.Destination, Name: "flows-at-release.ndjson.zst",
-	}, flows.List)
-	if err != nil {
-		u.notes = append(u.notes, fmt.Sprintf("the list of %d dropped flows is not stored: %v", len(flows.List), err))
-		return
-	}
-	containment.FlowsObject = &stored
-	u.nameTaken(stored.Key)
-}
-
-// nameTaken counts the keys that others had taken before the list of flows found a free one. The last element of a key is
-// a number; those below it were taken by somebody else, or by an earlier start of this order.
-func (u *unfreezeStep) nameTaken(key string) {
-	taken, err := strconv.ParseInt(path.Base(key), 10, 32)
-	if err != nil || taken <= 0 {
-		return
-	}
-	gap := v1alpha1.GapCount{
-		Reason: gapTaken, Count: taken,
-		Message: fmt.Sprintf("%d keys before %s were taken; what was stored there stays locked", taken, key),
-	}
-	status := u.record.status()
-	status.Gaps = append(slices.DeleteFunc(status.Gaps, func(other v1alpha1.GapCount) bool { return other.Reason == gapTaken }), gap)
-}
 
 // release lets every snapshot of the incident go that it can, those of containers that are gone and on no record as well.
 func (u *unfreezeStep) release(ctx context.Context, incident string, list []v1alpha1.ContainerFreeze) error {

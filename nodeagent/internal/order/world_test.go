@@ -50,7 +50,8 @@ type world struct {
 	// unpinned says that nothing keeps the pod cut off, thawed that its containers run although they were frozen.
 	unpinned, thawed bool
 	// observed are the hooks that are in place.
-	observed []v1alpha1.Hook
+	observed   []v1alpha1.Hook
+	observeErr error
 	// stop answers for the strays that are to be stopped: all of them, when nil.
 	stop func([]Stray) (int, error)
 	// sockets and storeFlows are called in the middle of each; find and release with the context of each.
@@ -207,7 +208,7 @@ func (w *world) Sockets(Pod) (*v1alpha1.SocketSample, error) {
 
 // Observe implements Dropper.
 func (w *world) Observe(string) ([]v1alpha1.Hook, error) {
-	return w.observed, nil
+	return w.observed, w.observeErr
 }
 
 // Detach implements Dropper.

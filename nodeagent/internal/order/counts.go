@@ -1,0 +1,127 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// flowsWithin bounds what a store that is away can cost of the time to the release.
+const flowsWithin = 5 * time.Second
+
+// errNoCapture is why flows at a release have no place to be stored.
+var errNoCapture = errors.New("no capture was ordered, which would say where")
+
+// observe brings the hooks' and flows' counts up to date. An earlier start that got past the detach left them in the record.
+// What cannot be observed does not keep the pod, and leaves the release a success, since one that is not is ordered again: it
+// is a gap of the record, which is what is signed.
+func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Containment) {
+	hooks, err := u.node.Drop.Observe(u.record.response.Spec.PodRef.UID)
+	earlier := u.record.status().Containment
+	switch {
+	case err != nil:
+		u.lack(evidence.GapDropCountsNotRead, 1, fmt.Sprintf("the last counts of the drop are lost: %v", err))
+	case len(hooks) > 0:
+		u.record.has(evidence.GapDropCountsNotRead)
+	case earlier == nil && len(containment.Hooks) > 0:
+		u.lack(evidence.GapDropCountsNotRead, 1, "the drop was gone before this order came to read its counts")
+		u.lack(evidence.GapFlowsNotRead, 1, "the drop was gone before this order came to read its flows")
+		return
+	}
+	if len(hooks) == 0 && earlier != nil {
+		containment.Hooks, containment.Flows, containment.FlowsObject = earlier.Hooks, earlier.Flows, earlier.FlowsObject
+		return
+	}
+	updateHooks(containment, hooks)
+	u.keepFlows(ctx, containment)
+}
+
+// updateHooks brings hooks up to date, and adds those of devices that came later.
+func updateHooks(containment *v1alpha1.Containment, hooks []v1alpha1.Hook) {
+	byID := make(map[string]v1alpha1.Hook, len(hooks))
+	for _, hook := range hooks {
+		byID[hook.ID] = hook
+	}
+	for i := range containment.Hooks {
+		known := &containment.Hooks[i]
+		if now, ok := byID[known.ID]; ok {
+			known.Packets, known.Bytes, known.FirstDrop, known.LastDrop = now.Packets, now.Bytes, now.FirstDrop, now.LastDrop
+			delete(byID, known.ID)
+		}
+	}
+	for _, hook := range hooks {
+		if _, later := byID[hook.ID]; later && len(containment.Hooks) < v1alpha1.MaxHooks {
+			containment.Hooks = append(containment.Hooks, hook)
+		}
+	}
+}
+
+// keepFlows stores the list of flows as it stands at the end. Until that is done, what an earlier start stored stays named.
+func (u *unfreezeStep) keepFlows(ctx context.Context, containment *v1alpha1.Containment) {
+	if earlier := u.record.status().Containment; earlier != nil {
+		containment.Flows, containment.FlowsObject = earlier.Flows, earlier.FlowsObject
+	}
+	flows, err := u.node.Drop.Flows(u.record.response.Spec.PodRef.UID)
+	if err != nil {
+		u.lack(evidence.GapFlowsNotRead, 1, fmt.Sprintf("the list of dropped flows is lost: %v", err))
+		return
+	}
+	u.record.has(evidence.GapFlowsNotRead)
+	containment.Flows = &flows.Counts
+	if len(flows.List) == 0 {
+		u.notes = append(u.notes, "0 dropped flows")
+		return
+	}
+	stored, err := u.storeFlows(ctx, flows.List)
+	if err != nil {
+		u.lack(evidence.GapFlowsNotStored, int64(len(flows.List)), fmt.Sprintf("the list of %d dropped flows is not stored: %v", len(flows.List), err))
+		return
+	}
+	u.record.has(evidence.GapFlowsNotStored)
+	containment.FlowsObject = &stored
+	u.nameTaken(stored.Key)
+}
+
+// storeFlows stores a list of flows where the capture was ordered to store.
+func (u *unfreezeStep) storeFlows(ctx context.Context, list []evidence.Flow) (v1alpha1.StoredObject, error) {
+	ctx, cancel := context.WithTimeout(ctx, flowsWithin)
+	defer cancel()
+	snapshot := new(v1alpha1.EventResponse)
+	name := v1alpha1.ResponseName(u.record.response.Spec.IncidentName, v1alpha1.StepSnapshot, 1)
+	err := u.node.Client.Get(ctx, client.ObjectKey{Name: name}, snapshot)
+	if client.IgnoreNotFound(err) != nil {
+		return v1alpha1.StoredObject{}, fmt.Errorf("read the order to capture: %w", err)
+	}
+	action := snapshot.Spec.Action.FilesystemSnapshot
+	if action == nil {
+		return v1alpha1.StoredObject{}, errNoCapture
+	}
+	return u.node.Capture.StoreFlows(ctx, FlowsTarget{Destination: action.Destination, Name: "flows-at-release.ndjson.zst"}, list)
+}
+
+// lack notes what the record does not have, and counts it as a gap.
+func (u *unfreezeStep) lack(reason string, times int64, message string) {
+	u.notes = append(u.notes, message)
+	u.record.lack(v1alpha1.GapCount{Reason: reason, Count: times, Message: cut(message, gapBytes)})
+}
+
+// nameTaken counts the keys that others had taken before the list of flows found a free one. The last element of a key is
+// a number; those below it were taken by somebody else, or by an earlier start of this order.
+func (u *unfreezeStep) nameTaken(key string) {
+	taken, err := strconv.ParseInt(path.Base(key), 10, 32)
+	if err != nil || taken <= 0 {
+		return
+	}
+	u.record.lack(v1alpha1.GapCount{
+		Reason: gapTaken, Count: taken,
+		Message: fmt.Sprintf("%d keys before %s were taken; what was stored there stays locked", taken, key),
+	})
+}
