@@ -318,6 +318,12 @@ type Progress struct {
 	BytesStored int64 `json:"bytesStored,omitempty"`
 }
 
+// MaxGaps is how many reasons of gaps a response can name, MaxGapMessage how long the message of one can be.
+const (
+	MaxGaps       = 64
+	MaxGapMessage = 2048
+)
+
 // GapCount is how often evidence is missing for one reason.
 type GapCount struct {
 	// reason, a CamelCase word.

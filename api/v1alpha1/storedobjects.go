@@ -36,3 +36,24 @@ func (s *EventResponseStatus) Attachments() []StoredObject {
 	}
 	return objects
 }
+
+// WithoutRootFilesystem names the containers of which no root filesystem is among the artifacts. An artifact names its
+// container only, so that one name stands as often as containers of that name are missing.
+func (s *EventResponseStatus) WithoutRootFilesystem(containers []ContainerFreeze) []string {
+	stored := map[string]int{}
+	for i := range s.Artifacts {
+		if s.Artifacts[i].Kind == ArtifactRootFilesystem {
+			stored[s.Artifacts[i].Container]++
+		}
+	}
+	var missing []string
+	for i := range containers {
+		name := containers[i].Name
+		if stored[name] == 0 {
+			missing = append(missing, name)
+			continue
+		}
+		stored[name]--
+	}
+	return missing
+}

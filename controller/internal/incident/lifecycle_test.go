@@ -3,7 +3,6 @@ package incident_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +34,8 @@ func TestIncident(t *testing.T) {
 		"never unfreezes by itself when configured so":     neverReleased,
 		"fails when the node refuses":                      failedFreeze,
 		"fails when the agent is gone":                     agentGone,
+		"counts what an agent did not come to capture":     captureNotEnded,
+		"counts what an agent did not come to name":        nothingCaptured,
 		"is released when its capture fails, if told so":   failedAndReleased,
 		"is completed without a read-back, and says so":    withoutReadBack,
 		"says when the store holds something else":         misread,
@@ -173,20 +174,9 @@ func checkManifest(t *testing.T, w *world, held *v1alpha1.Incident, completed *v
 	if diff := cmp.Diff(want, completed.Spec.Evidence); diff != "" {
 		t.Fatal(diff)
 	}
-	body, err := w.store.Open(t.Context(), stored[0].Key, stored[0].VersionID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := io.ReadAll(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var manifest evidence.Manifest
-	if err := json.Unmarshal(raw, &manifest); err != nil {
-		t.Fatal(err)
-	}
+	manifest := w.manifestOf(held)
 	digest := evidence.Digest([]byte("archive"))
-	checkClusterState(t, held, &manifest)
+	checkClusterState(t, held, manifest)
 	got := manifest.Artifacts[1]
 	if got.Asserted.SHA256 != digest || got.Asserted.Node != "worker" || got.Observed == nil || got.Observed.SHA256 != digest ||
 		got.Segments[0].ObservedSHA256 != digest {

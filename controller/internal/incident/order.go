@@ -121,13 +121,18 @@ func (o *orders) await(ctx context.Context, response *v1alpha1.EventResponse) (p
 	return finished(), o.close(ctx, response, v1alpha1.ReasonDeadlineExceeded, "nobody closed the response by its deadline")
 }
 
-// close ends a response in place of its executor, unless the executor did in the meantime: what it had reported stays.
+// close ends a response in place of its executor, unless the executor did in the meantime: what it had reported stays, and
+// what it did not come to name is counted as gaps.
 func (o *orders) close(ctx context.Context, response *v1alpha1.EventResponse, reason, message string) error {
 	if err := o.live.Get(ctx, client.ObjectKeyFromObject(response), response); err != nil {
 		return fmt.Errorf("read response %s: %w", response.Name, err)
 	}
 	if response.Status.CompletedAt != nil {
 		return nil
+	}
+	missing, err := o.missing(ctx, response)
+	if err != nil {
+		return err
 	}
 	before := response.DeepCopy()
 	now := metav1.NewMicroTime(o.clock.Now())
@@ -136,8 +141,10 @@ func (o *orders) close(ctx context.Context, response *v1alpha1.EventResponse, re
 		response.Status.Phase = v1alpha1.ResponsePartial
 	}
 	response.Status.CompletedAt = &now
+	response.Status.Gaps = withGaps(response.Status.Gaps, missing)
 	meta.SetStatusCondition(&response.Status.Conditions, metav1.Condition{
-		Type: v1alpha1.ConditionComplete, Status: metav1.ConditionFalse, Reason: reason, Message: "closed by the controller: " + message,
+		Type: v1alpha1.ConditionComplete, Status: metav1.ConditionFalse, Reason: reason,
+		Message:            truncate(withMessages("closed by the controller: "+message, missing)),
 		ObservedGeneration: response.Generation, LastTransitionTime: metav1.NewTime(now.Time),
 	})
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})

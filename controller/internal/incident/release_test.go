@@ -4,12 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
@@ -211,5 +213,11 @@ func nodeGone(t *testing.T, w *world) {
 	released := w.drive(event, v1alpha1.IncidentReleased)
 	if got := conditions(released); got["Released"] != "True/Acknowledged" {
 		t.Fatalf("conditions are %v", got)
+	}
+	var release v1alpha1.EventResponse
+	w.get(v1alpha1.ResponseName(released.Name, v1alpha1.StepUnfreeze, 1), &release)
+	want := []evidence.Gap{{Reason: "FlowsNotRead", Message: "what the drop had counted by the release, and of which flows, was not read", Count: 1}}
+	if diff := cmp.Diff(want, evidenceGaps(&release)); diff != "" {
+		t.Errorf("gaps of the release (-want +got):\n%s", diff)
 	}
 }

@@ -31,6 +31,24 @@ func (w *world) uploadOf(found *v1alpha1.Incident) *v1alpha1.EventResponse {
 	return response
 }
 
+// manifestOf is the manifest that an incident names.
+func (w *world) manifestOf(found *v1alpha1.Incident) *evidence.Manifest {
+	w.t.Helper()
+	body, err := w.store.Open(w.t.Context(), found.Status.Manifest.Key, found.Status.Manifest.VersionID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	manifest := &evidence.Manifest{}
+	if err := json.Unmarshal(raw, manifest); err != nil {
+		w.t.Fatal(err)
+	}
+	return manifest
+}
+
 // storeFull is full until somebody makes room, longer than anything else is waited for.
 func storeFull(t *testing.T, w *world) {
 	_, event := w.victim("full")
@@ -78,18 +96,7 @@ func withoutClusterState(t *testing.T, w *world) {
 		order.Status.Gaps[0].Reason != "ClusterStateMissing" {
 		t.Errorf("response is %+v", order.Status)
 	}
-	body, err := w.store.Open(t.Context(), found.Status.Manifest.Key, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := io.ReadAll(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var manifest evidence.Manifest
-	if err := json.Unmarshal(raw, &manifest); err != nil {
-		t.Fatal(err)
-	}
+	manifest := w.manifestOf(found)
 	if last := manifest.Gaps[len(manifest.Gaps)-1]; last.Reason != "ClusterStateMissing" || manifest.ClusterStateAt != nil || len(manifest.Artifacts) != 1 {
 		t.Errorf("manifest has %d artifacts and the gaps %v", len(manifest.Artifacts), manifest.Gaps)
 	}

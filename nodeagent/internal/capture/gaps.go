@@ -12,9 +12,6 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/archive"
 )
 
-// maxMessage is the bound of a status message in bytes.
-const maxMessage = 2048
-
 // gapLines stores lines of JSON in an object that is started with the first one.
 type gapLines struct {
 	previous *v1alpha1.StoredObject
@@ -138,7 +135,7 @@ func counted(gaps []evidence.Gap, gap evidence.Gap) []evidence.Gap {
 		return append(gaps, gap)
 	}
 	gaps[at].Count += gap.Count
-	if len(gaps[at].Message) < maxMessage {
+	if len(gaps[at].Message) < v1alpha1.MaxGapMessage {
 		gaps[at].Message += "; " + gap.Message
 	}
 	return gaps
@@ -206,9 +203,9 @@ func prefixed(artifact string, gaps []evidence.Gap) []evidence.Gap {
 }
 
 func bounded(message string) string {
-	if len(message) > maxMessage {
+	if len(message) > v1alpha1.MaxGapMessage {
 		const mark = "…"
-		message = message[:maxMessage-len(mark)] + mark
+		message = message[:v1alpha1.MaxGapMessage-len(mark)] + mark
 	}
 	return strings.ToValidUTF8(message, "?")
 }

@@ -110,7 +110,7 @@ func (u *unfreezeStep) storeFlows(ctx context.Context, list []evidence.Flow) (v1
 // lack notes what the record does not have, and counts it as a gap.
 func (u *unfreezeStep) lack(reason string, times int64, message string) {
 	u.notes = append(u.notes, message)
-	u.record.lack(v1alpha1.GapCount{Reason: reason, Count: times, Message: cut(message, gapBytes)})
+	u.record.lack(v1alpha1.GapCount{Reason: reason, Count: times, Message: cut(message, v1alpha1.MaxGapMessage)})
 }
 
 // nameTaken counts the keys that others had taken before the list of flows found a free one. The last element of a key is

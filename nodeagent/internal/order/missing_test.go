@@ -23,13 +23,17 @@ func pastDeadline(r *v1alpha1.EventResponse) {
 
 func TestASnapshotPastItsDeadlineCountsWhatWasNotCaptured(t *testing.T) {
 	missing := []v1alpha1.GapCount{{Reason: "ArtifactNotStored", Message: "web/rootfs.tar.zst: store is away", Count: 2}}
+	untold := []v1alpha1.GapCount{
+		{Reason: evidence.GapCaptureNotEnded, Message: "what of the pod is neither stored nor counted is not known", Count: 1},
+		{Reason: evidence.GapArtifactNotStored, Message: "no whole root filesystem is stored of: side", Count: 1},
+	}
 	tests := map[string]struct {
 		spoil func(*world)
 		gaps  []v1alpha1.GapCount
 		why   string
 	}{
 		"named":          {func(*world) {}, missing, "the deadline"},
-		"cannot be told": {func(w *world) { w.capture = func(Capture) error { return errors.New("no such bucket") } }, nil, "no such bucket"},
+		"cannot be told": {func(w *world) { w.capture = func(Capture) error { return errors.New("no such bucket") } }, untold, "no such bucket"},
 		"thaw fails": {func(w *world) {
 			w.incident(incidentName, incidentUID, v1alpha1.FreezeDuringCapture)
 			w.failing = map[string]error{"thaw id-web": errors.New("frozen for ever")}
@@ -45,7 +49,7 @@ func TestASnapshotPastItsDeadlineCountsWhatWasNotCaptured(t *testing.T) {
 			w := newWorld(t)
 			w.captured, w.captureWithin = Captured{Gaps: missing}, lastNames
 			if name == "cannot be told" {
-				w.captured = Captured{}
+				w.captured = Captured{Artifacts: roots("web")}
 			}
 			tt.spoil(w)
 			record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot(), pastDeadline))
@@ -112,7 +116,7 @@ func TestAContainerThatCouldNotBeHeldToTheEndIsAGapThatSaysWhy(t *testing.T) {
 	for _, reason := range []string{gapNotCaptured, gapNotStored} {
 		w := newWorld(t)
 		w.hold = func(context.Context, string) error { return errors.New("snapshotter refuses") }
-		w.captured = Captured{Artifacts: roots("web"), Gaps: []v1alpha1.GapCount{{Reason: reason, Message: strings.Repeat("ß", gapBytes), Count: 2}}}
+		w.captured = Captured{Artifacts: roots("web"), Gaps: []v1alpha1.GapCount{{Reason: reason, Message: strings.Repeat("ß", v1alpha1.MaxGapMessage), Count: 2}}}
 		hour := metav1.NewTime(time.Now().Add(time.Hour))
 		order := w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &hour })
 		if _, err := w.carryOut(order); err == nil {
@@ -128,7 +132,7 @@ func TestAContainerThatCouldNotBeHeldToTheEndIsAGapThatSaysWhy(t *testing.T) {
 		}
 		gaps := record.Status.Gaps
 		if len(gaps) != 1 || gaps[0].Count != 2 || !strings.HasPrefix(gaps[0].Message, "hold container web: snapshotter refuses") ||
-			len(gaps[0].Message) > gapBytes || !utf8.ValidString(gaps[0].Message) {
+			len(gaps[0].Message) > v1alpha1.MaxGapMessage || !utf8.ValidString(gaps[0].Message) {
 			t.Errorf("gaps %+v", gaps)
 		}
 	}

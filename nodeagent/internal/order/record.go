@@ -19,8 +19,6 @@ const (
 	fieldOwner = "ugallu-forensics-nodeagent"
 	// messageBytes is what a condition's message may hold.
 	messageBytes = 32768
-	// gapBytes is what the message of a gap may hold.
-	gapBytes = 2048
 )
 
 // errClosed says that the record was closed meanwhile, by the controller or by an earlier start of ours whose write this

@@ -67,9 +67,19 @@ type snapshotStep struct {
 	seen         *sight
 	// holdPause in place of firstHoldPause, when it is not 0.
 	holdPause time.Duration
+	// wanted are the containers to capture.
+	wanted []v1alpha1.ContainerFreeze
 }
 
 func (s *snapshotStep) run(ctx context.Context) (result, error) {
+	ended, err := s.carryOut(ctx)
+	if err != nil && s.seen.late {
+		s.nameMissing()
+	}
+	return ended, err
+}
+
+func (s *snapshotStep) carryOut(ctx context.Context) (result, error) {
 	spec := s.record.response.Spec
 	if refusal, ok := errors.AsType[refused](checkOrder(s.node.Name, spec)); ok {
 		return result{v1alpha1.ReasonOrderRefused, refusal.why}, nil
@@ -84,6 +94,7 @@ func (s *snapshotStep) run(ctx context.Context) (result, error) {
 	if len(list) == 0 {
 		return failed("the pod has no container on this node, and none is held"), nil
 	}
+	s.wanted = list
 	// The first write also finds out what an earlier start stored, should the cache not know it yet.
 	if err := s.record.write(ctx, fmt.Sprintf("capturing %d containers", len(list))); err != nil {
 		return result{}, err
@@ -286,11 +297,26 @@ func (s *snapshotStep) nameUnheld() {
 		at := slices.IndexFunc(gaps, func(gap v1alpha1.GapCount) bool { return gap.Reason == reason })
 		if at >= 0 {
 			// First: what the capture says is long where much is missing.
-			gaps[at].Message = cut(s.seen.unheld.Error()+"; "+gaps[at].Message, gapBytes)
+			gaps[at].Message = cut(s.seen.unheld.Error()+"; "+gaps[at].Message, v1alpha1.MaxGapMessage)
 			status.Gaps = gaps
 			return
 		}
 	}
+}
+
+// nameMissing counts what is missing where a late order is closed without a capture that could tell.
+func (s *snapshotStep) nameMissing() {
+	s.record.lack(v1alpha1.GapCount{
+		Reason: evidence.GapCaptureNotEnded, Count: 1, Message: "what of the pod is neither stored nor counted is not known",
+	})
+	names := s.record.status().WithoutRootFilesystem(s.wanted)
+	if len(names) == 0 {
+		return
+	}
+	s.record.lack(v1alpha1.GapCount{
+		Reason: evidence.GapArtifactNotStored, Count: int64(len(names)),
+		Message: cut("no whole root filesystem is stored of: "+strings.Join(names, ", "), v1alpha1.MaxGapMessage),
+	})
 }
 
 func (s *snapshotStep) nameLate(late []v1alpha1.ContainerFreeze) {
