@@ -20,12 +20,8 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/volatile"
 )
 
-const (
-	// gapNoProcesses: no process of the pod was left when the capture came to them.
-	gapNoProcesses = "ProcessesGone"
-	// gapMemory: the memory of processes was not asked for.
-	gapMemory = "MemoryNotCaptured"
-)
+// gapNoProcesses: no process of the pod was left when the capture came to them.
+const gapNoProcesses = "ProcessesGone"
 
 // errNoProcess says that there is nothing to read the state of.
 var errNoProcess = errors.New("no process of the pod is on this node any more")
@@ -188,7 +184,7 @@ func (l *looker) memory(parts []capture.Part) ([]capture.Part, []evidence.Gap) {
 	if l.order.Memory == v1alpha1.MemoryAuto {
 		message = "memory Auto: no probe is expected to kill these processes, and their memory lasts as long as they do"
 	}
-	return parts, append(gaps, evidence.Gap{Reason: gapMemory, Message: message, Count: left})
+	return parts, append(gaps, evidence.Gap{Reason: evidence.GapMemoryNotCaptured, Message: message, Count: left})
 }
 
 func (l *looker) core(process volatile.Process, container string) capture.Part {

@@ -2,6 +2,20 @@ package evidence
 
 // Reasons of gaps that more than one package has to do with.
 const (
+	// GapAttemptAbandoned: an earlier try, or a stranger, took a key that no artifact has.
+	GapAttemptAbandoned = "AttemptAbandoned"
+	// GapContainerNotCaptured: a container of which nothing is held.
+	GapContainerNotCaptured = "ContainerNotCaptured"
+	// GapUpperLayerNotSeparate: the snapshotter does not keep a container's changes apart; the root filesystem has them.
+	GapUpperLayerNotSeparate = "UpperLayerNotSeparate"
+	// GapMemoryNotCaptured: the memory of processes was not asked for.
+	GapMemoryNotCaptured = "MemoryNotCaptured"
+	// GapRegistersNotRead: a thread's registers are unknown or known in part, since it was not stopped for a debugger.
+	GapRegistersNotRead = "RegistersNotRead"
+	// GapSocketNotArchived: tar has no type for sockets; the gap holds what the kernel says of it.
+	GapSocketNotArchived = "SocketNotArchived"
+	// GapHardLinkStoredAsFile: too many hard links to remember; the content is stored once more under this name.
+	GapHardLinkStoredAsFile = "HardLinkStoredAsFile"
 	// GapArtifactNotStored: a part failed at every try, or was not captured when the order's time was up.
 	GapArtifactNotStored = "ArtifactNotStored"
 	// GapArtifactNotCompleted: segments of an artifact are stored and the archive, its index or its timeline is not complete,

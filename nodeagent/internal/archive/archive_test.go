@@ -175,7 +175,7 @@ func TestWriteNamesWhatItCannotArchive(t *testing.T) {
 	for _, gap := range result.Gaps {
 		counts[gap.Reason] = gap.Count
 	}
-	if diff := cmp.Diff(map[string]int64{archive.GapSocket: 1, archive.GapMountPoint: 1}, counts); diff != "" {
+	if diff := cmp.Diff(map[string]int64{evidence.GapSocketNotArchived: 1, archive.GapMountPoint: 1}, counts); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 	gaps := lines(t, stream.Bytes())

@@ -146,7 +146,7 @@ func (w *walker) remember(o *object) error {
 	if len(w.links) >= maxLinks || len(o.path) > w.linkRoom {
 		o.flag(evidence.FlagHardLinkStoredAsFile)
 		cause := fmt.Errorf("more than %d objects or %d bytes of names wait for their other names", maxLinks, maxLinkNames)
-		return w.gap(o, GapHardLink, cause)
+		return w.gap(o, evidence.GapHardLinkStoredAsFile, cause)
 	}
 	w.linkRoom -= len(o.path)
 	first := &firstName{path: o.path, left: o.stat.Nlink - 1}

@@ -18,8 +18,6 @@ const (
 	GapReadError = "ReadError"
 	// GapChangedWhileRead: the file was written to while it was read; the archive holds what was seen.
 	GapChangedWhileRead = "ChangedWhileRead"
-	// GapSocket: tar has no type for sockets; the gap holds what the kernel says of it.
-	GapSocket = "SocketNotArchived"
 	// GapAttributes: extended attributes are missing.
 	GapAttributes = "AttributesNotArchived"
 	// GapMountPoint: something is mounted here, which is not part of the filesystem.
@@ -27,8 +25,6 @@ const (
 	// GapTooDeep: the folder lies deeper than any path can name in one call, or its path is longer than an archive can
 	// hold.
 	GapTooDeep = "FolderTooDeep"
-	// GapHardLink: too many hard links to remember; the content is stored once more under this name.
-	GapHardLink = "HardLinkStoredAsFile"
 	// GapLayer: another layer could not be looked into, so that the index does not say what comes from it or differs from it.
 	GapLayer = "LayerUnknown"
 	// GapMaxBytes: the content would have exceeded the limit on bytes; smaller files still went in.

@@ -15,6 +15,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/evidence"
 )
 
 func must(t *testing.T, err error) {
@@ -112,7 +114,7 @@ func TestFirstNamesOfHardLinksAreBoundedByTheirBytes(t *testing.T) {
 	if want := maxLinkNames / maxPath * maxPath; remembered != want {
 		t.Errorf("%d bytes of names are remembered, want %d", remembered, want)
 	}
-	if got := gapCounts(w)[GapHardLink]; got != int64(100-maxLinkNames/maxPath) {
+	if got := gapCounts(w)[evidence.GapHardLinkStoredAsFile]; got != int64(100-maxLinkNames/maxPath) {
 		t.Errorf("%d gaps", got)
 	}
 	object.stat.Ino = 0

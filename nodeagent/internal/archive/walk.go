@@ -227,7 +227,7 @@ func (w *walker) name(o *object, depth int) error {
 	case unix.S_IFIFO:
 		return w.special(o, flagFIFO)
 	}
-	return w.missing(o, GapSocket, errors.New("tar has no type for it"))
+	return w.missing(o, evidence.GapSocketNotArchived, errors.New("tar has no type for it"))
 }
 
 // limits ends the walk at an object when a limit is reached.

@@ -125,7 +125,7 @@ func description(write func(context.Context, time.Duration, io.Writer, io.Writer
 
 // TestADescriptionThatFailsIsOneGap fails in the end for the reason that it failed for in each round, or for another one.
 func TestADescriptionThatFailsIsOneGap(t *testing.T) {
-	for name, last := range map[string]error{"the same": errMedium, "lost": capture.Lost{Reason: capture.GapNotStored, Cause: errMedium}} {
+	for name, last := range map[string]error{"the same": errMedium, "lost": capture.Lost{Reason: evidence.GapArtifactNotStored, Cause: errMedium}} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, "id")
 			tried := 0
@@ -137,7 +137,7 @@ func TestADescriptionThatFailsIsOneGap(t *testing.T) {
 			})}
 			result, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
 			must(t, err)
-			if got := gap(result, capture.GapNotStored); got.Count != 1 || tried != 9 {
+			if got := gap(result, evidence.GapArtifactNotStored); got.Count != 1 || tried != 9 {
 				t.Errorf("tried %d times, gaps %+v", tried, result.Gaps)
 			}
 		})
@@ -180,7 +180,7 @@ func TestEveryObjectOfAPartThatIsNotStoredIsNamed(t *testing.T) {
 	must(t, err)
 	named := map[string]bool{}
 	for _, line := range f.gapLines(t, result) {
-		if line.Reason == capture.GapAbandonedAttempt {
+		if line.Reason == evidence.GapAttemptAbandoned {
 			named[line.Path] = true
 		}
 	}
@@ -193,7 +193,7 @@ func TestEveryObjectOfAPartThatIsNotStoredIsNamed(t *testing.T) {
 			t.Errorf("%s is named nowhere", object.Key)
 		}
 	}
-	if segments < 4 || gap(result, capture.GapAbandonedAttempt).Count != int64(len(named)) || gap(result, capture.GapNotStored).Count != 1 {
+	if segments < 4 || gap(result, evidence.GapAttemptAbandoned).Count != int64(len(named)) || gap(result, evidence.GapArtifactNotStored).Count != 1 {
 		t.Errorf("%d segments, gaps %+v", segments, result.Gaps)
 	}
 }

@@ -282,7 +282,7 @@ func TestCaptureChainsTheGapsOfAllArtifacts(t *testing.T) {
 	for _, gap := range result.Gaps {
 		counts[gap.Reason] = gap.Count
 	}
-	if diff := cmp.Diff(map[string]int64{archive.GapSocket: 3, capture.GapNotCaptured: 2}, counts); diff != "" {
+	if diff := cmp.Diff(map[string]int64{evidence.GapSocketNotArchived: 3, evidence.GapContainerNotCaptured: 2}, counts); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 	var paths []string
@@ -414,7 +414,7 @@ func TestCaptureStartsAgainWhenASegmentIsTaken(t *testing.T) {
 	if got := result.Artifacts[1].Segments[0].Key; filepath.Base(got) != "1" {
 		t.Errorf("segment at %s, want the number of the second try", got)
 	}
-	if len(result.Gaps) != 1 || result.Gaps[0].Reason != capture.GapAbandonedAttempt {
+	if len(result.Gaps) != 1 || result.Gaps[0].Reason != evidence.GapAttemptAbandoned {
 		t.Errorf("gaps %+v", result.Gaps)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/archive"
@@ -62,11 +63,11 @@ func TestAStreamEndsBeforeItsOrderDoesAndWhatIsLeftIsNamed(t *testing.T) {
 		if volatile := result.Artifacts[0]; !volatile.Truncated || string(unzstd(t, f.read(t, volatile.Segments...))) != "as far as it got" {
 			t.Errorf("the stream %+v was not ended in good order", volatile)
 		}
-		named := gap(result, capture.GapNotStored)
+		named := gap(result, evidence.GapArtifactNotStored)
 		if named.Count != 2 || !strings.Contains(named.Message, "c/changes.tar.zst") || !strings.Contains(named.Message, "c/rootfs.tar.zst") {
 			t.Errorf("gaps %+v", result.Gaps)
 		}
-		if lines := string(f.read(t, *result.GapsObject)); strings.Count(lines, capture.GapNotStored) != 2 {
+		if lines := string(f.read(t, *result.GapsObject)); strings.Count(lines, evidence.GapArtifactNotStored) != 2 {
 			t.Errorf("gap lines %s", lines)
 		}
 	})
@@ -82,7 +83,7 @@ func TestAStreamThatDoesNotEndIsGivenUpAndNamed(t *testing.T) {
 		ctx := soon(t)
 		result, err := f.capturer().Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), nil)
 		must(t, errors.Join(err, ctx.Err()))
-		if got := gap(result, capture.GapNotStored); got.Count != 3 || result.GapsObject == nil {
+		if got := gap(result, evidence.GapArtifactNotStored); got.Count != 3 || result.GapsObject == nil {
 			t.Errorf("gaps %+v in %v", result.Gaps, result.GapsObject)
 		}
 	})
@@ -110,7 +111,7 @@ func TestWhatCannotBeNamedInTheStoreIsCounted(t *testing.T) {
 				ctx := soon(t)
 				result, err := capturer.Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), nil)
 				must(t, errors.Join(err, ctx.Err()))
-				if got := gap(result, capture.GapNotStored); got.Count != 3 || result.GapsObject != nil {
+				if got := gap(result, evidence.GapArtifactNotStored); got.Count != 3 || result.GapsObject != nil {
 					t.Errorf("gaps %+v in %v", result.Gaps, result.GapsObject)
 				}
 			})
@@ -142,7 +143,7 @@ func TestASegmentedArchiveThatIsNotCompletedInTimeIsOneGap(t *testing.T) {
 		f.putter = stuck{f.store, "rootfs.tar.zst/3"}
 		result, err := capturer.Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), nil)
 		must(t, errors.Join(err, ctx.Err()))
-		if gap(result, capture.GapNotCompleted).Count != 1 || gap(result, capture.GapNotStored).Count != 0 || len(result.Storing.Segments) != 3 {
+		if gap(result, evidence.GapArtifactNotCompleted).Count != 1 || gap(result, evidence.GapArtifactNotStored).Count != 0 || len(result.Storing.Segments) != 3 {
 			t.Errorf("gaps %+v, storing %+v", result.Gaps, result.Storing)
 		}
 	})
@@ -156,7 +157,7 @@ func TestAnArchiveEndsTruncatedBeforeItsOrderDoes(t *testing.T) {
 		slow := func(v1alpha1.Progress) { time.Sleep(time.Until(deadline.Add(-2*time.Second + time.Nanosecond))) }
 		result, err := f.capturer().Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), slow)
 		must(t, errors.Join(err, ctx.Err()))
-		if !result.Artifacts[0].Truncated || gap(result, archive.GapMaxDuration).Count != 1 || gap(result, capture.GapNotStored).Count != 1 {
+		if !result.Artifacts[0].Truncated || gap(result, archive.GapMaxDuration).Count != 1 || gap(result, evidence.GapArtifactNotStored).Count != 1 {
 			t.Errorf("truncated %t, gaps %+v", result.Artifacts[0].Truncated, result.Gaps)
 		}
 	})
@@ -203,11 +204,11 @@ func TestAnArchiveThatIsCutShortWithinWhatIsRecordedStaysOnRecord(t *testing.T) 
 				for _, gap := range result.Gaps {
 					counts = append(counts, fmt.Sprint(gap.Reason, gap.Count))
 				}
-				if diff := cmp.Diff([]string{capture.GapNotCompleted + "1", capture.GapNoUpperLayer + "1"}, counts); diff != "" {
+				if diff := cmp.Diff([]string{evidence.GapArtifactNotCompleted + "1", evidence.GapUpperLayerNotSeparate + "1"}, counts); diff != "" {
 					t.Errorf("gaps (-want +got):\n%s", diff)
 				}
-				if !strings.Contains(gap(result, capture.GapNotCompleted).Message, "its index or its timeline") {
-					t.Errorf("gap %+v", gap(result, capture.GapNotCompleted))
+				if !strings.Contains(gap(result, evidence.GapArtifactNotCompleted).Message, "its index or its timeline") {
+					t.Errorf("gap %+v", gap(result, evidence.GapArtifactNotCompleted))
 				}
 				if got := f.objects() - before; got != 1 || len(result.Artifacts) > 0 {
 					t.Errorf("%d objects were stored beside the list of gaps, artifacts %v", got-1, names(result))

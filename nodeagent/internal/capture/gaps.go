@@ -80,7 +80,7 @@ func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.
 	keys := slices.Concat(lists...)
 	for _, key := range keys {
 		gap := archive.Gap{
-			Artifact: artifact, Path: key, Reason: GapAbandonedAttempt,
+			Artifact: artifact, Path: key, Reason: evidence.GapAttemptAbandoned,
 			Message: "an earlier try or a stranger took this key; what is stored there stays locked",
 		}
 		if err := lines.writeLine(gap); err != nil {
@@ -95,7 +95,7 @@ func abandonedCount(keys []string) []evidence.Gap {
 		return nil
 	}
 	message := "an earlier try or a stranger took the key " + keys[0] + "; what is stored there stays locked"
-	return []evidence.Gap{{Reason: GapAbandonedAttempt, Message: message, Count: int64(len(keys))}}
+	return []evidence.Gap{{Reason: evidence.GapAttemptAbandoned, Message: message, Count: int64(len(keys))}}
 }
 
 // missingPart is a part that cannot be captured any more.

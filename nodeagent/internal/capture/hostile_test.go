@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
 	"ugallu.io/forensics/nodeagent/internal/capture"
@@ -79,7 +80,7 @@ func TestWhatWasBeingStoredAndIsGoneStaysOnRecord(t *testing.T) {
 	o.Previous.Storing = &v1alpha1.Storing{Artifact: "volumes/data.tar.zst", Segments: []v1alpha1.StoredObject{{Key: "k"}}}
 	result, err := f.capturer().Capture(t.Context(), o, nil)
 	must(t, err)
-	named := slices.ContainsFunc(result.Gaps, func(g v1alpha1.GapCount) bool { return g.Reason == capture.GapNotCompleted })
+	named := slices.ContainsFunc(result.Gaps, func(g v1alpha1.GapCount) bool { return g.Reason == evidence.GapArtifactNotCompleted })
 	if !named || result.Storing == nil {
 		t.Errorf("gaps %+v, storing %+v", result.Gaps, result.Storing)
 	}

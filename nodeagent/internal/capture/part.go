@@ -98,10 +98,6 @@ func (l Lost) Unwrap() error { return l.Cause }
 
 // Reasons of gaps that a capture itself adds.
 const (
-	// GapNotCaptured: a container of which nothing is held.
-	GapNotCaptured = "ContainerNotCaptured"
-	// GapNoUpperLayer: the snapshotter does not keep a container's changes apart; the root filesystem has them.
-	GapNoUpperLayer = "UpperLayerNotSeparate"
 	// GapChangedBetweenReads: a container ran while what it changed was read, and a second reading gave something else.
 	GapChangedBetweenReads = "ChangedBetweenReads"
 	// GapNotReadAgain: a container ran while what it changed was read, and time was up before a second reading could be
@@ -109,15 +105,8 @@ const (
 	GapNotReadAgain = "NotReadAgain"
 	// GapMemoryTime: the time that the memory of all processes may take was used up before it came to this one.
 	GapMemoryTime = "MemoryTimeUsedUp"
-	// GapNotStored: a part that failed at every try, or was not captured when the order's time was up.
-	GapNotStored = "ArtifactNotStored"
-	// GapNotCompleted: segments of an artifact are stored and the archive, its index or its timeline is not complete, because
-	// what it was made from was gone after a restart or time was up.
-	GapNotCompleted = "ArtifactNotCompleted"
 	// GapTooManyArtifacts: a response has no room for more.
 	GapTooManyArtifacts = "TooManyArtifacts"
-	// GapAbandonedAttempt: an earlier try, or a stranger, took a key that no artifact has.
-	GapAbandonedAttempt = "AttemptAbandoned"
 )
 
 // errMemoryTime is why the memory of a process is not read: memory can be made without end by forking.
@@ -305,7 +294,7 @@ func (r *run) upperPart(container Container, folder string) Part {
 		Open: func(ctx context.Context) (Tree, error) {
 			upper, err := r.Containers.Upper(ctx, r.order.Incident, container.ID)
 			if errors.Is(err, ErrNoUpper) {
-				return Tree{}, Lost{GapNoUpperLayer, err}
+				return Tree{}, Lost{evidence.GapUpperLayerNotSeparate, err}
 			}
 			if err != nil {
 				return Tree{}, gone(container, "upper layer", err)
@@ -345,7 +334,7 @@ func (r *run) rootPart(container Container, folder string) Part {
 func gone(container Container, what string, err error) error {
 	err = fmt.Errorf("%s of container %s: %w", what, container.ID, err)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Lost{GapNotCaptured, err}
+		return Lost{evidence.GapContainerNotCaptured, err}
 	}
 	return err
 }

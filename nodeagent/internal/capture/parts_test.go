@@ -119,7 +119,7 @@ func TestAPartThatIsLostIsAGap(t *testing.T) {
 	for _, gap := range result.Gaps {
 		reasons = append(reasons, gap.Reason)
 	}
-	if diff := cmp.Diff([]string{"ProcessesGone", capture.GapNoUpperLayer}, reasons); diff != "" {
+	if diff := cmp.Diff([]string{"ProcessesGone", evidence.GapUpperLayerNotSeparate}, reasons); diff != "" {
 		t.Errorf("gaps (-want +got):\n%s", diff)
 	}
 	if lines := string(f.read(t, *result.GapsObject)); !strings.Contains(lines, "no process is left") {
@@ -241,7 +241,7 @@ func TestATreeThatIsAnotherOneAfterACrashIsStoredAnew(t *testing.T) {
 	if evidence.Digest(f.read(t, result.Artifacts[0].Segments...)) != result.Artifacts[0].SHA256 {
 		t.Error("the segments are not the artifact")
 	}
-	if result.Gaps[0].Reason != capture.GapAbandonedAttempt || result.Gaps[0].Count < 3 {
+	if result.Gaps[0].Reason != evidence.GapAttemptAbandoned || result.Gaps[0].Count < 3 {
 		t.Errorf("gaps %+v, want the recorded segments among the abandoned", result.Gaps)
 	}
 }

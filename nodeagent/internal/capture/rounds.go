@@ -172,10 +172,10 @@ func (r *run) notStored(failed []failure) []evidence.Gap {
 	for _, f := range failed {
 		switch {
 		case f.part == "":
-			gaps = append(gaps, evidence.Gap{Reason: GapNotStored, Message: f.err.Error(), Count: 1})
+			gaps = append(gaps, evidence.Gap{Reason: evidence.GapArtifactNotStored, Message: f.err.Error(), Count: 1})
 		case r.settled(f.part):
 		default:
-			r.missing = append(r.missing, missingPart{f.part, Lost{GapNotStored, f.err}})
+			r.missing = append(r.missing, missingPart{f.part, Lost{evidence.GapArtifactNotStored, f.err}})
 		}
 	}
 	return gaps

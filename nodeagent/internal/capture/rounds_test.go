@@ -13,9 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
-	"ugallu.io/forensics/nodeagent/internal/archive"
 	"ugallu.io/forensics/nodeagent/internal/capture"
 )
 
@@ -45,7 +45,7 @@ func TestAPartThatFailsEveryTimeIsAGapAndTheOthersComplete(t *testing.T) {
 	if diff := cmp.Diff([]string{"c/changes.tar.zst", "c/rootfs.tar.zst", "podfiles.ndjson.zst"}, names(result)); diff != "" {
 		t.Errorf("artifacts (-want +got):\n%s", diff)
 	}
-	named := gap(result, capture.GapNotStored)
+	named := gap(result, evidence.GapArtifactNotStored)
 	if tried != 8 || named.Count != 1 || named.Message != "volumes/data.tar.zst: store volumes/data.tar.zst: input/output error" {
 		t.Errorf("tried %d times, gaps %+v", tried, result.Gaps)
 	}
@@ -143,7 +143,7 @@ func TestWhatCouldNotBeLookedForInTheEndIsNamed(t *testing.T) {
 	must(t, err)
 	artifact(t, result, "c/rootfs.tar.zst")
 	// At the begin of each round, and in the first one before what lasts.
-	if got := gap(result, capture.GapNotStored); got.Count != 1 || looks != 9 || !strings.Contains(got.Message, errMedium.Error()) {
+	if got := gap(result, evidence.GapArtifactNotStored); got.Count != 1 || looks != 9 || !strings.Contains(got.Message, errMedium.Error()) {
 		t.Errorf("looked %d times, gaps %+v", looks, result.Gaps)
 	}
 }
@@ -223,7 +223,7 @@ func TestKeysThatStrangersTookOfGapsAreCountedAndNamed(t *testing.T) {
 	}
 	result, err := f.capturer().Capture(t.Context(), o, nil)
 	must(t, err)
-	want := map[string]int64{archive.GapSocket: 1, capture.GapAbandonedAttempt: 2, capture.GapNotCaptured: 1, capture.GapNoUpperLayer: 1}
+	want := map[string]int64{evidence.GapSocketNotArchived: 1, evidence.GapAttemptAbandoned: 2, evidence.GapContainerNotCaptured: 1, evidence.GapUpperLayerNotSeparate: 1}
 	counts := map[string]int64{}
 	for _, gap := range result.Gaps {
 		counts[gap.Reason] = gap.Count
@@ -233,7 +233,7 @@ func TestKeysThatStrangersTookOfGapsAreCountedAndNamed(t *testing.T) {
 	}
 	var named []string
 	for _, line := range f.gapLines(t, result) {
-		if line.Reason == capture.GapAbandonedAttempt {
+		if line.Reason == evidence.GapAttemptAbandoned {
 			named = append(named, line.Path)
 		}
 	}

@@ -72,7 +72,7 @@ func (r *run) notCompleted(why error) Lost {
 	if why != nil {
 		err = fmt.Errorf("%w: %w", err, why)
 	}
-	return Lost{GapNotCompleted, err}
+	return Lost{evidence.GapArtifactNotCompleted, err}
 }
 
 // try returns what was stored, also beside an error that came after.

@@ -121,7 +121,7 @@ func (u *unfreezeStep) nameTaken(key string) {
 		return
 	}
 	u.record.lack(v1alpha1.GapCount{
-		Reason: gapTaken, Count: taken,
+		Reason: evidence.GapAttemptAbandoned, Count: taken,
 		Message: fmt.Sprintf("%d keys before %s were taken; what was stored there stays locked", taken, key),
 	})
 }

@@ -89,7 +89,7 @@ func TestACaptureWaitsForAContainerThatCannotBeHeldWhenTheRestIsStored(t *testin
 		}
 		return nil
 	}
-	w.captured = Captured{Artifacts: roots("web"), Gaps: []v1alpha1.GapCount{{Reason: gapNotCaptured, Message: "side/rootfs.tar.zst: not held", Count: 2}}}
+	w.captured = Captured{Artifacts: roots("web"), Gaps: []v1alpha1.GapCount{{Reason: evidence.GapContainerNotCaptured, Message: "side/rootfs.tar.zst: not held", Count: 2}}}
 	hour := metav1.NewTime(time.Now().Add(time.Hour))
 	order := w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &hour })
 	holds := slices.Repeat([]string{"hold id-web", "hold id-side"}, holdTries)
@@ -113,7 +113,7 @@ func TestACaptureWaitsForAContainerThatCannotBeHeldWhenTheRestIsStored(t *testin
 }
 
 func TestAContainerThatCouldNotBeHeldToTheEndIsAGapThatSaysWhy(t *testing.T) {
-	for _, reason := range []string{gapNotCaptured, gapNotStored} {
+	for _, reason := range []string{evidence.GapContainerNotCaptured, evidence.GapArtifactNotStored} {
 		w := newWorld(t)
 		w.hold = func(context.Context, string) error { return errors.New("snapshotter refuses") }
 		w.captured = Captured{Artifacts: roots("web"), Gaps: []v1alpha1.GapCount{{Reason: reason, Message: strings.Repeat("ß", v1alpha1.MaxGapMessage), Count: 2}}}
@@ -196,7 +196,7 @@ func TestKeysThatWereTakenOfTheFlowsAtTheReleaseAreCounted(t *testing.T) {
 			}
 			var counted int64
 			for _, gap := range record.Status.Gaps {
-				if gap.Reason == gapTaken {
+				if gap.Reason == evidence.GapAttemptAbandoned {
 					counted += gap.Count
 				}
 			}

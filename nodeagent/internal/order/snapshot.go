@@ -31,25 +31,16 @@ const (
 // gapLate is the reason of a container that started after the pod was contained.
 const gapLate = "StartedAfterContainment"
 
-// Reasons of gaps that a capture makes of a container of which nothing is held: gapNotStored when it had no time to look.
-const (
-	gapNotCaptured = "ContainerNotCaptured"
-	gapNotStored   = "ArtifactNotStored"
-)
-
-// gapTaken is the reason of a key that was taken before, and that no artifact has.
-const gapTaken = "AttemptAbandoned"
-
 // complete tells the reasons of gaps that lack nothing: what could be read was stored, if otherwise than one would expect.
 func complete(reason string) bool {
 	switch reason {
 	case gapLate, // it was frozen as it started; what it replaced was captured
-		"SocketNotArchived",     // an archive has no type for it; what the kernel says of it is in the gap
-		"HardLinkStoredAsFile",  // the content is there twice
-		gapTaken,                // an earlier start's segments, stored again by a later one
-		"MemoryNotCaptured",     // the configuration does not ask for it
-		"RegistersNotRead",      // nobody reads them but a debugger, which the process would notice
-		"UpperLayerNotSeparate": // the root filesystem has what the container changed
+		evidence.GapSocketNotArchived,     // an archive has no type for it; what the kernel says of it is in the gap
+		evidence.GapHardLinkStoredAsFile,  // the content is there twice
+		evidence.GapAttemptAbandoned,      // an earlier start's segments, stored again by a later one
+		evidence.GapMemoryNotCaptured,     // the configuration does not ask for it
+		evidence.GapRegistersNotRead,      // nobody reads them but a debugger, which the process would notice
+		evidence.GapUpperLayerNotSeparate: // the root filesystem has what the container changed
 		return true
 	}
 	return false
@@ -286,14 +277,15 @@ func (s *snapshotStep) take(captured Captured) {
 	status.Artifacts, status.Gaps, status.GapsObject, status.Storing = captured.Artifacts, captured.Gaps, captured.GapsObject, captured.Storing
 }
 
-// nameUnheld says of the containers that were not captured by the deadline why they could not be held.
+// nameUnheld says of the containers that were not captured by the deadline why they could not be held: nothing is held of
+// them, or there was no time to look.
 func (s *snapshotStep) nameUnheld() {
 	if !s.seen.late || s.seen.unheld == nil {
 		return
 	}
 	status := s.record.status()
 	gaps := slices.Clone(status.Gaps)
-	for _, reason := range []string{gapNotCaptured, gapNotStored} {
+	for _, reason := range []string{evidence.GapContainerNotCaptured, evidence.GapArtifactNotStored} {
 		at := slices.IndexFunc(gaps, func(gap v1alpha1.GapCount) bool { return gap.Reason == reason })
 		if at >= 0 {
 			// First: what the capture says is long where much is missing.

@@ -42,8 +42,6 @@ const (
 	GapSwapped = "PageSwappedOut"
 	// GapSecret: memory that the kernel shows to nobody else (memfd_secret).
 	GapSecret = "SecretMemory"
-	// GapRegisters: a thread's registers are unknown or known in part, since it was not stopped for a debugger.
-	GapRegisters = "RegistersNotRead"
 )
 
 // Gap is one line of the gaps stream.

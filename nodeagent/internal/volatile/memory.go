@@ -263,7 +263,7 @@ func (m *memoryReader) report(plan *memoryPlan) error {
 	}
 	for _, thread := range plan.threads {
 		if thread.incomplete != nil {
-			errs = append(errs, m.gaps.add(m.path(threadFolder(thread.tid)+"syscall"), GapRegisters, thread.incomplete))
+			errs = append(errs, m.gaps.add(m.path(threadFolder(thread.tid)+"syscall"), evidence.GapRegistersNotRead, thread.incomplete))
 		}
 	}
 	return errors.Join(errs...)

@@ -115,7 +115,7 @@ func TestMemoryHoldsASecretAtItsAddress(t *testing.T) {
 				t.Errorf("result %+v", d.MemoryResult)
 			}
 			for reason := range d.reasons() {
-				if reason != GapRegisters && name != "running" {
+				if reason != evidence.GapRegistersNotRead && name != "running" {
 					t.Errorf("gaps %+v", d.gaps)
 				}
 			}
