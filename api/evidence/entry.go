@@ -21,6 +21,39 @@ const (
 	EntryUnknown   EntryType = "unknown"
 )
 
+// The bits of st_mode that tell the type, as Linux has them on every architecture.
+const (
+	modeType      = 0o170000
+	modeSocket    = 0o140000
+	modeSymlink   = 0o120000
+	modeFile      = 0o100000
+	modeBlock     = 0o060000
+	modeDirectory = 0o040000
+	modeCharacter = 0o020000
+	modeFIFO      = 0o010000
+)
+
+// TypeOfMode is the type of an object with this st_mode.
+func TypeOfMode(mode uint16) EntryType {
+	switch mode & modeType {
+	case modeDirectory:
+		return EntryDirectory
+	case modeFile:
+		return EntryFile
+	case modeSymlink:
+		return EntrySymlink
+	case modeCharacter:
+		return EntryCharacter
+	case modeBlock:
+		return EntryBlock
+	case modeFIFO:
+		return EntryFIFO
+	case modeSocket:
+		return EntrySocket
+	}
+	return EntryUnknown
+}
+
 // Layer is where an entry of a container's root filesystem comes from.
 type Layer string
 

@@ -116,7 +116,7 @@ func Write(ctx context.Context, out io.Writer, root string, options Options) (Re
 		SHA256:       compressor.digest(),
 		MerkleRoot:   index.tree.Root(),
 		IndexLines:   int64(index.tree.Size()), // #nosec G115 -- counted one by one
-		Gaps:         w.gaps.sorted(),
+		Gaps:         w.gaps.Gaps(),
 		Truncated:    truncated || w.skipped,
 	}, nil
 }

@@ -144,11 +144,11 @@ func TestWriteIsDeterministic(t *testing.T) {
 }
 
 // lines parses a gaps stream.
-func lines(t testing.TB, data []byte) []archive.Gap {
+func lines(t testing.TB, data []byte) []evidence.GapLine {
 	t.Helper()
-	var gaps []archive.Gap
+	var gaps []evidence.GapLine
 	for decoder := json.NewDecoder(bytes.NewReader(data)); ; {
-		var gap archive.Gap
+		var gap evidence.GapLine
 		err := decoder.Decode(&gap)
 		if errors.Is(err, io.EOF) {
 			return gaps

@@ -164,7 +164,7 @@ func (h *hostile) check(t *testing.T, want map[string]record, got *captured) {
 	}
 }
 
-func reasons(gaps []archive.Gap) map[string][]string {
+func reasons(gaps []evidence.GapLine) map[string][]string {
 	found := map[string][]string{}
 	for _, gap := range gaps {
 		found[gap.Reason] = append(found[gap.Reason], gap.Path)

@@ -41,10 +41,15 @@ func (o *object) flag(flag evidence.Flag) { o.flags = append(o.flags, flag) }
 // errReplaced means that a name stood for something else when it was opened than when it was looked at.
 var errReplaced = errors.New("replaced between looking at it and opening it")
 
+// lack counts a gap and writes its line, with what is known of the object.
+func (w *walker) lack(path, reason string, cause error, known *evidence.Entry) error {
+	return w.gaps.Add(evidence.GapLine{Path: path, Reason: reason, Message: cause.Error(), Entry: known}, 1)
+}
+
 // gap names what is missing of an object that has a line in the index still to come.
 func (w *walker) gap(o *object, reason string, cause error) error {
 	o.gaps = append(o.gaps, reason)
-	return w.gaps.add(o.path, reason, cause, nil)
+	return w.lack(o.path, reason, cause, nil)
 }
 
 // missing names an object that is not in the archive.
@@ -55,7 +60,7 @@ func (w *walker) missing(o *object, reason string, cause error) error {
 	if entry.Type != evidence.EntryUnknown {
 		known = entry
 	}
-	if err := w.gaps.add(o.path, reason, cause, known); err != nil {
+	if err := w.lack(o.path, reason, cause, known); err != nil {
 		return err
 	}
 	return w.compressor.line(line{entry: entry})
@@ -240,7 +245,7 @@ func (w *walker) end() error {
 // entryOf is the index's entry of an object; without a header only what the kernel said.
 func (w *walker) entryOf(o *object, h *header) *evidence.Entry {
 	entry := &evidence.Entry{
-		Path: o.path, PathBytes: evidence.RawBytes(o.path), Type: typeOf(o),
+		Path: o.path, PathBytes: evidence.RawBytes(o.path), Type: evidence.TypeOfMode(o.stat.Mode),
 		Mode: uint32(o.stat.Mode &^ unix.S_IFMT), UID: o.stat.Uid, GID: o.stat.Gid,
 		Inode: o.stat.Ino, Links: o.stat.Nlink,
 		SHA256: o.sha256, StoredSHA256: o.stored,
@@ -281,24 +286,4 @@ func (w *walker) entryOf(o *object, h *header) *evidence.Entry {
 		entry.XAttrs[attribute.key()] = attribute.value
 	}
 	return entry
-}
-
-func typeOf(o *object) evidence.EntryType {
-	switch o.kind() {
-	case unix.S_IFDIR:
-		return evidence.EntryDirectory
-	case unix.S_IFREG:
-		return evidence.EntryFile
-	case unix.S_IFLNK:
-		return evidence.EntrySymlink
-	case unix.S_IFCHR:
-		return evidence.EntryCharacter
-	case unix.S_IFBLK:
-		return evidence.EntryBlock
-	case unix.S_IFIFO:
-		return evidence.EntryFIFO
-	case unix.S_IFSOCK:
-		return evidence.EntrySocket
-	}
-	return evidence.EntryUnknown
 }

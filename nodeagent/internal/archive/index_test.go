@@ -27,7 +27,7 @@ import (
 // captured is an archive with everything that is written beside it.
 type captured struct {
 	data, index, timeline []byte
-	gaps                  []archive.Gap
+	gaps                  []evidence.GapLine
 	writes                []int
 	result                archive.Result
 }

@@ -39,7 +39,7 @@ func (w *walker) openLayer(path string) (int, error) {
 	}
 	fd, err := openRoot(path)
 	if err != nil {
-		return unknownFolder, w.gaps.add(".", GapLayer, fmt.Errorf("layer %s: %w", path, err), nil)
+		return unknownFolder, w.lack(".", GapLayer, fmt.Errorf("layer %s: %w", path, err), nil)
 	}
 	return fd, nil
 }
@@ -89,7 +89,7 @@ func (w *walker) openBeside(o *object, parent int, name string) (int, error) {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		return noFolder, nil
 	case err != nil:
-		return unknownFolder, w.gaps.add(o.path, GapLayer, fmt.Errorf("look into the other layer: %w", err), nil)
+		return unknownFolder, w.lack(o.path, GapLayer, fmt.Errorf("look into the other layer: %w", err), nil)
 	}
 	return fd, nil
 }

@@ -61,7 +61,7 @@ type walker struct {
 	compressor  *compressor
 	tar         tarEncoder
 	marks       marks
-	gaps        gapLog
+	gaps        *evidence.GapLog
 	links       map[inode]*firstName
 	// at and offset are where the current entry begins.
 	at     *place
@@ -93,7 +93,7 @@ func newWalker(ctx context.Context, c *compressor, options Options) *walker {
 		options:     options,
 		compressor:  c,
 		marks:       marksOf(options),
-		gaps:        gapLog{artifact: options.Artifact, lines: options.Gaps, counts: map[string]*evidence.Gap{}},
+		gaps:        evidence.NewGapLog(options.Artifact, options.Gaps),
 		links:       map[inode]*firstName{},
 		linkRoom:    maxLinkNames,
 		nameRoom:    maxNames,
@@ -160,7 +160,7 @@ func (w *walker) content(o *object, list *os.File, beside layers, depth int) err
 		w.nameRoom += held
 		if done != nil {
 			if err == nil && !errors.Is(done, io.EOF) {
-				err = w.gaps.add(w.join(""), GapUnreadable, done, nil)
+				err = w.lack(w.join(""), GapUnreadable, done, nil)
 			}
 			break
 		}

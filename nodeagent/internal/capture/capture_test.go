@@ -245,23 +245,23 @@ func (f *fixture) socket(t *testing.T, path string) {
 }
 
 // gapLines are those along the chain of objects, the newest object first.
-func (f *fixture) gapLines(t *testing.T, result capture.Result) []archive.Gap {
+func (f *fixture) gapLines(t *testing.T, result capture.Result) []evidence.GapLine {
 	t.Helper()
-	var all []archive.Gap
+	var all []evidence.GapLine
 	for object := result.GapsObject; object != nil; {
 		lines := bufio.NewScanner(bytes.NewReader(f.read(t, *object)))
 		object = nil
 		for lines.Scan() {
 			var line struct {
 				Previous *v1alpha1.StoredObject
-				archive.Gap
+				evidence.GapLine
 			}
 			must(t, json.Unmarshal(lines.Bytes(), &line))
 			if line.Previous != nil {
 				object = line.Previous
 				continue
 			}
-			all = append(all, line.Gap)
+			all = append(all, line.GapLine)
 		}
 	}
 	return all

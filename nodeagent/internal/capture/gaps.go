@@ -9,7 +9,6 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/nodeagent/internal/archive"
 )
 
 // gapLines stores lines of JSON in an object that is started with the first one.
@@ -79,7 +78,7 @@ func (g *gapLines) abort(cause error) {
 func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.Gap, error) {
 	keys := slices.Concat(lists...)
 	for _, key := range keys {
-		gap := archive.Gap{
+		gap := evidence.GapLine{
 			Artifact: artifact, Path: key, Reason: evidence.GapAttemptAbandoned,
 			Message: "an earlier try or a stranger took this key; what is stored there stays locked",
 		}
@@ -170,7 +169,7 @@ func (r *run) writeMissing(lines *gapLines, others []evidence.Gap) (*v1alpha1.St
 		}
 	}
 	for _, part := range r.missing {
-		gap := archive.Gap{Artifact: part.name, Path: ".", Reason: part.lost.Reason, Message: part.lost.Cause.Error()}
+		gap := evidence.GapLine{Artifact: part.name, Path: ".", Reason: part.lost.Reason, Message: part.lost.Cause.Error()}
 		if err := lines.writeLine(gap); err != nil {
 			return nil, nil, err
 		}

@@ -301,7 +301,7 @@ func (r *run) readAgain(ctx context.Context, part *Part, tree Tree, done *stored
 		gap.Message = fmt.Sprintf("the container ran; a second reading gave %d entries with the Merkle root %s", again.Entries, again.MerkleRoot)
 	}
 	done.gaps = append(done.gaps, gap)
-	return lines.writeLine(archive.Gap{Artifact: part.Name, Path: ".", Reason: gap.Reason, Message: gap.Message})
+	return lines.writeLine(evidence.GapLine{Artifact: part.Name, Path: ".", Reason: gap.Reason, Message: gap.Message})
 }
 
 func outOfTime(gaps []evidence.Gap) bool {

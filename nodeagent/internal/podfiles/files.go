@@ -189,7 +189,7 @@ func readBelow(s *scene, fd int, name string, limit int64) ([]byte, error) {
 
 func describeFile(stat *unix.Statx_t) evidence.PodFile {
 	file := evidence.PodFile{
-		Type: typeOf(stat.Mode), Mode: uint32(stat.Mode) & 0o7777, UID: stat.Uid, GID: stat.Gid,
+		Type: evidence.TypeOfMode(stat.Mode), Mode: uint32(stat.Mode) & 0o7777, UID: stat.Uid, GID: stat.Gid,
 		Size:       int64(stat.Size), // #nosec G115 -- the kernel bounds sizes to 63 bits
 		AccessTime: stamp(stat.Atime), ModTime: stamp(stat.Mtime), ChangeTime: stamp(stat.Ctime),
 	}
@@ -200,21 +200,3 @@ func describeFile(stat *unix.Statx_t) evidence.PodFile {
 }
 
 func stamp(t unix.StatxTimestamp) string { return fmt.Sprintf("%d.%09d", t.Sec, t.Nsec) }
-
-func typeOf(mode uint16) evidence.EntryType {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return evidence.EntryDirectory
-	case unix.S_IFLNK:
-		return evidence.EntrySymlink
-	case unix.S_IFCHR:
-		return evidence.EntryCharacter
-	case unix.S_IFBLK:
-		return evidence.EntryBlock
-	case unix.S_IFIFO:
-		return evidence.EntryFIFO
-	case unix.S_IFSOCK:
-		return evidence.EntrySocket
-	}
-	return evidence.EntryFile
-}

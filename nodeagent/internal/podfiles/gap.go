@@ -1,11 +1,6 @@
 package podfiles
 
-import (
-	"fmt"
-	"sort"
-
-	"ugallu.io/forensics/api/evidence"
-)
+import "ugallu.io/forensics/api/evidence"
 
 // Reasons why something of the pod is not captured.
 const (
@@ -44,19 +39,9 @@ func (g *gaps) add(path, reason string, cause error) {
 
 // Count sums gaps up by reason, in the order of the reasons.
 func Count(list []evidence.PodGap) []evidence.Gap {
-	counts := map[string]*evidence.Gap{}
+	sums := evidence.NewGapLog("", nil)
 	for _, gap := range list {
-		count, ok := counts[gap.Reason]
-		if !ok {
-			count = &evidence.Gap{Reason: gap.Reason, Message: fmt.Sprintf("first at %q: %s", string(gap.Path), gap.Message)}
-			counts[gap.Reason] = count
-		}
-		count.Count++
+		sums.Count(evidence.GapLine{Path: string(gap.Path), Reason: gap.Reason, Message: gap.Message}, 1)
 	}
-	sums := make([]evidence.Gap, 0, len(counts))
-	for _, count := range counts {
-		sums = append(sums, *count)
-	}
-	sort.Slice(sums, func(i, j int) bool { return sums[i].Reason < sums[j].Reason })
-	return sums
+	return sums.Gaps()
 }

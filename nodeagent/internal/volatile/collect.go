@@ -67,7 +67,7 @@ func Collect(ctx context.Context, out io.Writer, target Target, options Options)
 	return Result{
 		Processes: c.processes, Ended: c.ended, Networks: c.networksCollected,
 		Records: c.records, Bytes: c.bytes, SHA256: hex.EncodeToString(c.sum.Sum(nil)),
-		Gaps: c.gaps.sorted(), Truncated: c.gaps.truncated,
+		Gaps: c.gaps.Gaps(), Truncated: c.gaps.truncated,
 	}, nil
 }
 
@@ -143,7 +143,7 @@ func (c *collector) trailer() error {
 	}
 	return c.write(evidence.VolatileTrailer{
 		Kind: evidence.VolatileKindTrailer, Clocks: now.VolatileClocks, Records: c.records, Processes: c.processes, Ended: c.ended,
-		Networks: c.networksCollected, Gaps: c.gaps.sorted(), Truncated: c.gaps.truncated,
+		Networks: c.networksCollected, Gaps: c.gaps.Gaps(), Truncated: c.gaps.truncated,
 	})
 }
 

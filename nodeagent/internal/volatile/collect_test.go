@@ -28,7 +28,7 @@ type stream struct {
 	trailer   evidence.VolatileTrailer
 	kinds     []evidence.VolatileKind
 	result    Result
-	gaps      []Gap
+	gaps      []evidence.GapLine
 }
 
 // collect runs Collect and reads back what it wrote, as a stranger would.
@@ -48,7 +48,7 @@ func collect(t testing.TB, target Target, options Options) stream {
 		s.line(t, line)
 	}
 	for line := range bytes.Lines(gaps.Bytes()) {
-		var gap Gap
+		var gap evidence.GapLine
 		must(t, json.Unmarshal(line, &gap))
 		s.gaps = append(s.gaps, gap)
 	}

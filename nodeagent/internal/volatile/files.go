@@ -65,7 +65,7 @@ func Files(ctx context.Context, target Target, options Options, visit func(*File
 	if err := r.all(ctx, target, visit); err != nil {
 		return FilesResult{}, fmt.Errorf("read the files in memory of pod %s: %w", target.PodUID, err)
 	}
-	return FilesResult{Files: r.files, Bytes: r.bytes, Gaps: r.gaps.sorted(), Truncated: r.gaps.truncated}, nil
+	return FilesResult{Files: r.files, Bytes: r.bytes, Gaps: r.gaps.Gaps(), Truncated: r.gaps.truncated}, nil
 }
 
 func (r *fileReader) close() {

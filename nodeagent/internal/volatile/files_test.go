@@ -23,7 +23,7 @@ type filesOf struct {
 	bytes   []byte
 	index   map[string]evidence.VolatileFile // by path
 	members map[string][]byte
-	gaps    []Gap
+	gaps    []evidence.GapLine
 }
 
 func writeFiles(t *testing.T, target Target, options Options) filesOf {
@@ -55,7 +55,7 @@ func writeFiles(t *testing.T, target Target, options Options) filesOf {
 		f.index[string(file.Path)] = file
 	}
 	for line := range bytes.Lines(gaps.Bytes()) {
-		var gap Gap
+		var gap evidence.GapLine
 		must(t, json.Unmarshal(line, &gap))
 		f.gaps = append(f.gaps, gap)
 	}

@@ -1,13 +1,9 @@
 package volatile
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"sort"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -43,16 +39,6 @@ const (
 	// GapSecret: memory that the kernel shows to nobody else (memfd_secret).
 	GapSecret = "SecretMemory"
 )
-
-// Gap is one line of the gaps stream.
-type Gap struct {
-	Artifact string `json:"artifact,omitempty"`
-	Path     string `json:"path"`
-	// PathBytes is the raw path, set only when it is not UTF-8.
-	PathBytes []byte `json:"pathBytes,omitempty"`
-	Reason    string `json:"reason"`
-	Message   string `json:"message"`
-}
 
 var (
 	errBlocked  = errors.New("the kernel did not answer in time")
@@ -100,16 +86,14 @@ func (f *findings) add(part, reason string, cause error) {
 	*f = append(*f, finding{part, reason, cause})
 }
 
-// gapLog counts gaps by reason and writes each as one line of JSON.
+// gapLog knows besides whether a limit was reached.
 type gapLog struct {
-	artifact  string
-	lines     io.Writer
-	counts    map[string]*evidence.Gap
+	*evidence.GapLog
 	truncated bool
 }
 
 func newGapLog(options Options) *gapLog {
-	return &gapLog{artifact: options.Artifact, lines: options.Gaps, counts: map[string]*evidence.Gap{}}
+	return &gapLog{GapLog: evidence.NewGapLog(options.Artifact, options.Gaps)}
 }
 
 func (g *gapLog) add(path, reason string, cause error) error {
@@ -118,35 +102,5 @@ func (g *gapLog) add(path, reason string, cause error) error {
 
 func (g *gapLog) addMany(path, reason string, cause error, times int64) error {
 	g.truncated = g.truncated || truncates(reason)
-	count, ok := g.counts[reason]
-	if !ok {
-		count = &evidence.Gap{Reason: reason, Message: fmt.Sprintf("first at %q: %v", path, cause)}
-		g.counts[reason] = count
-	}
-	count.Count += times
-	if g.lines == nil {
-		return nil
-	}
-	gap := Gap{Artifact: g.artifact, Path: path, Reason: reason, Message: cause.Error()}
-	if !utf8.ValidString(path) {
-		gap.PathBytes = []byte(path)
-	}
-	line, err := json.Marshal(gap)
-	if err != nil {
-		return fmt.Errorf("describe gap at %q: %w", path, err)
-	}
-	if _, err := g.lines.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("record gap at %q: %w", path, err)
-	}
-	return nil
-}
-
-// sorted returns the counts in the order of their reasons.
-func (g *gapLog) sorted() []evidence.Gap {
-	gaps := make([]evidence.Gap, 0, len(g.counts))
-	for _, gap := range g.counts {
-		gaps = append(gaps, *gap)
-	}
-	sort.Slice(gaps, func(i, j int) bool { return gaps[i].Reason < gaps[j].Reason })
-	return gaps
+	return g.Add(evidence.GapLine{Path: path, Reason: reason, Message: cause.Error()}, times)
 }

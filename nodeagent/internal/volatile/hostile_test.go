@@ -88,8 +88,8 @@ func TestAProcessThatEndsWhileItIsReadHasARecord(t *testing.T) {
 	if !record.Ended || record.Comm != "exe" || len(record.Descriptors) != 0 || record.Executable != nil {
 		t.Errorf("record %+v", record)
 	}
-	if len(record.Missing) == 0 || len(c.gaps.sorted()) != 0 {
-		t.Errorf("missing %+v, gaps %+v", record.Missing, c.gaps.sorted())
+	if len(record.Missing) == 0 || len(c.gaps.Gaps()) != 0 {
+		t.Errorf("missing %+v, gaps %+v", record.Missing, c.gaps.Gaps())
 	}
 	h.release()
 }

@@ -49,7 +49,7 @@ func Memory(ctx context.Context, w io.Writer, process Process, options Options) 
 	if err != nil {
 		return MemoryResult{}, fmt.Errorf("read the memory of process %d: %w", process.PID, err)
 	}
-	result.Gaps, result.Truncated = m.gaps.sorted(), m.gaps.truncated
+	result.Gaps, result.Truncated = m.gaps.Gaps(), m.gaps.truncated
 	return result, nil
 }
 

@@ -20,7 +20,7 @@ import (
 type dumped struct {
 	MemoryResult
 	path string
-	gaps []Gap
+	gaps []evidence.GapLine
 }
 
 func dumpMemory(t *testing.T, process Process, options Options) dumped {
@@ -34,7 +34,7 @@ func dumpMemory(t *testing.T, process Process, options Options) dumped {
 	must(t, err)
 	must(t, file.Close())
 	for line := range bytes.Lines(gaps.Bytes()) {
-		var gap Gap
+		var gap evidence.GapLine
 		must(t, json.Unmarshal(line, &gap))
 		d.gaps = append(d.gaps, gap)
 	}
@@ -256,19 +256,19 @@ func TestMemoryThatGoesAwayIsZerosAndAGap(t *testing.T) {
 	// 16 pages that hold the secret among them, and 4 that are mapped by nobody.
 	var out bytes.Buffer
 	must(t, m.copyRun(t.Context(), &out, memory, loadRun{extent: extent{int64(a.Address), 16 << 12}}))
-	if !bytes.Contains(out.Bytes(), secret()) || out.Len() != 16<<12 || len(m.gaps.counts) != 0 {
-		t.Errorf("%d bytes, gaps %+v", out.Len(), m.gaps.sorted())
+	if !bytes.Contains(out.Bytes(), secret()) || out.Len() != 16<<12 || len(m.gaps.Gaps()) != 0 {
+		t.Errorf("%d bytes, gaps %+v", out.Len(), m.gaps.Gaps())
 	}
 	out.Reset()
 	must(t, m.copyRun(t.Context(), &out, memory, loadRun{extent: extent{4096, 4 << 12}}))
-	if gaps := m.gaps.sorted(); len(gaps) != 1 || gaps[0].Reason != GapReadError || gaps[0].Count != 4 || out.Len() != 4<<12 {
+	if gaps := m.gaps.Gaps(); len(gaps) != 1 || gaps[0].Reason != GapReadError || gaps[0].Count != 4 || out.Len() != 4<<12 {
 		t.Errorf("%d bytes, gaps %+v", out.Len(), gaps)
 	}
 	must(t, a.Process.Kill())
 	_ = a.Wait()
 	out.Reset()
 	must(t, m.copyRun(t.Context(), &out, memory, loadRun{extent: extent{int64(a.Address), 16 << 12}}))
-	if gaps := m.gaps.sorted(); len(gaps) != 2 || gaps[0].Reason != GapEnded || gaps[0].Count != 16 || out.Len() != 16<<12 {
+	if gaps := m.gaps.Gaps(); len(gaps) != 2 || gaps[0].Reason != GapEnded || gaps[0].Count != 16 || out.Len() != 16<<12 {
 		t.Errorf("%d bytes, gaps %+v", out.Len(), gaps)
 	}
 	d := dumpMemory(t, a.process(), Options{})
