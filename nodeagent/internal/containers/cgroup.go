@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"ugallu.io/forensics/nodeagent/internal/proc"
@@ -32,7 +31,7 @@ func readTrees(mountinfo io.Reader) (trees, error) {
 		if !cut || len(fields) < 5 || len(kind) < 3 {
 			continue
 		}
-		here := mount{root: unescape(fields[3]), point: unescape(fields[4])}
+		here := mount{root: proc.Unescape(fields[3]), point: proc.Unescape(fields[4])}
 		switch {
 		case kind[0] == "cgroup2":
 			found.unified = append(found.unified, here)
@@ -44,22 +43,6 @@ func readTrees(mountinfo io.Reader) (trees, error) {
 		return trees{}, fmt.Errorf("read mountinfo: %w", err)
 	}
 	return found, nil
-}
-
-// unescape undoes the kernel's octal escapes of space, tab, newline and backslash.
-func unescape(field string) string {
-	var out strings.Builder
-	for i := 0; i < len(field); i++ {
-		if field[i] == '\\' && i+3 < len(field) {
-			if code, err := strconv.ParseUint(field[i+1:i+4], 8, 8); err == nil {
-				out.WriteByte(byte(code))
-				i += 3
-				continue
-			}
-		}
-		out.WriteByte(field[i])
-	}
-	return out.String()
 }
 
 // place is where a process or a thread is.

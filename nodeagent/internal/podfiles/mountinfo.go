@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 const (
@@ -84,28 +86,9 @@ func parseMount(line []byte) (mount, error) {
 		return mount{}, fmt.Errorf("mount %.200q: %w", line, err)
 	}
 	return mount{
-		id: id, device: fields[2], root: unescape(fields[3]), point: unescape(fields[4]), fsType: types[0],
+		id: id, device: fields[2], root: proc.Unescape(fields[3]), point: proc.Unescape(fields[4]), fsType: types[0],
 		readOnly: strings.HasPrefix(fields[5]+",", "ro,"),
 	}, nil
-}
-
-// unescape reverses the kernel's \ooo.
-func unescape(text string) string {
-	if !strings.Contains(text, `\`) {
-		return text
-	}
-	var out strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '\\' && i+3 < len(text) {
-			if code, err := strconv.ParseUint(text[i+1:i+4], 8, 8); err == nil {
-				out.WriteByte(byte(code))
-				i += 3
-				continue
-			}
-		}
-		out.WriteByte(text[i])
-	}
-	return out.String()
 }
 
 func inMemory(fsType string) bool {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 var errMountinfo = errors.New("not a line of mountinfo")
@@ -63,24 +64,7 @@ func parseMount(line string) (evidence.VolatileMount, error) {
 	}, errors.Join(idErr, parentErr)
 }
 
-// unescape undoes the kernel's escaping of space, tab, newline, backslash and '#' as octal.
-func unescape(field string) evidence.Text {
-	if !strings.Contains(field, `\`) {
-		return evidence.Text(field)
-	}
-	var plain strings.Builder
-	for i := 0; i < len(field); i++ {
-		if field[i] == '\\' && i+3 < len(field) {
-			if value, err := strconv.ParseUint(field[i+1:i+4], 8, 8); err == nil {
-				plain.WriteByte(byte(value))
-				i += 3
-				continue
-			}
-		}
-		plain.WriteByte(field[i])
-	}
-	return evidence.Text(plain.String())
-}
+func unescape(field string) evidence.Text { return evidence.Text(proc.Unescape(field)) }
 
 type place struct {
 	parent int
