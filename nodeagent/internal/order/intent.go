@@ -26,8 +26,17 @@ type intent struct {
 	begun bool
 	// incidents that want it contained, by name.
 	incidents []string
+	// released: an order to let it go was carried out.
+	released bool
+	// unresolved: an incident that contained it is no longer known, and nobody ordered its release.
+	unresolved bool
 	// overdue are the incidents whose time is up and whose release nobody ordered, or nobody carried out.
 	overdue []string
+}
+
+// free says that nothing holds the pod any more: it was released, and nobody contained it since.
+func (i intent) free() bool {
+	return i.released && !i.contained && !i.open && !i.unresolved && len(i.overdue) == 0
 }
 
 // incidentOrders are the orders of one incident for one pod.
@@ -80,7 +89,10 @@ func wanted(responses []v1alpha1.EventResponse, incidents []v1alpha1.Incident, n
 		case !orders.carriedOut():
 		case limited && orders.unreleased() && now.After(at.Add(patience)):
 			known.overdue = append(known.overdue, orders.name)
-		case orders.released(), orders.unfreeze == nil && !open[uid]:
+		case orders.released():
+			known.released = known.released || orders.letGo()
+		case orders.unfreeze == nil && !open[uid]:
+			known.unresolved = true
 		default:
 			known.contained = true
 			known.incidents = append(known.incidents, orders.name)
@@ -124,6 +136,11 @@ func (o *incidentOrders) carriedOut() bool {
 // released is true once the pod is to go on: one that is to die frozen is not let go.
 func (o *incidentOrders) released() bool {
 	return o.unfreeze != nil && o.unfreeze.Spec.Action.PodUnfreeze.Disposition != v1alpha1.DispositionDelete
+}
+
+// letGo is true once the release was carried out that sets the pod going.
+func (o *incidentOrders) letGo() bool {
+	return o.released() && o.unfreeze.Status.CompletedAt != nil && !o.unfreeze.Spec.Action.PodUnfreeze.KeepContained
 }
 
 // unreleased is true while the pod waits for an order that lets it go, or for the end of that order: with the API server

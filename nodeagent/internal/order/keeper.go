@@ -79,6 +79,8 @@ func (k *keeper) look(ctx context.Context) error {
 			errs = append(errs, k.restore(ctx, uid))
 		case len(wanted.overdue) > 0:
 			errs = append(errs, k.letGo(ctx, uid))
+		case wanted.free() && slices.Contains(pinned, uid):
+			errs = append(errs, k.letGoAgain(ctx, uid))
 		}
 	}
 	for _, uid := range pinned {
@@ -227,5 +229,32 @@ func (k *keeper) letGo(ctx context.Context, uid string) error {
 	}
 	k.done[uid] = incidents
 	log.FromContext(ctx).Info("pod let go at its deadline without an order", "podUID", uid, "incidents", overdue)
+	return nil
+}
+
+// letGoAgain lets a pod go that was released and is cut off all the same: an agent that began without the API server
+// contained it as it was last known.
+func (k *keeper) letGoAgain(ctx context.Context, uid string) error {
+	unlock, ok := k.pods.tryLock(uid)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	known, err := intents(ctx, k.node)
+	if err != nil || !known[uid].free() {
+		return err
+	}
+	pod, err := find(ctx, k.node, uid)
+	if err != nil {
+		return err
+	}
+	thawErr := errors.Join(thawAll(ctx, k.node, pod), k.node.Freeze.StartStrays(ctx, pod))
+	if thawErr != nil {
+		return thawErr
+	}
+	if err := k.node.Drop.Detach(uid); err != nil {
+		return err
+	}
+	log.FromContext(ctx).Info("pod that was contained after its release let go", "podUID", uid)
 	return nil
 }

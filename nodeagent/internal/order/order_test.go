@@ -251,13 +251,17 @@ func TestIntentFollowsTheOrders(t *testing.T) {
 		}, []v1alpha1.Incident{openIncident}, intent{contained: true, frozen: true, incidents: []string{incidentName}}},
 		"its incident is over": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
-		}, nil, intent{}},
+		}, nil, intent{unresolved: true}},
 		"refused": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseFailed))
 		}, nil, intent{}},
 		"released": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), closed(v1alpha1.ResponseSucceeded))
+		}, nil, intent{released: true}},
+		"released and to stay contained": {func(w *world) {
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, true), closed(v1alpha1.ResponseSucceeded))
 		}, nil, intent{}},
 		"to die frozen": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
@@ -281,7 +285,7 @@ func TestIntentFollowsTheOrders(t *testing.T) {
 		"time is up and the release is done": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), closed(v1alpha1.ResponseSucceeded))
-		}, []v1alpha1.Incident{overdueIncident}, intent{}},
+		}, []v1alpha1.Incident{overdueIncident}, intent{released: true}},
 		"time is up and the pod is to stay contained": {func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, true))

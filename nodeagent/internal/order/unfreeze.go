@@ -31,6 +31,11 @@ func (u *unfreezeStep) run(ctx context.Context) (result, error) {
 		return result{v1alpha1.ReasonOrderRefused, refusal.why}, nil
 	}
 	u.record.begin()
+	// The node's disk knows of the release before the pod does: an agent that begins without the API server would contain it
+	// again. A disk that cannot be written keeps nobody.
+	if err := u.node.Known.save(ctx); err != nil {
+		log.FromContext(ctx).Error(err, "release not remembered on the node's disk before it is carried out")
+	}
 	containment, err := contained(ctx, u.node, spec)
 	if err != nil {
 		return result{}, fmt.Errorf("read what podfreeze recorded: %w", err)
