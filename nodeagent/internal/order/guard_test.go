@@ -143,6 +143,19 @@ func TestRecordHasTheSocketsAndTheFlowCounts(t *testing.T) {
 	}
 }
 
+func TestFlowsThatCannotBeReadAreAGap(t *testing.T) {
+	w := newWorld(t)
+	w.flowsErr = errors.New("map is gone")
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []v1alpha1.GapCount{{Reason: evidence.GapFlowsNotRead, Message: "map is gone", Count: 1}}
+	if diff := cmp.Diff(want, record.Status.Gaps); diff != "" || record.Status.Phase != v1alpha1.ResponsePartial {
+		t.Errorf("phase %s, gaps (-want +got):\n%s", record.Status.Phase, diff)
+	}
+}
+
 func TestThePlanNamesTheProbeThatKills(t *testing.T) {
 	// That a container may be killed says no time.
 	const never = -time.Second

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
@@ -100,8 +101,10 @@ func (f *freezeStep) flows(containment *v1alpha1.Containment) {
 	flows, err := f.node.Drop.Flows(f.record.response.Spec.PodRef.UID)
 	if err != nil {
 		f.fallShort("flows: %v", err)
+		f.record.lack(v1alpha1.GapCount{Reason: evidence.GapFlowsNotRead, Count: 1, Message: cut(err.Error(), v1alpha1.MaxGapMessage)})
 		return
 	}
+	f.record.has(evidence.GapFlowsNotRead)
 	containment.Flows = &flows.Counts
 }
 
