@@ -6,6 +6,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/attestor"
 	"ugallu.io/forensics/controller/internal/options"
 	"ugallu.io/forensics/controller/internal/readback"
@@ -35,9 +36,12 @@ func setupAttestor(mgr ctrl.Manager, o options.Options) error {
 	}
 	r := &attestor.Reconciler{
 		Client: mgr.GetClient(), Clock: clock.RealClock{}, Account: o.Pod.Account(),
-		Notary: func(ctx context.Context) (attestor.Notary, error) { return configuration.Notary(ctx) },
-		Store:  func(ctx context.Context, bucket string) (worm.Store, error) { return stores.Open(ctx, bucket) },
-		Trust:  configuration.TrustMaterial,
+		Modes: configuration.Modes,
+		Notary: func(ctx context.Context, mode v1alpha1.SigningMode) (attestor.Notary, error) {
+			return configuration.Notary(ctx, mode)
+		},
+		Store: func(ctx context.Context, bucket string) (worm.Store, error) { return stores.Open(ctx, bucket) },
+		Trust: configuration.TrustMaterial,
 	}
 	return r.SetupWithManager(mgr)
 }

@@ -23,6 +23,16 @@ const (
 	CustodyReleased = 2
 )
 
+// Modes in which a statement is signed: with a certificate that binds a short-lived key to an identity, or with a key of
+// its own.
+const (
+	ModeKeyless = "fulcio-keyless"
+	ModeTransit = "openbao-transit"
+)
+
+// GapModeWithdrawn is the reason of the gap of a statement that was begun in more modes than it is sealed in.
+const GapModeWithdrawn = "SigningModeWithdrawn"
+
 // StatementKind is the kind of object that a statement is about.
 type StatementKind string
 
@@ -72,7 +82,11 @@ type Custody struct {
 	Statements []CustodyStatement `json:"statements"`
 	// Objects are all others, ordered by key, then by version.
 	Objects []CustodyObject `json:"objects"`
-	// Gaps are of what no response could name: of a capture that failed, the cluster state.
+	// CountersignedIn are the modes in which the statement over this record is signed once more, beside the bundle under
+	// CustodyBundleKey: nothing but the record itself can say that those bundles are there.
+	CountersignedIn []string `json:"countersignedIn,omitempty"`
+	// Gaps are of what no response could name: of a capture that failed, the cluster state; and the modes that a statement
+	// was to be signed in and is not.
 	Gaps []Gap `json:"gaps,omitempty"`
 }
 
@@ -96,6 +110,15 @@ type CustodyStatement struct {
 	PayloadSHA256 string `json:"payloadSha256"`
 	// Bundle is the whole Sigstore bundle, of which a verifier of bundles does not read every byte.
 	Bundle StoredVersion `json:"bundle"`
+	// Countersignatures are bundles over the same bytes, signed in further modes.
+	Countersignatures []Countersignature `json:"countersignatures,omitempty"`
+}
+
+// Countersignature is a Sigstore bundle beside the first one over the same statement.
+type Countersignature struct {
+	// Mode is ModeKeyless or ModeTransit.
+	Mode string `json:"mode"`
+	StoredVersion
 }
 
 // CustodyObject is one stored object that is no bundle and no custody record.
@@ -126,6 +149,12 @@ func CustodyKey(prefix string, number int, sha256 string) string {
 // CustodyBundleKey is where the statement over a record lies.
 func CustodyBundleKey(custodyKey string) string {
 	return strings.TrimSuffix(custodyKey, ".json") + ".sigstore.json"
+}
+
+// CountersignatureKey is where the bundle lies that signs the statement of the bundle under another key in a further mode.
+func CountersignatureKey(bundleKey, mode string) string {
+	const suffix = ".sigstore.json"
+	return strings.TrimSuffix(bundleKey, suffix) + "." + mode + suffix
 }
 
 // TrustKey is where an entry of the attestor's trust is archived under an incident's prefix.

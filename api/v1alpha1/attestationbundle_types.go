@@ -40,6 +40,26 @@ type AttestationBundleSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=2
 	Number int32 `json:"number,omitempty"`
+	// countersigns names the bundle whose statement this one signs once more, in another mode.
+	// +optional
+	Countersigns *Countersigned `json:"countersigns,omitempty"`
+}
+
+// Countersigned is a bundle with a statement that is signed in several modes.
+type Countersigned struct {
+	// name of the bundle that holds the statement as it is signed in the first mode.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// mode of the countersignature.
+	// +required
+	Mode SigningMode `json:"mode"`
+}
+
+// CountersignatureName derives the name of the bundle that signs the statement of another bundle in a further mode.
+func CountersignatureName(bundle string, mode SigningMode) string {
+	return BundleName(bundle + "/" + string(mode))
 }
 
 // CustodyBundleName derives the name of the bundle that attests an incident's custody record of this number.
@@ -95,7 +115,8 @@ type ObservedObject struct {
 
 // AttestationBundleStatus records each stage before the next one acts.
 type AttestationBundleStatus struct {
-	// conditions: ReadBack, Signed, Logged, Sealed.
+	// conditions: ReadBack, Signed, Logged, Sealed. The first bundle of a statement is Sealed when those that countersign
+	// it are.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -109,6 +130,19 @@ type AttestationBundleStatus struct {
 	// +listMapKey=key
 	// +kubebuilder:validation:MaxItems=900
 	Observed []ObservedObject `json:"observed,omitempty"`
+	// signingModes that the statement is sealed in: this bundle is of the first, a bundle that countersigns it of each
+	// other one. They are fixed when the statement is first signed, or its custody record made: a change of
+	// AttestorConfig is about later statements. Absent where a bundle countersigns.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	SigningModes []SigningMode `json:"signingModes,omitempty"`
+	// withdrawnModes were among signingModes until AttestorConfig had neither the mode nor the servers for it, before
+	// they signed. The custody record has them as a gap.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=2
+	WithdrawnModes []SigningMode `json:"withdrawnModes,omitempty"`
 	// record is the custody record that a bundle of kind Incident attests, in the write-once store.
 	// +optional
 	Record *StoredObject `json:"record,omitempty"`
@@ -131,12 +165,13 @@ type AttestationBundleStatus struct {
 	// timestamp by the time-stamping authority.
 	// +optional
 	Timestamp *metav1.Time `json:"timestamp,omitempty"`
-	// object that holds the bundle in the write-once store.
+	// object that holds the bundle in the write-once store. It is there before Sealed where others countersign.
 	// +optional
 	Object *StoredObject `json:"object,omitempty"`
 }
 
-// AttestationBundle is the signed record of one event or response, or the signature of one custody record.
+// AttestationBundle is the signed record of one event or response, or the signature of one custody record. A statement
+// that is signed in two modes has two: the second names the first in spec.countersigns.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=ab
@@ -146,6 +181,7 @@ type AttestationBundleStatus struct {
 // +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.attestedFor.kind`
 // +kubebuilder:printcolumn:name="For",type=string,JSONPath=`.spec.attestedFor.name`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Countersigns",type=string,JSONPath=`.spec.countersigns.mode`
 // +kubebuilder:printcolumn:name="Log-Index",type=integer,JSONPath=`.status.logIndex`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type AttestationBundle struct {

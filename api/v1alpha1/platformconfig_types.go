@@ -166,11 +166,13 @@ type FulcioConfig struct {
 }
 
 // AttestorConfigSpec says how statements are signed, logged and time-stamped.
-// +kubebuilder:validation:XValidation:rule="self.signingModes.size() <= 1",message="signingModes takes one mode: a statement has one bundle, which one mode signs"
 // +kubebuilder:validation:XValidation:rule="!('fulcio-keyless' in self.signingModes) || has(self.fulcio)",message="fulcio is required for the signing mode fulcio-keyless"
 // +kubebuilder:validation:XValidation:rule="!('openbao-transit' in self.signingModes) || has(self.transit)",message="transit is required for the signing mode openbao-transit"
 type AttestorConfigSpec struct {
-	// signingModes: one of them. What was sealed in the other mode before stays valid as long as the trusted root says so.
+	// signingModes that each statement is sealed in, one or both: with both there are two bundles over the same bytes, and
+	// nothing is sealed by one of them alone. The first listed signs first. A statement is finished in the modes that it was
+	// begun in as long as the servers for them are configured here. What was sealed in another mode before stays valid as
+	// long as the trusted root says so.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1

@@ -54,18 +54,25 @@ func (t *Trust) signatory(credential Credential) (signatory, error) {
 	return known, nil
 }
 
-// certified looks at a certificate as of the moment it was issued: whether it was still valid when it signed is what
-// the timestamp tells.
-func (t *Trust) certified(der []byte) (signatory, error) {
+func readCertificate(der []byte) (*x509.Certificate, Identity, error) {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		return signatory{}, fmt.Errorf("parse certificate: %w", err)
+		return nil, Identity{}, fmt.Errorf("parse certificate: %w", err)
 	}
 	summary, err := certificate.SummarizeCertificate(leaf)
 	if err != nil {
-		return signatory{}, fmt.Errorf("read certificate: %w", err)
+		return nil, Identity{}, fmt.Errorf("read certificate: %w", err)
 	}
-	identity := Identity{Name: summary.SubjectAlternativeName, Issuer: summary.Issuer}
+	return leaf, Identity{Name: summary.SubjectAlternativeName, Issuer: summary.Issuer}, nil
+}
+
+// certified looks at a certificate as of the moment it was issued: whether it was still valid when it signed is what
+// the timestamp tells.
+func (t *Trust) certified(der []byte) (signatory, error) {
+	leaf, identity, err := readCertificate(der)
+	if err != nil {
+		return signatory{}, err
+	}
 	if _, err := verify.VerifyLeafCertificate(leaf.NotBefore, leaf, t.material); err != nil {
 		return signatory{}, fmt.Errorf("certificate of %s is from no authority of the trusted root: %w", identity.Name, ErrUnknownKey)
 	}

@@ -28,6 +28,7 @@ var ErrUnknownKey = errors.New("key is not trusted")
 // Trust is what a verifier believes in: the log, the time-stamping authority, the signing keys, and the certificate
 // authority with the identities that may sign.
 type Trust struct {
+	root       *root.TrustedRoot
 	material   root.TrustedMaterialCollection
 	keys       map[string]signatory // by key id
 	identities map[Identity]struct{}
@@ -73,7 +74,7 @@ func LoadTrust(trustedRootJSON []byte, keys map[string][]byte, identities ...Ide
 	if err != nil {
 		return nil, fmt.Errorf("parse trusted root: %w", err)
 	}
-	trust := &Trust{keys: map[string]signatory{}, identities: map[Identity]struct{}{}}
+	trust := &Trust{root: trustedRoot, keys: map[string]signatory{}, identities: map[Identity]struct{}{}}
 	byID := map[string]*root.ExpiringKey{}
 	for name, data := range keys {
 		key, err := parsePublicKey(data)
@@ -117,46 +118,69 @@ func (t *Trust) VerifyEnvelope(envelope []byte) (string, error) {
 // a trusted authority issued to a trusted identity and that was valid at the timestamp; one entry of the trusted log
 // that holds this signature; and one timestamp of the trusted authority over it.
 func (t *Trust) Verify(bundleJSON []byte) (Verified, error) {
-	var parsed bundle.Bundle
-	if err := parsed.UnmarshalJSON(bundleJSON); err != nil {
-		return Verified{}, fmt.Errorf("parse bundle: %w", err)
+	parsed, err := parseBundle(bundleJSON)
+	if err != nil {
+		return Verified{}, err
 	}
-	result, err := t.verifyBundle(&parsed)
+	result, err := t.verifyBundle(parsed)
 	if err != nil {
 		return Verified{}, err
 	}
 	if err := checkProofs(parsed.Bundle); err != nil {
 		return Verified{}, fmt.Errorf("verify bundle: %w", err)
 	}
-	material := parsed.GetVerificationMaterial()
-	by, err := t.signatory(Credential{
-		KeyID: material.GetPublicKey().GetHint(), Certificate: material.GetCertificate().GetRawBytes(),
-	})
+	by, err := t.signatory(credentialOf(parsed))
 	if err != nil {
 		return Verified{}, err
 	}
+	return verified(parsed, result, by), nil
+}
+
+func parseBundle(bundleJSON []byte) (*bundle.Bundle, error) {
+	var parsed bundle.Bundle
+	if err := parsed.UnmarshalJSON(bundleJSON); err != nil {
+		return nil, fmt.Errorf("parse bundle: %w", err)
+	}
+	return &parsed, nil
+}
+
+func credentialOf(parsed *bundle.Bundle) Credential {
+	material := parsed.GetVerificationMaterial()
+	return Credential{KeyID: material.GetPublicKey().GetHint(), Certificate: material.GetCertificate().GetRawBytes()}
+}
+
+func verified(parsed *bundle.Bundle, result *verify.VerificationResult, by signatory) Verified {
 	return Verified{
 		Payload:   parsed.GetDsseEnvelope().GetPayload(),
 		Signer:    by.name,
 		Issuer:    by.issuer,
-		LogIndex:  material.GetTlogEntries()[0].GetLogIndex(),
+		LogIndex:  parsed.GetVerificationMaterial().GetTlogEntries()[0].GetLogIndex(),
 		Timestamp: result.VerifiedTimestamps[0].Timestamp.UTC(),
-	}, nil
+	}
 }
 
 func (t *Trust) verifyBundle(parsed *bundle.Bundle) (*verify.VerificationResult, error) {
-	verifier, err := verify.NewVerifier(t.material, verify.WithTransparencyLog(1), verify.WithSignedTimestamps(1))
-	if err != nil {
-		return nil, fmt.Errorf("make verifier: %w", err)
-	}
 	expected := []verify.PolicyOption{verify.WithKey()}
 	if parsed.GetVerificationMaterial().GetCertificate() != nil {
-		if expected, err = policy(t.identities); err != nil {
+		identities, err := policy(t.identities)
+		if err != nil {
 			return nil, err
 		}
-		if len(expected) == 0 {
+		if len(identities) == 0 {
 			return nil, fmt.Errorf("verify bundle: no identity is trusted: %w", ErrUnknownKey)
 		}
+		expected = identities
+	}
+	return verifyWith(parsed, t.material, expected...)
+}
+
+// verifyWith checks signature, log and time with what is to be believed, and who signed as is expected.
+func verifyWith(
+	parsed *bundle.Bundle, material root.TrustedMaterial, expected ...verify.PolicyOption,
+) (*verify.VerificationResult, error) {
+	verifier, err := verify.NewVerifier(material, verify.WithTransparencyLog(1), verify.WithSignedTimestamps(1))
+	if err != nil {
+		return nil, fmt.Errorf("make verifier: %w", err)
 	}
 	// The artifacts are the statement's subjects; whoever holds one compares it with the payload.
 	result, err := verifier.Verify(parsed, verify.NewPolicy(verify.WithoutArtifactUnsafe(), expected...))

@@ -20,7 +20,7 @@ const maxCandidates = 1000
 var (
 	manifestName = regexp.MustCompile(`^manifest-([0-9a-f]{64})\.json$`)
 	recordName   = regexp.MustCompile(`^custody-([12])-([0-9a-f]{64})\.json$`)
-	sealName     = regexp.MustCompile(`^(custody-[12]-[0-9a-f]{64})\.sigstore\.json$`)
+	sealName     = regexp.MustCompile(`^(custody-[12]-[0-9a-f]{64})(\.(fulcio-keyless|openbao-transit))?\.sigstore\.json$`)
 )
 
 func isManifest(key string) bool { return manifestName.MatchString(path.Base(key)) }
@@ -42,6 +42,8 @@ type custodyKeys struct {
 	// claimed are records, and those of which only the statement is there, by number; stored are there themselves.
 	claimed map[int][]string
 	stored  map[string]bool
+	// besides are the further bundles over a record, by its key.
+	besides map[string][]string
 	// more says by number why not all that have such a name are claimed.
 	more map[int]string
 	// others have the name of neither a record nor the statement over one; not all of them where manyOthers is set.
@@ -54,7 +56,7 @@ func (v *verification) custodyKeys(ctx context.Context) (*custodyKeys, error) {
 	if v.custody != nil {
 		return v.custody, nil
 	}
-	found := &custodyKeys{claimed: map[int][]string{}, stored: map[string]bool{}, more: map[int]string{}}
+	found := &custodyKeys{claimed: map[int][]string{}, stored: map[string]bool{}, besides: map[string][]string{}, more: map[int]string{}}
 	keys, err := v.list(ctx, "/custody-")
 	found.manyOthers = errors.Is(err, worm.ErrManyKeys)
 	if err != nil && !found.manyOthers {
@@ -94,7 +96,11 @@ func (c *custodyKeys) sort(prefix string, keys []string) {
 		case path.Dir(key) == prefix && isRecord(key):
 			c.stored[key] = true
 		case path.Dir(key) == prefix && seal != nil:
-			key = prefix + "/" + seal[1] + ".json"
+			record := prefix + "/" + seal[1] + ".json"
+			if seal[2] != "" && !slices.Contains(c.besides[record], key) {
+				c.besides[record] = append(c.besides[record], key)
+			}
+			key = record
 		default:
 			c.others = append(c.others, key)
 			continue
@@ -120,20 +126,39 @@ func (c *custodyKeys) bound(number int) {
 func (v *verification) sealError(ctx context.Context, key string) error {
 	err, known := v.seals[key]
 	if !known {
-		err = v.readSeal(ctx, key)
+		err = v.readSeals(ctx, key)
 		v.seals[key] = err
 	}
 	return err
 }
 
-func (v *verification) readSeal(ctx context.Context, key string) error {
-	data, err := read(ctx, v.source, evidence.StoredVersion{Key: evidence.CustodyBundleKey(key)}, maxSeal)
+// readSeals looks for a bundle over the record that is by somebody whom the caller named: the first one, or one beside it.
+func (v *verification) readSeals(ctx context.Context, key string) error {
+	err := v.readSeal(ctx, key, evidence.CustodyBundleKey(key))
+	for _, beside := range v.custody.besides[key] {
+		if err == nil {
+			return nil
+		}
+		if other := v.readSeal(ctx, key, beside); other == nil {
+			return nil
+		} else if isUnread(other) {
+			err = other
+		}
+	}
+	return err
+}
+
+func (v *verification) readSeal(ctx context.Context, key, at string) error {
+	data, err := read(ctx, v.source, evidence.StoredVersion{Key: at}, maxSeal)
 	if err != nil {
 		return err
 	}
 	over, err := v.checkSignature(data)
 	if err != nil {
 		return err
+	}
+	if !over.asked {
+		return notAsked(over)
 	}
 	if err := over.parse(); err != nil {
 		return err

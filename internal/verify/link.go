@@ -16,6 +16,8 @@ type link struct {
 	proof    attest.Verified
 	digest   string
 	subjects []evidence.Subject
+	// asked is whether the bundle that it was read from is by somebody whom the caller named.
+	asked bool
 
 	event    *event
 	response *response

@@ -88,6 +88,16 @@ func (v *verification) listError() error {
 		if statement.Bundle.RetainUntil.Before(v.record.custody.RetainUntil) {
 			return refuse("%s is kept until %s only", statement.Bundle.Key, statement.Bundle.RetainUntil)
 		}
+		besides := map[string]bool{}
+		for _, beside := range statement.Countersignatures {
+			switch {
+			case besides[beside.Mode]:
+				return refuse("%s is countersigned twice in mode %s", statement.Bundle.Key, beside.Mode)
+			case beside.RetainUntil.Before(v.record.custody.RetainUntil):
+				return refuse("%s is kept until %s only", beside.Key, beside.RetainUntil)
+			}
+			besides[beside.Mode] = true
+		}
 	}
 	onRecord := map[place]bool{}
 	var unnamed error

@@ -72,10 +72,11 @@ func (v *verification) proveRecords(ctx context.Context) {
 	v.checkRivals(ctx)
 	bundle := evidence.StoredVersion{Key: evidence.CustodyBundleKey(v.record.at.Key), RetainUntil: v.record.custody.RetainUntil}
 	statement := v.prove(ctx, "statement over "+v.record.link, evidence.CustodyStatement{
-		Kind: evidence.StatementIncident, Subject: v.record.custody.Incident, Bundle: bundle,
+		Kind: evidence.StatementIncident, Subject: v.record.custody.Incident, Bundle: bundle, Countersignatures: v.record.promised(bundle),
 	})
 	if statement != nil {
 		v.report.add(statement.name, CheckPrevious, v.recordError(v.record, statement), "")
+		v.vouched(ctx, statement)
 	}
 	v.checkKept(ctx, v.record.link, evidence.StoredVersion{
 		Key: v.record.at.Key, VersionID: v.record.at.VersionID, RetainUntil: v.record.custody.RetainUntil,
@@ -83,6 +84,16 @@ func (v *verification) proveRecords(ctx context.Context) {
 	if previous := v.record.custody.Previous; previous != nil {
 		v.provePrevious(ctx, *previous)
 	}
+}
+
+// promised are the further bundles over a record, which are listed nowhere: their names come of the record's own.
+func (r *record) promised(bundle evidence.StoredVersion) []evidence.Countersignature {
+	var found []evidence.Countersignature
+	for _, mode := range r.custody.CountersignedIn {
+		at := evidence.StoredVersion{Key: evidence.CountersignatureKey(bundle.Key, mode), RetainUntil: bundle.RetainUntil}
+		found = append(found, evidence.Countersignature{Mode: mode, StoredVersion: at})
+	}
+	return found
 }
 
 // provePrevious checks the record before the newest one; its statement is among those that the newest lists.
@@ -117,6 +128,11 @@ func keeps(before, after *evidence.Custody) error {
 			return refuse("it lists another statement than the record before it in place of %s", statement.Subject.Name)
 		}
 	}
+	for _, mode := range before.CountersignedIn {
+		if !listsSeal(after, mode) {
+			return refuse("it does not list the signature in mode %s that the record before it says is over that one", mode)
+		}
+	}
 	for _, object := range before.Objects {
 		if !slices.ContainsFunc(after.Objects, func(other evidence.CustodyObject) bool { return sameObject(object, other) }) {
 			return refuse("it does not list %s as the record before it does", object.Key)
@@ -125,9 +141,25 @@ func keeps(before, after *evidence.Custody) error {
 	return nil
 }
 
+// listsSeal is whether a record lists the signature in a mode over the record before it.
+func listsSeal(custody *evidence.Custody, mode string) bool {
+	return slices.ContainsFunc(custody.Statements, func(statement evidence.CustodyStatement) bool {
+		return statement.Kind == evidence.StatementIncident && slices.ContainsFunc(statement.Countersignatures,
+			func(beside evidence.Countersignature) bool { return beside.Mode == mode })
+	})
+}
+
 func sameStatement(a, b evidence.CustodyStatement) bool {
-	sameDate := a.Bundle.RetainUntil.Equal(b.Bundle.RetainUntil)
-	b.Bundle.RetainUntil = a.Bundle.RetainUntil
+	besides := slices.EqualFunc(a.Countersignatures, b.Countersignatures, func(a, b evidence.Countersignature) bool {
+		return a.Mode == b.Mode && sameVersion(a.StoredVersion, b.StoredVersion)
+	})
+	return besides && a.Kind == b.Kind && a.Subject == b.Subject && a.Step == b.Step && a.PayloadSHA256 == b.PayloadSHA256 &&
+		sameVersion(a.Bundle, b.Bundle)
+}
+
+func sameVersion(a, b evidence.StoredVersion) bool {
+	sameDate := a.RetainUntil.Equal(b.RetainUntil)
+	b.RetainUntil = a.RetainUntil
 	return sameDate && a == b
 }
 

@@ -33,7 +33,12 @@ type Source interface {
 
 // Prover checks a bundle offline; *attest.Trust is the real one.
 type Prover interface {
+	// Asks is whether anybody is named who signs as this bundle is signed.
+	Asks(bundle []byte) (bool, error)
+	// Verify proves that somebody who is named signed.
 	Verify(bundle []byte) (attest.Verified, error)
+	// Witness proves a bundle that nobody asks about as far as the trusted root goes.
+	Witness(bundle []byte) (attest.Verified, error)
 }
 
 // read returns a small object whole. Nothing is read beyond limit, nor beyond the size on record where there is one.

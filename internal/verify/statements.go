@@ -26,7 +26,8 @@ func (v *verification) proveStatements(ctx context.Context) {
 		if found == nil {
 			continue
 		}
-		if v.report.add(name, CheckStatement, v.listedError(found), describe(found)) {
+		fits := v.report.add(name, CheckStatement, v.listedError(found), describe(found))
+		if v.vouched(ctx, found) && fits {
 			v.links = append(v.links, found)
 		}
 	}
@@ -35,27 +36,21 @@ func (v *verification) proveStatements(ctx context.Context) {
 // prove reads a bundle and checks its bytes, as far as they are on record, and its signature. Nil is returned, with the
 // reason in the report, when there is nothing to read on.
 func (v *verification) prove(ctx context.Context, name string, listed evidence.CustodyStatement) *link {
-	limit := int64(maxRecord)
-	if listed.Kind == evidence.StatementIncident {
-		limit = maxSeal
-	}
-	data, err := read(ctx, v.source, listed.Bundle, limit)
+	data, err := v.readBundle(ctx, name, listed.Bundle, listed.Kind)
 	if err != nil {
 		v.partial = v.partial || isUnread(err)
-		v.report.add(name, CheckDigest, err, "")
 		return nil
 	}
-	digest := evidence.Digest(data)
-	if listed.Bundle.SHA256 != "" {
-		v.report.add(name, CheckDigest, sameBytes(listed.Bundle, int64(len(data)), digest), "sha256 "+digest)
-	}
 	found, err := v.checkSignature(data)
+	if err == nil && !found.asked && len(listed.Countersignatures) == 0 {
+		err = notAsked(found)
+	}
 	if err != nil {
 		v.report.add(name, CheckSignature, err, "")
 		return nil
 	}
 	found.name, found.listed = name, listed
-	v.report.add(name, CheckSignature, nil, signed(found))
+	v.addSignature(found)
 	if err := found.parse(); err != nil {
 		v.report.add(name, CheckStatement, err, "")
 		return nil
@@ -63,15 +58,62 @@ func (v *verification) prove(ctx context.Context, name string, listed evidence.C
 	return found
 }
 
+// readBundle reads a bundle and compares its bytes with what is on record.
+func (v *verification) readBundle(
+	ctx context.Context, name string, listed evidence.StoredVersion, kind evidence.StatementKind,
+) ([]byte, error) {
+	limit := int64(maxRecord)
+	if kind == evidence.StatementIncident {
+		limit = maxSeal
+	}
+	data, err := read(ctx, v.source, listed, limit)
+	if err != nil {
+		v.report.add(name, CheckDigest, err, "")
+		return nil, err
+	}
+	if listed.SHA256 != "" {
+		digest := evidence.Digest(data)
+		v.report.add(name, CheckDigest, sameBytes(listed, int64(len(data)), digest), "sha256 "+digest)
+	}
+	return data, nil
+}
+
+// checkSignature proves that somebody whom the caller named signed a bundle, or, where nobody is named who signs as it is
+// signed, whatever can be proven without.
 func (v *verification) checkSignature(bundle []byte) (*link, error) {
-	proof, err := v.prover.Verify(bundle)
+	asked, err := v.prover.Asks(bundle)
+	if err != nil {
+		return nil, err
+	}
+	prove := v.prover.Verify
+	if !asked {
+		prove = v.prover.Witness
+	}
+	proof, err := prove(bundle)
 	if err != nil {
 		return nil, err
 	}
 	if err := labelsError(bundle); err != nil {
 		return nil, err
 	}
-	return &link{proof: proof, digest: evidence.Digest(proof.Payload)}, nil
+	return &link{proof: proof, digest: evidence.Digest(proof.Payload), asked: asked}, nil
+}
+
+// addSignature reports a signature that is as it should be, by whom it is asked about or by somebody else.
+func (v *verification) addSignature(l *link) {
+	if l.asked {
+		v.report.add(l.name, CheckSignature, nil, signed(l))
+		return
+	}
+	v.report.notChecked(l.name, CheckSignature, notAsked(l).Error())
+}
+
+func notAsked(l *link) error {
+	sort := "keys"
+	if l.proof.Issuer != "" {
+		sort = "identities"
+	}
+	return refuse("%s: nobody asked about %s, only the trusted root speaks for it", signed(l), sort)
 }
 
 func signed(l *link) string {
@@ -119,76 +161,6 @@ func describe(l *link) string {
 	}
 	return ""
 }
-
-// discover proves what lies below the incident and its trigger, and puts it in order. Whoever may write to the bucket can
-// add an object there: what is not proven, or not of this incident, is noted and decides nothing.
-func (v *verification) discover(ctx context.Context) {
-	seen := map[string]bool{}
-	take := func(found *link) {
-		_, about := found.about()
-		v.report.add(found.name, CheckStatement, nil, about.Name+": "+describe(found))
-		v.links, seen[found.digest] = append(v.links, found), true
-	}
-	trigger := evidence.TriggerBundleKey(v.trigger)
-	if found := v.prove(ctx, bundleLink(trigger), evidence.CustodyStatement{Bundle: evidence.StoredVersion{Key: trigger}}); found != nil {
-		take(found)
-	}
-	unread, foreign := map[string]string{}, map[string]string{}
-	for _, key := range v.bundleKeys(ctx) {
-		found, err := v.stray(ctx, key, seen)
-		switch {
-		case isUnread(err):
-			v.partial, unread[key] = true, err.Error()
-		case err != nil:
-			foreign[key] = err.Error()
-		default:
-			v.report.add(found.name, CheckSignature, nil, signed(found))
-			take(found)
-		}
-	}
-	v.note(Unread, unread)
-	v.note(NotChecked, foreign)
-	slices.SortStableFunc(v.links, func(a, b *link) int { return rank(a) - rank(b) })
-}
-
-// bundleKeys are what lies where the bundles of an incident lie, maxCandidates of them.
-func (v *verification) bundleKeys(ctx context.Context) []string {
-	keys, err := v.list(ctx, "/bundles/")
-	if more := len(keys) - maxCandidates; more > 0 {
-		keys = keys[:maxCandidates]
-		err = &unreadError{fmt.Errorf("%d more objects lie below %s/bundles/: they were not looked at", more, v.prefix)}
-	}
-	if err != nil {
-		v.partial = true
-		v.report.add(LinkChain, CheckComplete, err, "")
-	}
-	return keys
-}
-
-// stray proves a bundle that nothing names, and that it is of this incident and not one of those seen.
-func (v *verification) stray(ctx context.Context, key string, seen map[string]bool) (*link, error) {
-	data, err := read(ctx, v.source, evidence.StoredVersion{Key: key}, maxRecord)
-	if err != nil {
-		return nil, err
-	}
-	found, err := v.checkSignature(data)
-	if err != nil {
-		return nil, err
-	}
-	found.name = bundleLink(key)
-	if err := found.parse(); err != nil {
-		return nil, err
-	}
-	switch {
-	case found.incident != nil || isTrigger(found):
-		return nil, refuse("no statement of its kind lies here")
-	case seen[found.digest]:
-		return nil, refuse("it is a copy of a statement that lies elsewhere")
-	}
-	return found, belongs(found, v.report.Incident, v.trigger)
-}
-
-func bundleLink(key string) string { return "statement " + path.Base(key) }
 
 // maxAttempts is above the attempts that a step can have.
 const maxAttempts = 1000

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
@@ -52,8 +53,11 @@ type Reconciler struct {
 	Clock  clock.PassiveClock
 	// Account that signs, as the API server knows it.
 	Account string
-	// Notary of the current configuration.
-	Notary func(context.Context) (Notary, error)
+	// Modes that the current configuration signs in, the first one first.
+	Modes func(context.Context) ([]v1alpha1.SigningMode, error)
+	// Notary of the current configuration for one mode. One that can not be signed in any more, for there is no
+	// configuration of its servers, is logged and verified all the same: Sign returns ErrModeWithdrawn.
+	Notary func(context.Context, v1alpha1.SigningMode) (Notary, error)
 	// Store opens a bucket; "" is the WORMConfig's own.
 	Store func(ctx context.Context, bucket string) (worm.Store, error)
 	// Trust is what the attestor trusts now, by entry, to be archived beside a custody record.
@@ -75,6 +79,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("attestor").
 		For(&v1alpha1.AttestationBundle{}, builder.WithPredicates(readBackChanged())).
 		Watches(&v1alpha1.AttestationBundle{}, r.recordsOf(), builder.WithPredicates(sealedNow())).
+		Watches(&v1alpha1.AttestationBundle{}, handler.EnqueueRequestsFromMapFunc(countersigned)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: limiter}).
 		Complete(r)
 }
@@ -104,7 +109,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil
 	}
 	job := &job{bundle: &bundle}
-	for _, stage := range append(r.recordStages(&bundle), r.stages()...) {
+	for _, stage := range r.stages(&bundle) {
 		if stage.done(&job.bundle.Status) {
 			continue
 		}
@@ -134,14 +139,21 @@ type job struct {
 	notary Notary
 }
 
-func (r *Reconciler) stages() []stage {
-	return []stage{
-		{condition: v1alpha1.ConditionSigned, done: readBackDone, act: r.readBack},
-		{condition: v1alpha1.ConditionSigned, done: isTrue(v1alpha1.ConditionSigned), act: r.sign},
-		{condition: v1alpha1.ConditionLogged, done: isTrue(v1alpha1.ConditionLogged), act: r.log},
-		{condition: v1alpha1.ConditionSealed, done: isTrue(v1alpha1.ConditionSealed), act: r.seal},
+func (r *Reconciler) stages(bundle *v1alpha1.AttestationBundle) []stage {
+	signed := isTrue(v1alpha1.ConditionSigned)
+	begin := append(r.recordStages(bundle),
+		stage{condition: v1alpha1.ConditionSigned, done: readBackDone, act: r.readBack},
+		stage{condition: v1alpha1.ConditionSigned, done: signed, act: r.sign})
+	if bundle.Spec.Countersigns != nil {
+		begin = []stage{{condition: v1alpha1.ConditionSigned, done: signed, act: r.countersign}}
 	}
+	return append(begin,
+		stage{condition: v1alpha1.ConditionLogged, done: isTrue(v1alpha1.ConditionLogged), act: r.log},
+		stage{condition: v1alpha1.ConditionSealed, done: stored, act: r.seal},
+		stage{condition: v1alpha1.ConditionSealed, done: isTrue(v1alpha1.ConditionSealed), act: r.awaitCountersignatures})
 }
+
+func stored(status *v1alpha1.AttestationBundleStatus) bool { return status.Object != nil }
 
 // run acts and persists what came of it: success, a reason to wait, or a failure.
 func (r *Reconciler) run(ctx context.Context, stage stage, job *job) (ctrl.Result, error) {
@@ -196,7 +208,11 @@ func (r *Reconciler) notary(ctx context.Context, job *job) (Notary, error) {
 	if job.notary != nil {
 		return job.notary, nil
 	}
-	notary, err := r.Notary(ctx)
+	mode, err := r.mode(ctx, job.bundle)
+	if err != nil {
+		return nil, err
+	}
+	notary, err := r.Notary(ctx, mode)
 	if err != nil {
 		return nil, failure(v1alpha1.ReasonConfigInvalid, err)
 	}

@@ -28,33 +28,54 @@ type Checker struct {
 	Store func(ctx context.Context, bucket string) (worm.Store, error)
 }
 
-// Attested is true when the stored bundle verifies and attests this event, uid and spec. False without an error means
-// that the bundle is not sealed yet; an error means that the bundle could not be read or does not prove the event.
+// Attested is true when every stored bundle of the statement verifies and attests this event, uid and spec. False without
+// an error means that one is not sealed yet; an error means that one could not be read or does not prove the event.
 func (c *Checker) Attested(ctx context.Context, event *v1alpha1.SecurityEvent) (bool, error) {
-	var bundle v1alpha1.AttestationBundle
-	err := c.Reader.Get(ctx, client.ObjectKey{Name: v1alpha1.BundleName(string(event.UID))}, &bundle)
-	if err != nil {
-		return false, client.IgnoreNotFound(err)
-	}
-	if !isTrue(v1alpha1.ConditionSealed)(&bundle.Status) || bundle.Status.Object == nil {
-		return false, nil
-	}
-	data, err := c.fetch(ctx, &bundle)
-	if err != nil {
-		return false, fmt.Errorf("fetch bundle %s: %w", bundle.Name, err)
-	}
 	verifier, err := c.Verifier(ctx)
 	if err != nil {
 		return false, fmt.Errorf("load trust: %w", err)
 	}
-	verified, err := verifier.Verify(data)
-	if err != nil {
-		return false, fmt.Errorf("bundle %s: %w", bundle.Name, err)
+	name := v1alpha1.BundleName(string(event.UID))
+	bundle, verified, err := c.prove(ctx, verifier, name)
+	if err != nil || bundle == nil {
+		return false, err
 	}
 	if err := attestsEvent(verified.Payload, event); err != nil {
-		return false, fmt.Errorf("bundle %s: %w", bundle.Name, err)
+		return false, fmt.Errorf("bundle %s: %w", name, err)
+	}
+	for _, mode := range further(bundle) {
+		name := v1alpha1.CountersignatureName(bundle.Name, mode)
+		beside, again, err := c.prove(ctx, verifier, name)
+		if err != nil || beside == nil {
+			return false, err
+		}
+		if err := countersigns(beside.Status.Object.Key, mode, again, verified.Payload); err != nil {
+			return false, fmt.Errorf("bundle %s: %w", name, err)
+		}
 	}
 	return true, nil
+}
+
+// prove reads and verifies one bundle; nil where it is not sealed.
+func (c *Checker) prove(
+	ctx context.Context, verifier Verifier, name string,
+) (*v1alpha1.AttestationBundle, attest.Verified, error) {
+	var bundle v1alpha1.AttestationBundle
+	if err := c.Reader.Get(ctx, client.ObjectKey{Name: name}, &bundle); err != nil {
+		return nil, attest.Verified{}, client.IgnoreNotFound(err)
+	}
+	if !isTrue(v1alpha1.ConditionSealed)(&bundle.Status) || bundle.Status.Object == nil {
+		return nil, attest.Verified{}, nil
+	}
+	data, err := c.fetch(ctx, &bundle)
+	if err != nil {
+		return nil, attest.Verified{}, fmt.Errorf("fetch bundle %s: %w", name, err)
+	}
+	verified, err := verifier.Verify(data)
+	if err != nil {
+		return nil, attest.Verified{}, fmt.Errorf("bundle %s: %w", name, err)
+	}
+	return &bundle, verified, nil
 }
 
 // fetch reads the version that the bundle's status names, from the one place where it may lie.
@@ -63,13 +84,17 @@ func (c *Checker) fetch(ctx context.Context, bundle *v1alpha1.AttestationBundle)
 	if err != nil {
 		return nil, err
 	}
-	object := bundle.Status.Object
-	if object.Key != from.key {
-		return nil, fmt.Errorf("status names the key %s, not %s", object.Key, from.key)
-	}
 	store, err := c.Store(ctx, from.bucket)
 	if err != nil {
 		return nil, err
+	}
+	return readSealed(ctx, store, from, bundle.Status.Object)
+}
+
+// readSealed reads the version of a bundle that a status names, if it lies in the bundle's place.
+func readSealed(ctx context.Context, store worm.Reader, from place, object *v1alpha1.StoredObject) ([]byte, error) {
+	if object.Key != from.key {
+		return nil, fmt.Errorf("status names the key %s, not %s", object.Key, from.key)
 	}
 	data, err := readObject(ctx, store, object.Key, object.VersionID)
 	if err != nil {

@@ -24,19 +24,36 @@ type Configuration struct {
 	// IdentityDir holds the pod's projected ServiceAccount tokens; empty for where the Deployment mounts them.
 	IdentityDir string
 
-	mutex  sync.Mutex
-	built  settings
-	signer attest.Signer
-	log    attest.Log
+	mutex sync.Mutex
+	built map[v1alpha1.SigningMode]connection
 }
 
-// Notary signs as the AttestorConfig says.
-func (c *Configuration) Notary(ctx context.Context) (*attest.Notary, error) {
+// connection is what is kept of one mode as long as its settings are the same.
+type connection struct {
+	settings settings
+	signer   attest.Signer
+	log      attest.Log
+}
+
+// Modes that the AttestorConfig lists, in its order.
+func (c *Configuration) Modes(ctx context.Context) ([]v1alpha1.SigningMode, error) {
 	config, err := c.config(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return c.notary(ctx, config)
+	return listed(&config.Spec)
+}
+
+// Notary signs in one mode as the AttestorConfig says. Its Sign returns ErrModeWithdrawn where that says nothing of it.
+func (c *Configuration) Notary(ctx context.Context, mode v1alpha1.SigningMode) (*attest.Notary, error) {
+	config, err := c.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := listed(&config.Spec); err != nil {
+		return nil, err
+	}
+	return c.notary(ctx, config, mode)
 }
 
 // Trust of the AttestorConfig, for whoever verifies only.
@@ -57,12 +74,10 @@ func (c *Configuration) config(ctx context.Context) (*v1alpha1.AttestorConfig, e
 	return &config, nil
 }
 
-func (c *Configuration) notary(ctx context.Context, config *v1alpha1.AttestorConfig) (*attest.Notary, error) {
-	wanted, err := c.settings(&config.Spec)
-	if err != nil {
-		return nil, err
-	}
-	signer, log, err := c.connect(wanted)
+func (c *Configuration) notary(
+	ctx context.Context, config *v1alpha1.AttestorConfig, mode v1alpha1.SigningMode,
+) (*attest.Notary, error) {
+	connected, err := c.connect(c.settings(&config.Spec, mode), mode)
 	if err != nil {
 		return nil, err
 	}
@@ -70,26 +85,29 @@ func (c *Configuration) notary(ctx context.Context, config *v1alpha1.AttestorCon
 	if err != nil {
 		return nil, err
 	}
-	return &attest.Notary{Signer: signer, Log: log, Trust: trust}, nil
+	return &attest.Notary{Signer: connected.signer, Log: connected.log, Trust: trust}, nil
 }
 
 // connect keeps signer and log as long as the settings are the same, so that their connections are.
-func (c *Configuration) connect(wanted settings) (attest.Signer, attest.Log, error) {
+func (c *Configuration) connect(wanted settings, mode v1alpha1.SigningMode) (connection, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	if c.signer != nil && c.built == wanted {
-		return c.signer, c.log, nil
+	if kept, ok := c.built[mode]; ok && kept.settings == wanted {
+		return kept, nil
 	}
 	signer, err := wanted.signer()
 	if err != nil {
-		return nil, attest.Log{}, err
+		return connection{}, err
 	}
 	log, err := attest.NewLog(wanted.rekorURL, wanted.timestampURL, wanted.caBundle)
 	if err != nil {
-		return nil, attest.Log{}, err
+		return connection{}, err
 	}
-	c.built, c.signer, c.log = wanted, signer, log
-	return signer, log, nil
+	if c.built == nil {
+		c.built = map[v1alpha1.SigningMode]connection{}
+	}
+	c.built[mode] = connection{settings: wanted, signer: signer, log: log}
+	return c.built[mode], nil
 }
 
 func (c *Configuration) trust(ctx context.Context, config *v1alpha1.AttestorConfig) (*attest.Trust, error) {

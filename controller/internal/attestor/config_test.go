@@ -42,9 +42,27 @@ func spoiledConfigs() map[string]spoiled {
 		"no engine": {func(s *v1alpha1.AttestorConfigSpec) {
 			s.SigningModes[0] = "openbao-transit"
 		}, "transit is required for the signing mode openbao-transit"},
-		"two modes": {func(s *v1alpha1.AttestorConfigSpec) {
+		"both modes": {func(s *v1alpha1.AttestorConfigSpec) {
 			s.SigningModes, s.Transit = append(s.SigningModes, "openbao-transit"), engine()
-		}, "signingModes takes one mode"},
+		}, ""},
+		"both modes, the other first": {func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes, s.Transit = []v1alpha1.SigningMode{"openbao-transit", "fulcio-keyless"}, engine()
+		}, ""},
+		"both modes, no engine": {func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes = append(s.SigningModes, "openbao-transit")
+		}, "transit is required for the signing mode openbao-transit"},
+		"both modes, no authority": {func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes, s.Fulcio, s.Transit = append(s.SigningModes, "openbao-transit"), nil, engine()
+		}, "fulcio is required for the signing mode fulcio-keyless"},
+		"a mode twice": {func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes = append(s.SigningModes, "fulcio-keyless")
+		}, "spec.signingModes[1]: Duplicate value"},
+		"three modes": {func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes, s.Transit = append(s.SigningModes, "openbao-transit", "x"), engine()
+		}, "spec.signingModes: Too many: 3"},
+		"a mode that is none": {func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes = append(s.SigningModes, "x")
+		}, "spec.signingModes[1]: Unsupported value"},
 		"no mode": {func(s *v1alpha1.AttestorConfigSpec) {
 			s.SigningModes = []v1alpha1.SigningMode{}
 		}, "spec.signingModes"},

@@ -57,6 +57,12 @@ func (r *Reconciler) makeRecord(ctx context.Context, job *job) error {
 		return err
 	}
 	custody.Add(record, trust...)
+	if err := r.fixModes(ctx, job.bundle); err != nil {
+		return err
+	}
+	for _, mode := range further(job.bundle) {
+		record.CountersignedIn = append(record.CountersignedIn, string(mode))
+	}
 	data, err := evidence.Canonical(record)
 	if err != nil {
 		return err

@@ -48,6 +48,14 @@ func (r *Reconciler) material(ctx context.Context, incident *v1alpha1.Incident) 
 		} else if found {
 			m.Bundles = append(m.Bundles, bundle)
 		}
+		for _, mode := range further(&bundle) {
+			var countersignature v1alpha1.AttestationBundle
+			if found, err := r.find(ctx, v1alpha1.CountersignatureName(name, mode), &countersignature); err != nil {
+				return nil, err
+			} else if found {
+				m.Bundles = append(m.Bundles, countersignature)
+			}
+		}
 	}
 	return m, nil
 }

@@ -39,6 +39,11 @@ func TestCustody(t *testing.T) {
 	evidenceConfig(t, config)
 	cases := map[string]func(*testing.T, *rest.Config){
 		"a whole incident verifies":                        wholeVerifies,
+		"a whole incident verifies in both modes":          wholeVerifiesInBothModes,
+		"the controllers wake one another in both modes":   wakeInBothModes,
+		"a record in both modes is made once":              recordedOnceInBothModes,
+		"a mode that is withdrawn is a gap of the record":  withdrawnIsAGap,
+		"what a record promises is waited for":             recordKeepsItsPromise,
 		"a capture that failed verifies":                   failedVerifies,
 		"each of two incidents on one pod has its own":     twoOnOnePod,
 		"a record is stored once, wherever it crashed":     recordedOnce,
@@ -104,8 +109,7 @@ func (w *world) recordStep(incident *v1alpha1.Incident, number int32) (ctrl.Resu
 	if _, err := w.announcer.ReconcileIncident(w.t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(incident)}); err != nil {
 		return ctrl.Result{}, err
 	}
-	name := client.ObjectKey{Name: v1alpha1.CustodyBundleName(string(incident.UID), number)}
-	return w.stages.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: name})
+	return w.drive(v1alpha1.CustodyBundleName(string(incident.UID), number))
 }
 
 func (w *world) recordBundle(incident *v1alpha1.Incident, number int32) *v1alpha1.AttestationBundle {
@@ -371,8 +375,10 @@ func refusesUselessBundle(t *testing.T, config *rest.Config) {
 }
 
 // wakeOneAnother runs the controllers as they are set up. The second look comes later than the test waits.
-func wakeOneAnother(t *testing.T, config *rest.Config) {
-	w := newWorld(t, config)
+func wakeOneAnother(t *testing.T, config *rest.Config) { wakeEachOther(t, config, newWorld(t, config)) }
+
+func wakeEachOther(t *testing.T, config *rest.Config, w *world) {
+	t.Helper()
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: newScheme(t), Metrics: metricsserver.Options{BindAddress: "0"}, Controller: settings.Controller{SkipNameValidation: ptr.To(true)},
 	})
@@ -457,7 +463,11 @@ func signing(t *testing.T, config *rest.Config) (*world, *attest.Trust) {
 	t.Helper()
 	w, authority := newWorld(t, config), verifytest.NewAuthority(t)
 	trust := authority.Trust()
-	w.stages.Notary = func(context.Context) (attestor.Notary, error) { return office{authority, trust}, nil }
+	w.stages.Notary = func(_ context.Context, mode v1alpha1.SigningMode) (attestor.Notary, error) {
+		return office{authority, trust, verifytest.Signature{
+			Key: mode == v1alpha1.SigningOpenBaoTransit, Identity: verifytest.Identity, Issuer: verifytest.Issuer,
+		}}, nil
+	}
 	return w, trust
 }
 
@@ -465,6 +475,7 @@ func signing(t *testing.T, config *rest.Config) (*world, *attest.Trust) {
 type office struct {
 	authority *verifytest.Authority
 	trust     *attest.Trust
+	by        verifytest.Signature
 }
 
 func (o office) Sign(_ context.Context, statement []byte) ([]byte, string, error) {
@@ -479,7 +490,7 @@ func (o office) Publish(_ context.Context, envelope []byte) ([]byte, error) {
 	if err := json.Unmarshal(envelope, &parsed); err != nil {
 		return nil, err
 	}
-	return o.authority.Seal(parsed.Payload, verifytest.Keyless()), nil
+	return o.authority.Seal(parsed.Payload, o.by), nil
 }
 
 func (o office) Verify(bundle []byte) (attest.Verified, error) { return o.trust.Verify(bundle) }

@@ -73,15 +73,7 @@ func (r *Reconciler) signAnew(ctx context.Context, job *job, untrusted error) er
 	if err != nil {
 		return err
 	}
-	made, err := madeAt(envelope.Payload)
-	if err != nil {
-		return err
-	}
-	statement, err := r.statement(ctx, job.bundle, evidence.Attestor{Account: r.Account, At: made})
-	if err != nil {
-		return err
-	}
-	payload, err := evidence.Canonical(statement)
+	payload, err := r.restate(ctx, job, envelope)
 	if err != nil {
 		return err
 	}
@@ -92,6 +84,22 @@ func (r *Reconciler) signAnew(ctx context.Context, job *job, untrusted error) er
 		return err
 	}
 	return errAgain
+}
+
+// restate makes the statement of an envelope once more, or reads what is countersigned.
+func (r *Reconciler) restate(ctx context.Context, job *job, envelope attest.Envelope) ([]byte, error) {
+	if job.bundle.Spec.Countersigns != nil {
+		return r.statementOf(ctx, job)
+	}
+	made, err := madeAt(envelope.Payload)
+	if err != nil {
+		return nil, err
+	}
+	statement, err := r.statement(ctx, job.bundle, evidence.Attestor{Account: r.Account, At: made})
+	if err != nil {
+		return nil, err
+	}
+	return evidence.Canonical(statement)
 }
 
 // stageBundle keeps a bundle and what it proves, after checking that it proves this statement.

@@ -52,6 +52,9 @@ func (p place) keeps(stored worm.Object) error {
 // placeOf derives the one place of a bundle: beside its incident's evidence, with the same lock, or by the uid of its
 // event where there is no incident.
 func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.AttestationBundle, now time.Time) (place, error) {
+	if bundle.Spec.Countersigns != nil {
+		return placeBeside(ctx, reader, bundle, now)
+	}
 	incident, err := incidentOf(ctx, reader, bundle.Spec.IncidentUID)
 	if err != nil {
 		return place{}, err
@@ -89,6 +92,20 @@ func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 		// One that was stored before has used up some of its head start. The date that a person is told must not move on.
 		least: bundle.CreationTimestamp.Add(retention),
 	}, nil
+}
+
+// placeBeside is that of a bundle that countersigns another one.
+func placeBeside(ctx context.Context, reader client.Reader, bundle *v1alpha1.AttestationBundle, now time.Time) (place, error) {
+	first, err := firstOf(ctx, reader, bundle)
+	if err != nil {
+		return place{}, err
+	}
+	to, err := placeOf(ctx, reader, first, now)
+	if err != nil {
+		return place{}, err
+	}
+	to.key = evidence.CountersignatureKey(to.key, string(bundle.Spec.Countersigns.Mode))
+	return to, nil
 }
 
 // bundleKey of an incident's bundle: that over a custody record lies beside the record.

@@ -13,7 +13,7 @@ import (
 // publish tells an event that its bundle is sealed. It touches the attestor's three fields only, so that the other
 // writers of the status need no turn.
 func (r *Reconciler) publish(ctx context.Context, bundle *v1alpha1.AttestationBundle) error {
-	if bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedSecurityEvent {
+	if bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedSecurityEvent || bundle.Spec.Countersigns != nil {
 		return nil
 	}
 	event, err := r.event(ctx, bundle.Spec.AttestedFor.Ref)

@@ -1,8 +1,10 @@
 package attestor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -62,15 +64,40 @@ func (r *Readiness) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.R
 	return ctrl.Result{RequeueAfter: readyInterval}, nil
 }
 
+// check asks every signer that is listed: all of them have to sign each statement.
 func (r *Readiness) check(ctx context.Context, config *v1alpha1.AttestorConfig) metav1.Condition {
-	notary, err := r.Configuration.notary(ctx, config)
+	modes, err := listed(&config.Spec)
 	if err != nil {
 		return conditionFalse(v1alpha1.ReasonConfigInvalid, err.Error())
 	}
-	name, err := notary.Check(ctx)
-	if err != nil {
-		reason, err := blame(err, v1alpha1.ReasonSignerUnavailable)
-		return conditionFalse(reason, err.Error())
+	var names, broken []string
+	reason := ""
+	for _, mode := range modes {
+		name, because, err := r.signer(ctx, config, mode)
+		if err != nil {
+			reason = cmp.Or(reason, because)
+			broken = append(broken, fmt.Sprintf("%s: %s", mode, err))
+			continue
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", name, mode))
 	}
-	return conditionTrue(v1alpha1.ReasonConfigValid, "signs as "+name)
+	if len(broken) > 0 {
+		return conditionFalse(reason, strings.Join(broken, "; "))
+	}
+	return conditionTrue(v1alpha1.ReasonConfigValid, "signs as "+strings.Join(names, " and as "))
+}
+
+// signer of a mode by name, or the reason why it could not sign.
+func (r *Readiness) signer(
+	ctx context.Context, config *v1alpha1.AttestorConfig, mode v1alpha1.SigningMode,
+) (name, reason string, err error) {
+	notary, err := r.Configuration.notary(ctx, config, mode)
+	if err != nil {
+		return "", v1alpha1.ReasonConfigInvalid, err
+	}
+	if name, err = notary.Check(ctx); err != nil {
+		reason, err = blame(err, v1alpha1.ReasonSignerUnavailable)
+		return "", reason, err
+	}
+	return name, "", nil
 }

@@ -2,6 +2,7 @@ package attestor_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -111,12 +112,47 @@ func TestReadyIsFalseUntilItCouldSign(t *testing.T) {
 					t.Errorf("message lacks %q: %s", part, ready.Message)
 				}
 			}
-			if notary, err := c.ready.Configuration.Notary(t.Context()); err == nil {
-				if envelope, _, err := notary.Sign(t.Context(), []byte("{}")); err == nil {
-					t.Errorf("signed nevertheless: %s", envelope)
-				}
-			}
+			c.demandNotAllSign(t)
 		})
+	}
+}
+
+// demandNotAllSign wants that not every mode that is listed gives a signature.
+func (c *cluster) demandNotAllSign(t *testing.T) {
+	t.Helper()
+	modes, err := c.ready.Configuration.Modes(t.Context())
+	for _, mode := range modes {
+		notary, failed := c.ready.Configuration.Notary(t.Context(), mode)
+		if failed == nil {
+			_, _, failed = notary.Sign(t.Context(), []byte("{}"))
+		}
+		err = errors.Join(err, failed)
+	}
+	if err == nil {
+		t.Errorf("all of %q signed nevertheless", modes)
+	}
+}
+
+// TestAModeThatIsNotListedFinishesWhatItBegan as long as its servers are configured.
+func TestAModeThatIsNotListedFinishesWhatItBegan(t *testing.T) {
+	c := newCluster(t)
+	c.config.Spec.SigningModes = []v1alpha1.SigningMode{"openbao-transit"}
+	c.config.Spec.Transit = &v1alpha1.TransitConfig{Address: "http://127.0.0.1:1", Key: "k", Mount: "transit"}
+	c.create(t)
+	sign := func() error {
+		notary, err := c.ready.Configuration.Notary(t.Context(), v1alpha1.SigningFulcioKeyless)
+		if err == nil {
+			_, _, err = notary.Sign(t.Context(), []byte("{}"))
+		}
+		return err
+	}
+	if err := sign(); err != nil {
+		t.Errorf("not listed: %v", err)
+	}
+	c.config.Spec.Fulcio = nil
+	c.update(t, c.config)
+	if err := sign(); !errors.Is(err, attestor.ErrModeWithdrawn) {
+		t.Errorf("not configured: %v", err)
 	}
 }
 
@@ -127,9 +163,24 @@ func refusals() map[string]refusal {
 	}
 	return map[string]refusal{
 		"no authority named": {spec(func(s *v1alpha1.AttestorConfigSpec) { s.Fulcio = nil }), invalid, []string{"spec.fulcio", "url"}},
-		"two modes": {spec(func(s *v1alpha1.AttestorConfigSpec) {
-			s.SigningModes = []v1alpha1.SigningMode{"openbao-transit", "fulcio-keyless"}
-		}), invalid, []string{"spec.signingModes", "takes one"}},
+		"a mode twice": {spec(func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes = []v1alpha1.SigningMode{"fulcio-keyless", "fulcio-keyless"}
+		}), invalid, []string{"spec.signingModes", "each once"}},
+		"three modes": {spec(func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes = []v1alpha1.SigningMode{"fulcio-keyless", "openbao-transit", "x"}
+		}), invalid, []string{"spec.signingModes", "each once"}},
+		"the second of two modes without an engine": {spec(func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes = []v1alpha1.SigningMode{"fulcio-keyless", "openbao-transit"}
+		}), invalid, []string{"spec.transit"}},
+		"the second of two modes without its token": {spec(func(s *v1alpha1.AttestorConfigSpec) {
+			s.SigningModes = []v1alpha1.SigningMode{"fulcio-keyless", "openbao-transit"}
+			s.Transit = &v1alpha1.TransitConfig{Address: "http://127.0.0.1:1", Key: "k", Mount: "transit"}
+		}), invalid, []string{"openbao-transit: ", "/transit: no such file"}},
+		"both of two modes": {func(_ *testing.T, c *cluster) {
+			c.fulcio.close()
+			c.config.Spec.SigningModes = []v1alpha1.SigningMode{"fulcio-keyless", "openbao-transit"}
+			c.config.Spec.Transit = &v1alpha1.TransitConfig{Address: "http://127.0.0.1:1", Key: "k", Mount: "transit"}
+		}, away, []string{"fulcio-keyless: ", "connection refused", "openbao-transit: ", "/transit: no such file"}},
 		"no mode":          {spec(func(s *v1alpha1.AttestorConfigSpec) { s.SigningModes = nil }), invalid, []string{"spec.signingModes"}},
 		"unknown mode":     {spec(func(s *v1alpha1.AttestorConfigSpec) { s.SigningModes = []v1alpha1.SigningMode{"x"} }), invalid, []string{`"x"`}},
 		"no engine named":  {spec(func(s *v1alpha1.AttestorConfigSpec) { s.SigningModes[0] = "openbao-transit" }), invalid, []string{"spec.transit"}},

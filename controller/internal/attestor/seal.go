@@ -12,13 +12,15 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/worm"
 )
 
 // maxBundle is more than a bundle can have, whose packed form fits into an API object.
 const maxBundle = maxRecord
 
-// seal stores the staged bundle, locked, and records the version.
+// seal stores the staged bundle, locked, and records the version. It is sealed by that where no other bundle is to
+// countersign it.
 func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	notary, err := r.notary(ctx, job)
 	if err != nil {
@@ -43,7 +45,7 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	object, err := store.Put(ctx, to.key, bytes.NewReader(bundle), to.lock)
 	switch {
 	case errors.Is(err, worm.ErrExists):
-		object, err = adopt(ctx, store, to, &adoption{status: status, notary: notary, bundle: bundle})
+		object, err = adopt(ctx, store, to, &adoption{of: job.bundle, notary: notary, bundle: bundle})
 	case err == nil:
 		err = checkStored(ctx, store, object, to.lock.Mode)
 	}
@@ -58,7 +60,9 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 		RetainUntil: metav1.NewTime(object.Lock.RetainUntil),
 	}
 	status.Staged = nil
-	r.set(job.bundle, v1alpha1.ConditionSealed, conditionTrue(v1alpha1.ReasonSucceeded, "stored as "+object.Key))
+	if len(further(job.bundle)) == 0 {
+		r.sealed(job.bundle)
+	}
 	return nil
 }
 
@@ -83,7 +87,7 @@ func checkStored(ctx context.Context, store worm.Reader, put worm.Object, mode s
 }
 
 type adoption struct {
-	status *v1alpha1.AttestationBundleStatus
+	of     *v1alpha1.AttestationBundle
 	notary Notary
 	// bundle that was to be stored.
 	bundle []byte
@@ -108,22 +112,34 @@ func adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.
 	if err != nil {
 		return worm.Object{}, invalidBundle(err)
 	}
-	same, err := sameSubject(stored.Payload, own.Payload)
-	if err != nil {
+	if err := a.fits(at.key, stored, own); err != nil {
 		return worm.Object{}, err
-	}
-	if !same {
-		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s attests another subject", at.key))
 	}
 	if err := at.keeps(object); err != nil {
 		return worm.Object{}, err
 	}
-	a.status.StatementDigest = evidence.Digest(stored.Payload)
-	if err := stageBundle(a.status, a.notary, data); err != nil {
+	status := &a.of.Status
+	status.StatementDigest = evidence.Digest(stored.Payload)
+	if err := stageBundle(status, a.notary, data); err != nil {
 		return worm.Object{}, err
 	}
 	object.SHA256 = evidence.Digest(data)
 	return object, nil
+}
+
+// fits refuses a bundle that attests something else. A countersignature is over the same bytes, in its mode.
+func (a *adoption) fits(key string, stored, own attest.Verified) error {
+	if of := a.of.Spec.Countersigns; of != nil {
+		return countersigns(key, of.Mode, stored, own.Payload)
+	}
+	same, err := sameSubject(stored.Payload, own.Payload)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s attests another subject", key))
+	}
+	return nil
 }
 
 func sameSubject(one, other []byte) (bool, error) {

@@ -2,6 +2,7 @@ package attestor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -65,6 +66,9 @@ func (r *Reconciler) stageEnvelope(ctx context.Context, job *job, payload []byte
 		return err
 	}
 	envelope, signer, err := notary.Sign(ctx, payload)
+	if errors.Is(err, ErrModeWithdrawn) {
+		return r.withdraw(ctx, job, err)
+	}
 	if err != nil {
 		return notaryFailure(err, v1alpha1.ReasonSignerUnavailable)
 	}

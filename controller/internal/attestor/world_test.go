@@ -51,6 +51,8 @@ type world struct {
 	effects   *effects
 	announcer *attestor.Announcer
 	stages    *attestor.Reconciler
+	// modes that the configuration lists.
+	modes []v1alpha1.SigningMode
 	// starts of the process; what is trusted changes with each.
 	starts int
 }
@@ -64,6 +66,7 @@ func newWorld(t testing.TB, config *rest.Config) *world {
 	w := &world{
 		t: t, base: base, store: worm.NewMemory(), notary: &notary{logged: map[string]int64{}},
 		clock: testclock.NewFakePassiveClock(time.Now()), effects: &effects{at: -1},
+		modes: []v1alpha1.SigningMode{v1alpha1.SigningOpenBaoTransit},
 	}
 	w.ensureConfig()
 	w.restart()
@@ -84,9 +87,12 @@ func (w *world) restart() {
 	w.announcer = &attestor.Announcer{Client: c}
 	w.stages = &attestor.Reconciler{
 		Client: c, Clock: w.clock, Account: account,
-		Notary: func(context.Context) (attestor.Notary, error) { return &crashing{w.notary, w.effects}, nil },
-		Store:  func(context.Context, string) (worm.Store, error) { return &crashingStore{w.store, w.effects}, nil },
-		Trust:  func(context.Context) (map[string]string, error) { return w.trust(), nil },
+		Modes: func(context.Context) ([]v1alpha1.SigningMode, error) { return w.modes, nil },
+		Notary: func(_ context.Context, mode v1alpha1.SigningMode) (attestor.Notary, error) {
+			return &crashing{w.notary, mode, w.effects}, nil
+		},
+		Store: func(context.Context, string) (worm.Store, error) { return &crashingStore{w.store, w.effects}, nil },
+		Trust: func(context.Context) (map[string]string, error) { return w.trust(), nil },
 	}
 }
 
@@ -127,23 +133,32 @@ type notary struct {
 	forgetEntries bool
 	// expired is how many signatures in a row come too late for their certificate.
 	expired int
+	// unable is why no signature comes of a mode.
+	unable map[v1alpha1.SigningMode]error
 }
+
+// certified is the key id of signatures in the mode fulcio-keyless.
+const certified = "certified"
 
 type forged struct {
 	Envelope attest.Envelope `json:"envelope"`
 	Index    int64           `json:"index"`
 }
 
-func (n *notary) Sign(_ context.Context, statement []byte) ([]byte, string, error) {
+func (n *notary) sign(mode v1alpha1.SigningMode, statement []byte) ([]byte, string, error) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	if n.fail != nil {
-		return nil, "", n.fail
+	if err := errors.Join(n.fail, n.unable[mode]); err != nil {
+		return nil, "", err
 	}
 	n.signed++
+	id := "id"
+	if mode == v1alpha1.SigningFulcioKeyless {
+		id = certified
+	}
 	envelope, err := json.Marshal(attest.Envelope{
 		PayloadType: "application/vnd.in-toto+json", Payload: statement,
-		Signatures: []attest.EnvelopeSignature{{KeyID: "id", Sig: fmt.Append(nil, n.signed)}},
+		Signatures: []attest.EnvelopeSignature{{KeyID: id, Sig: fmt.Append(nil, n.signed)}},
 	})
 	return envelope, "key", err
 }
@@ -193,14 +208,23 @@ func (n *notary) Verify(bundle []byte) (attest.Verified, error) {
 	if index, known := n.logged[string(parsed.Envelope.Signatures[0].Sig)]; !known || index != parsed.Index {
 		return attest.Verified{}, errors.New("not in the log")
 	}
-	return attest.Verified{
+	verified := attest.Verified{
 		Payload: parsed.Envelope.Payload, Signer: "key", LogIndex: parsed.Index, Timestamp: time.Unix(1700000000, 0).UTC(),
-	}, nil
+	}
+	if parsed.Envelope.Signatures[0].KeyID == certified {
+		verified.Signer, verified.Issuer = "identity", "https://issuer"
+	}
+	return verified, nil
 }
 
 type crashing struct {
 	*notary
+	mode    v1alpha1.SigningMode
 	effects *effects
+}
+
+func (c *crashing) Sign(_ context.Context, statement []byte) ([]byte, string, error) {
+	return c.sign(c.mode, statement)
 }
 
 func (c *crashing) Publish(ctx context.Context, envelope []byte) (bundle []byte, err error) {
@@ -241,8 +265,7 @@ func (w *world) step(object client.Object) bool {
 	w.t.Helper()
 	err, result := w.announce(object), ctrl.Result{}
 	if err == nil {
-		name := client.ObjectKey{Name: v1alpha1.BundleName(string(object.GetUID()))}
-		result, err = w.stages.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: name})
+		result, err = w.drive(v1alpha1.BundleName(string(object.GetUID())))
 	}
 	if errors.Is(err, errCrash) {
 		w.restart()
@@ -252,6 +275,25 @@ func (w *world) step(object client.Object) bool {
 		w.t.Fatal(err)
 	}
 	return result.RequeueAfter == 0
+}
+
+// drive reconciles the first bundle of a statement, what countersigns it, and the first one again, as the watches do.
+func (w *world) drive(name string) (ctrl.Result, error) {
+	request := ctrl.Request{NamespacedName: client.ObjectKey{Name: name}}
+	result, err := w.stages.Reconcile(w.t.Context(), request)
+	beside := ctrl.Request{NamespacedName: client.ObjectKey{Name: w.beside(name)}}
+	if err != nil || result.RequeueAfter == 0 || w.base.Get(w.t.Context(), beside.NamespacedName, &v1alpha1.AttestationBundle{}) != nil {
+		return result, err
+	}
+	if result, err = w.stages.Reconcile(w.t.Context(), beside); err != nil || result.RequeueAfter > 0 {
+		return result, err
+	}
+	return w.stages.Reconcile(w.t.Context(), request)
+}
+
+// beside is the name of the bundle that countersigns another in the mode fulcio-keyless.
+func (w *world) beside(name string) string {
+	return v1alpha1.CountersignatureName(name, v1alpha1.SigningFulcioKeyless)
 }
 
 func (w *world) announce(object client.Object) (err error) {

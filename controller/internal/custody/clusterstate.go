@@ -28,7 +28,7 @@ func (m *Material) addClusterState(record *evidence.Custody) {
 	if state != nil && state.Message != "" {
 		message += ": " + state.Message
 	}
-	record.Gaps = []evidence.Gap{{Reason: gapClusterStateMissing, Message: message, Count: 1}}
+	record.Gaps = append(record.Gaps, evidence.Gap{Reason: gapClusterStateMissing, Message: message, Count: 1})
 }
 
 // stores is whether a response that the controller carried out names an artifact of this kind.

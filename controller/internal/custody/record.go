@@ -75,7 +75,15 @@ func Released(m *Material, first *evidence.Custody) (*evidence.Custody, error) {
 	record.Previous = &previous
 	record.Statements = append(record.Statements, first.Statements...)
 	record.Objects = append(record.Objects, first.Objects...)
-	addStatement(record, over, evidence.CustodyStatement{Kind: evidence.StatementIncident, Subject: record.Incident})
+	for _, gap := range first.Gaps {
+		if gap.Reason == evidence.GapModeWithdrawn {
+			record.Gaps = append(record.Gaps, gap)
+		}
+	}
+	err = m.addStatement(record, over, evidence.CustodyStatement{Kind: evidence.StatementIncident, Subject: record.Incident})
+	if err != nil {
+		return nil, err
+	}
 	responses, err := m.responses(true)
 	if err != nil {
 		return nil, err
@@ -136,8 +144,7 @@ func (m *Material) addEvent(record *evidence.Custody, event v1alpha1.Ref) error 
 	if err != nil {
 		return err
 	}
-	addStatement(record, bundle, evidence.CustodyStatement{Kind: evidence.StatementSecurityEvent, Subject: reference(event)})
-	return nil
+	return m.addStatement(record, bundle, evidence.CustodyStatement{Kind: evidence.StatementSecurityEvent, Subject: reference(event)})
 }
 
 func (m *Material) addResponses(record *evidence.Custody, responses []*v1alpha1.EventResponse) error {
@@ -146,10 +153,13 @@ func (m *Material) addResponses(record *evidence.Custody, responses []*v1alpha1.
 		if err != nil {
 			return err
 		}
-		addStatement(record, bundle, evidence.CustodyStatement{
+		err = m.addStatement(record, bundle, evidence.CustodyStatement{
 			Kind: evidence.StatementEventResponse, Step: string(StepOf(response)),
 			Subject: evidence.Reference{Name: response.Name, UID: string(response.UID)},
 		})
+		if err != nil {
+			return err
+		}
 		Add(record, stored(response)...)
 	}
 	return nil
@@ -163,8 +173,8 @@ func (m *Material) sealed(name, about string) (*v1alpha1.AttestationBundle, erro
 			continue
 		}
 		status := &bundle.Status
-		complete := status.Object != nil && status.StatementDigest != "" &&
-			(bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedIncident || status.Record != nil)
+		complete := status.Object != nil && status.StatementDigest != "" && (status.Record != nil ||
+			bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedIncident || bundle.Spec.Countersigns != nil)
 		if complete && meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionSealed) {
 			return bundle, nil
 		}
@@ -182,10 +192,33 @@ func Unsignable(bundle *v1alpha1.AttestationBundle) bool {
 	return signed != nil && signed.Status == metav1.ConditionFalse && signed.Reason == v1alpha1.ReasonSubjectGone
 }
 
-func addStatement(record *evidence.Custody, bundle *v1alpha1.AttestationBundle, statement evidence.CustodyStatement) {
+// addStatement lists a statement with all its bundles.
+func (m *Material) addStatement(
+	record *evidence.Custody, bundle *v1alpha1.AttestationBundle, statement evidence.CustodyStatement,
+) error {
 	statement.PayloadSHA256 = bundle.Status.StatementDigest
 	statement.Bundle = version(bundle.Status.Object)
+	for _, mode := range bundle.Status.SigningModes[min(1, len(bundle.Status.SigningModes)):] {
+		name := v1alpha1.CountersignatureName(bundle.Name, mode)
+		beside, err := m.sealed(name, statement.Subject.Name+" in mode "+string(mode))
+		if err != nil {
+			return err
+		}
+		if beside.Status.StatementDigest != statement.PayloadSHA256 {
+			return fmt.Errorf("bundle %s attests another statement than %s, which it countersigns", name, bundle.Name)
+		}
+		statement.Countersignatures = append(statement.Countersignatures,
+			evidence.Countersignature{Mode: string(mode), StoredVersion: version(beside.Status.Object)})
+	}
 	record.Statements = append(record.Statements, statement)
+	for _, mode := range bundle.Status.WithdrawnModes {
+		record.Gaps = append(record.Gaps, evidence.Gap{
+			Reason: evidence.GapModeWithdrawn, Count: 1,
+			Message: "the statement about " + statement.Subject.Name + " was begun in mode " + string(mode) +
+				", which AttestorConfig lost before it signed",
+		})
+	}
+	return nil
 }
 
 func version(object *v1alpha1.StoredObject) evidence.StoredVersion {

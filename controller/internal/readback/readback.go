@@ -74,7 +74,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.Client.Get(ctx, request.NamespacedName, &bundle); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedEventResponse || done(&bundle) {
+	// A bundle that countersigns says nothing anew: what was stored is read back once.
+	if bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedEventResponse || bundle.Spec.Countersigns != nil || done(&bundle) {
 		return ctrl.Result{}, nil
 	}
 	response, err := r.response(ctx, bundle.Spec.AttestedFor.Ref)

@@ -28,13 +28,15 @@ const (
 // Change alters what is said before it is signed; each may be nil.
 type Change struct {
 	// Signer of the statement about the object of this name; of a custody record custody-1 and custody-2.
-	Signer    func(name string) Signature
-	Event     func(*v1alpha1.SecurityEvent)
-	Response  func(*v1alpha1.EventResponse)
-	Predicate func(*evidence.EventResponsePredicate)
-	Manifest  func(*evidence.Manifest)
-	Record    func(*evidence.Custody)
-	Incident  func(*evidence.IncidentPredicate)
+	Signer func(name string) Signature
+	// Countersigner of the same statement; nothing is countersigned where it is nil.
+	Countersigner func(name string) Signature
+	Event         func(*v1alpha1.SecurityEvent)
+	Response      func(*v1alpha1.EventResponse)
+	Predicate     func(*evidence.EventResponsePredicate)
+	Manifest      func(*evidence.Manifest)
+	Record        func(*evidence.Custody)
+	Incident      func(*evidence.IncidentPredicate)
 	// Archive to be stored in place of the usual one.
 	Archive *Archive
 	// Failed has the capture fail before anything is ordered: of the records there is the first alone.

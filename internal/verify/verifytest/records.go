@@ -1,6 +1,7 @@
 package verifytest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -52,6 +53,9 @@ func (i *Incident) record(number int, previous *evidence.StoredVersion) evidence
 		Statements: slices.Clone(i.listed), Objects: slices.Clone(i.objects),
 	}
 	slices.SortFunc(custody.Objects, func(a, b evidence.CustodyObject) int { return strings.Compare(a.Key, b.Key) })
+	if i.change.Countersigner != nil {
+		custody.CountersignedIn = []string{i.change.Countersigner(fmt.Sprintf("custody-%d", number)).Mode()}
+	}
 	if i.change.Record != nil {
 		i.change.Record(&custody)
 	}
@@ -67,11 +71,12 @@ func (i *Incident) record(number int, previous *evidence.StoredVersion) evidence
 	if i.change.Incident != nil {
 		i.change.Incident(&predicate)
 	}
-	name := put.Key[len(i.Prefix)+1:]
-	payload := i.statement(evidence.PredicateTypeIncident, predicate, evidence.SHA256Subject(name, put.SHA256))
-	bundle := i.seal(name[:len("custody-1")], payload, evidence.CustodyBundleKey(put.Key))
+	file := put.Key[len(i.Prefix)+1:]
+	payload := i.statement(evidence.PredicateTypeIncident, predicate, evidence.SHA256Subject(file, put.SHA256))
+	name, key := file[:len("custody-1")], evidence.CustodyBundleKey(put.Key)
 	i.listed = append(i.listed, evidence.CustodyStatement{
-		Kind: evidence.StatementIncident, Subject: custody.Incident, PayloadSHA256: evidence.Digest(payload), Bundle: bundle,
+		Kind: evidence.StatementIncident, Subject: custody.Incident, PayloadSHA256: evidence.Digest(payload),
+		Bundle: i.seal(name, payload, key), Countersignatures: i.countersign(name, payload, key),
 	})
 	return listing(put)
 }

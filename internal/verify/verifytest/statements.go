@@ -70,7 +70,27 @@ func (i *Incident) list(kind evidence.StatementKind, object *metav1.ObjectMeta, 
 	i.listed = append(i.listed, evidence.CustodyStatement{
 		Kind: kind, Subject: evidence.Reference{Name: object.Name, UID: string(object.UID)}, Step: object.Labels[v1alpha1.LabelStep],
 		PayloadSHA256: evidence.Digest(payload), Bundle: i.seal(object.Name, payload, key),
+		Countersignatures: i.countersign(object.Name, payload, key),
 	})
+}
+
+// Mode of a signature.
+func (s Signature) Mode() string {
+	if s.Key {
+		return evidence.ModeTransit
+	}
+	return evidence.ModeKeyless
+}
+
+// countersign puts a further bundle beside the one under a key.
+func (i *Incident) countersign(name string, payload []byte, key string) []evidence.Countersignature {
+	i.t.Helper()
+	if i.change.Countersigner == nil {
+		return nil
+	}
+	by := i.change.Countersigner(name)
+	put := i.put(evidence.CountersignatureKey(key, by.Mode()), i.Authority.Seal(payload, by), i.lock)
+	return []evidence.Countersignature{{Mode: by.Mode(), StoredVersion: listing(put)}}
 }
 
 func (i *Incident) seal(name string, payload []byte, key string) evidence.StoredVersion {

@@ -100,7 +100,9 @@ func steps(ctx context.Context, reader client.Reader, incidentUID string) ([]Ste
 	}
 	sealed := map[string]v1alpha1.BundlePhase{}
 	for i := range bundles.Items {
-		sealed[bundles.Items[i].Spec.AttestedFor.UID] = bundles.Items[i].Status.Phase
+		if bundles.Items[i].Spec.Countersigns == nil { // the first bundle is sealed when all are
+			sealed[bundles.Items[i].Spec.AttestedFor.UID] = bundles.Items[i].Status.Phase
+		}
 	}
 	slices.SortFunc(responses.Items, func(a, b v1alpha1.EventResponse) int {
 		return rank(&a) - rank(&b)

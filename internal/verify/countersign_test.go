@@ -1,0 +1,308 @@
+package verify_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/attest"
+	"ugallu.io/forensics/internal/verify"
+	"ugallu.io/forensics/internal/verify/verifytest"
+)
+
+var keySigned = verifytest.Signature{Key: true}
+
+// inBothModes has the key sign every statement first, and the identity countersign it.
+func inBothModes() verifytest.Change {
+	return verifytest.Change{
+		Signer:        func(string) verifytest.Signature { return keySigned },
+		Countersigner: func(string) verifytest.Signature { return verifytest.Keyless() },
+	}
+}
+
+// countersigner changes how the statement about the capture is countersigned.
+func countersigner(by func(*verifytest.Signature)) verifytest.Change {
+	change := inBothModes()
+	change.Countersigner = func(name string) verifytest.Signature {
+		signature := verifytest.Keyless()
+		if strings.HasSuffix(name, string(v1alpha1.StepSnapshot)) {
+			by(&signature)
+		}
+		return signature
+	}
+	return change
+}
+
+// bothRecorded changes both records of an incident in both modes.
+func bothRecorded(change func(*evidence.Custody)) verifytest.Change {
+	both := inBothModes()
+	both.Record = change
+	return both
+}
+
+func besideKey(step v1alpha1.Step) func(*verifytest.Incident) string {
+	return func(i *verifytest.Incident) string { return i.Key(bundleOf(step)(i), evidence.ModeKeyless) }
+}
+
+// believes loads what a caller asks about; either may be empty.
+func believes(t *testing.T, authority *verifytest.Authority, key *verifytest.Authority, identity string) *attest.Trust {
+	t.Helper()
+	keys, identities := map[string][]byte{}, []attest.Identity{}
+	if key != nil {
+		keys["key"] = key.PublicKey()
+	}
+	if identity != "" {
+		identities = append(identities, attest.Identity{Name: identity, Issuer: verifytest.Issuer})
+	}
+	trust, err := attest.LoadTrust(authority.TrustedRoot(), keys, identities...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trust
+}
+
+func TestAnIncidentInBothModesVerifiesByEither(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	first := inBothModes()
+	second := verifytest.Change{Countersigner: func(string) verifytest.Signature { return keySigned }}
+	for order, change := range map[string]verifytest.Change{"the key first": first, "the identity first": second} {
+		incident := verifytest.NewIncident(t, authority, change)
+		for name, row := range map[string]struct {
+			trust   *attest.Trust
+			unasked string
+		}{
+			"by key":      {believes(t, authority, authority, ""), "nobody asked about identities"},
+			"by identity": {believes(t, authority, nil, verifytest.Identity), "nobody asked about keys"},
+			"by both":     {believes(t, authority, authority, verifytest.Identity), ""},
+		} {
+			for from, target := range targets(incident) {
+				report := check(t, incident, row.trust, target)
+				if report.Verdict() != verify.Verified {
+					t.Fatalf("%s, %s, from %s:\n%s", order, name, from, table(t, report))
+				}
+				demandUnasked(t, report, row.unasked)
+			}
+		}
+	}
+}
+
+// demandUnasked wants every signature that nobody asked about to be reported as such, and never as one that holds.
+func demandUnasked(t *testing.T, report *verify.Report, reason string) {
+	t.Helper()
+	signatures, unasked := 0, 0
+	for _, c := range report.Checks {
+		if c.Check != verify.CheckSignature {
+			continue
+		}
+		signatures++
+		if c.Status == verify.NotChecked {
+			unasked++
+			if !strings.Contains(c.Reason, reason) {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	if want := map[bool]int{true: 0, false: signatures / 2}[reason == ""]; unasked != want || signatures == 0 {
+		t.Errorf("%d of %d signatures were not asked about, want %d:\n%s", unasked, signatures, want, table(t, report))
+	}
+}
+
+func TestAWrongPolicyIsRefusedBesideARightOne(t *testing.T) {
+	authority, stranger := verifytest.NewAuthority(t), verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, inBothModes())
+	statement := "statement se-trigger"
+	for name, row := range map[string]struct {
+		trust *attest.Trust
+		link  string
+	}{
+		"a wrong key alone":                   {believes(t, authority, stranger, ""), statement},
+		"a wrong key beside the identity":     {believes(t, authority, stranger, verifytest.Identity), statement},
+		"a wrong identity alone":              {believes(t, authority, nil, verifytest.Identity+"-2"), statement + " in fulcio-keyless"},
+		"a wrong identity beside the key":     {believes(t, authority, authority, verifytest.Identity+"-2"), statement + " in fulcio-keyless"},
+		"another trusted root beside the key": {believes(t, stranger, authority, ""), statement},
+	} {
+		t.Run(name, func(t *testing.T) {
+			demand(t, check(t, incident, row.trust, incident.Released), row.link, verify.CheckSignature)
+		})
+	}
+	t.Run("only the other sort", func(t *testing.T) {
+		keyless := verifytest.NewIncident(t, authority, verifytest.Change{})
+		demand(t, check(t, keyless, believes(t, authority, authority, ""), keyless.Released), statement, verify.CheckSignature)
+		keyed := verifytest.NewIncident(t, authority, verifytest.Change{Signer: inBothModes().Signer})
+		demand(t, check(t, keyed, believes(t, authority, nil, verifytest.Identity), keyed.Released), statement, verify.CheckSignature)
+	})
+	t.Run("one statement of the other sort", func(t *testing.T) {
+		mostly := verifytest.NewIncident(t, authority, verifytest.Change{Signer: mixed})
+		trust := believes(t, authority, nil, verifytest.Identity)
+		demand(t, check(t, mostly, trust, mostly.Released), "statement er-"+mostly.Name+"-podunfreeze", verify.CheckSignature)
+	})
+}
+
+func TestCountersignaturesThatDoNotFitAreRefused(t *testing.T) {
+	const beside = snapshotLink + " in fulcio-keyless"
+	over := "statement over custody-2 in fulcio-keyless"
+	listed := func(change func(*evidence.Countersignature)) func(*evidence.Custody) {
+		return func(c *evidence.Custody) { change(&c.Statements[2].Countersignatures[0]) }
+	}
+	lastKey := func(i *verifytest.Incident) string {
+		return evidence.CountersignatureKey(evidence.CustodyBundleKey(i.Released), evidence.ModeKeyless)
+	}
+	run(t, map[string]tampering{
+		"a byte of it":         {change: inBothModes(), tamper: flip(bundleOf(v1alpha1.StepSnapshot)(nil), "fulcio-keyless"), link: beside, check: verify.CheckDigest},
+		"it is missing":        {change: inBothModes(), tamper: remove(bundleOf(v1alpha1.StepSnapshot)(nil), "fulcio-keyless"), link: beside, check: verify.CheckDigest},
+		"two steps' exchanged": {change: inBothModes(), tamper: exchange(besideKey(v1alpha1.StepFreeze), besideKey(v1alpha1.StepSnapshot)), link: beside, check: verify.CheckStatement},
+		"exchanged with the first": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
+			first := i.Newest(strings.Replace(besideKey(v1alpha1.StepSnapshot)(i), ".fulcio-keyless", "", 1))
+			second := i.Newest(besideKey(v1alpha1.StepSnapshot)(i))
+			first.Data, second.Data = second.Data, first.Data
+		}, link: snapshotLink, check: verify.CheckDigest},
+		"put over by a valid one": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
+			i.Newest(besideKey(v1alpha1.StepSnapshot)(i)).Data = i.Newest(besideKey(v1alpha1.StepFreeze)(i)).Data
+		}, link: beside, check: verify.CheckDigest},
+		"over another statement":     {change: countersigner(func(s *verifytest.Signature) { s.Over = []byte("{}") }), link: beside, check: verify.CheckStatement},
+		"logged for another payload": {change: countersigner(func(s *verifytest.Signature) { s.Logged = []byte("{}") }), link: beside, check: verify.CheckSignature},
+		"by another identity":        {change: countersigner(func(s *verifytest.Signature) { s.Identity += "-2" }), link: beside, check: verify.CheckSignature},
+		"of another issuer":          {change: countersigner(func(s *verifytest.Signature) { s.Issuer += "-2" }), link: beside, check: verify.CheckSignature},
+		"another digest on record":   {change: bothRecorded(listed(func(c *evidence.Countersignature) { c.SHA256 = evidence.Digest(nil) })), link: beside, check: verify.CheckDigest},
+		"another place":              {change: bothRecorded(listed(func(c *evidence.Countersignature) { c.Key = "elsewhere" })), link: beside, check: verify.CheckDigest},
+		"another mode on record":     {change: bothRecorded(listed(func(c *evidence.Countersignature) { c.Mode = "other" })), link: snapshotLink + " in other", check: verify.CheckStatement},
+		"kept too short, on record":  {change: bothRecorded(listed(func(c *evidence.Countersignature) { c.RetainUntil = c.RetainUntil.AddDate(-1, 0, 0) })), link: "custody-2", check: verify.CheckListed},
+		"kept too short, in the store": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
+			lock := &i.Newest(besideKey(v1alpha1.StepSnapshot)(i)).Object.Lock
+			lock.RetainUntil = lock.RetainUntil.AddDate(-1, 0, 0)
+		}, link: beside, check: verify.CheckLock},
+		"listed twice": {change: bothRecorded(func(c *evidence.Custody) {
+			c.Statements[2].Countersignatures = append(c.Statements[2].Countersignatures, c.Statements[2].Countersignatures[0])
+		}), link: "custody-2", check: verify.CheckListed},
+		"dropped from the second record": {change: bothRecorded(func(c *evidence.Custody) {
+			if c.Number == evidence.CustodyReleased {
+				c.Statements[2].Countersignatures = nil
+			}
+		}), link: "custody-2", check: verify.CheckRecords},
+		"that over custody-1 dropped": {change: bothRecorded(func(c *evidence.Custody) {
+			for i := range c.Statements {
+				if c.Statements[i].Kind == evidence.StatementIncident {
+					c.Statements[i].Countersignatures = nil
+				}
+			}
+		}), link: "custody-2", check: verify.CheckRecords},
+		"that over custody-1, a byte":    {change: inBothModes(), tamper: flip("custody-1", "fulcio-keyless"), link: "statement over custody-1 in fulcio-keyless", check: verify.CheckDigest},
+		"that over custody-2 is missing": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) { i.Delete(lastKey(i)) }, link: over, check: verify.CheckDigest},
+		"that over custody-2 is of custody-1": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
+			i.Newest(lastKey(i)).Data = i.Newest(i.Key("custody-1", "fulcio-keyless")).Data
+		}, link: over, check: verify.CheckStatement},
+		"that over custody-2 by the key": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
+			i.Newest(lastKey(i)).Data = i.Newest(evidence.CustodyBundleKey(i.Released)).Data
+		}, link: over, check: verify.CheckStatement},
+	})
+}
+
+// TestAForgedSignatureNobodyAsksAboutIsRefused: who signed is not asked, that it is a signature is.
+func TestAForgedSignatureNobodyAsksAboutIsRefused(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	for name, row := range map[string]struct {
+		spoil func(*verifytest.Signature)
+		link  string
+		check string
+	}{
+		"another payload in the log":          {func(s *verifytest.Signature) { s.Logged = []byte("{}") }, snapshotLink + " in fulcio-keyless", verify.CheckSignature},
+		"another statement":                   {func(s *verifytest.Signature) { s.Over = []byte("{}") }, snapshotLink + " in fulcio-keyless", verify.CheckStatement},
+		"a key's, another payload in the log": {func(s *verifytest.Signature) { s.Key, s.Logged = true, []byte("{}") }, snapshotLink + " in openbao-transit", verify.CheckSignature},
+		"outside the life of the certificate": {func(s *verifytest.Signature) { s.CertifiedAt = time.Now().Add(-time.Hour) }, snapshotLink + " in fulcio-keyless", verify.CheckSignature},
+	} {
+		t.Run(name, func(t *testing.T) {
+			change := countersigner(row.spoil)
+			trust := believes(t, authority, authority, "")
+			if strings.Contains(name, "key's") {
+				change.Signer, trust = nil, believes(t, authority, nil, verifytest.Identity)
+			}
+			incident := verifytest.NewIncident(t, authority, change)
+			demand(t, check(t, incident, trust, incident.Released), strings.ReplaceAll(row.link, "INCIDENT", incident.Name), row.check)
+		})
+	}
+}
+
+// TestALoneCountersignatureIsNoStepAndNoRival has bundles beside nothing.
+func TestALoneCountersignatureIsNoStepAndNoRival(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	other := verifytest.NewIncidentOf(t, authority, "another", inBothModes())
+	unsealed := func(t *testing.T) *verifytest.Incident {
+		incident := verifytest.NewIncident(t, authority, inBothModes())
+		for _, record := range []string{incident.Captured, incident.Released} {
+			bundle := evidence.CustodyBundleKey(record)
+			for _, key := range []string{record, bundle, evidence.CountersignatureKey(bundle, evidence.ModeKeyless)} {
+				incident.Delete(key)
+			}
+		}
+		return incident
+	}
+	lock := other.Newest(other.Released).Object.Lock
+	rows := map[string]struct {
+		sealed bool
+		add    func(i *verifytest.Incident) (noted string)
+	}{
+		"of a step whose first bundle is away": {false, func(i *verifytest.Incident) string {
+			key := i.Prefix + "/bundles/ab-gone.fulcio-keyless.sigstore.json"
+			i.Put(key, i.Newest(besideKey(v1alpha1.StepFreeze)(i)).Data, lock)
+			return key
+		}},
+		"of another incident": {false, func(i *verifytest.Incident) string {
+			key := evidence.CountersignatureKey(keyOfFirst(i), evidence.ModeTransit)
+			i.Put(key, other.Newest(keyOfFirst(other)).Data, lock)
+			return key
+		}},
+		"no bundle": {false, func(i *verifytest.Incident) string {
+			key := evidence.CountersignatureKey(keyOfFirst(i), evidence.ModeTransit)
+			i.Put(key, []byte("{}"), lock)
+			return key
+		}},
+		"over a record that is away": {false, func(i *verifytest.Incident) string {
+			record := evidence.CustodyKey(i.Prefix, 1, evidence.Digest(nil))
+			i.Put(evidence.CountersignatureKey(evidence.CustodyBundleKey(record), evidence.ModeKeyless),
+				other.Newest(other.Key("custody-1", "fulcio-keyless")).Data, lock)
+			return record
+		}},
+		"over no record, beside those of the incident": {true, func(i *verifytest.Incident) string {
+			record := evidence.CustodyKey(i.Prefix, 2, evidence.Digest(nil))
+			i.Put(evidence.CountersignatureKey(evidence.CustodyBundleKey(record), evidence.ModeKeyless),
+				i.Newest(i.Key("custody-2", "fulcio-keyless")).Data, lock)
+			return record
+		}},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			want := verify.Verified
+			incident := verifytest.NewIncident(t, authority, inBothModes())
+			if !row.sealed {
+				want, incident = verify.Unsealed, unsealed(t)
+			}
+			noted := row.add(incident)
+			for from, trust := range map[string]*attest.Trust{
+				"both": authority.Trust(), "key": believes(t, authority, authority, ""), "identity": believes(t, authority, nil, verifytest.Identity),
+			} {
+				report := check(t, incident, trust, incident.Prefix+"/")
+				if report.Verdict() != want || !has(report, verify.NotChecked, noted, "") {
+					t.Errorf("%s: verdict %s, %s:\n%s", from, report.Verdict(), noted, table(t, report))
+				}
+			}
+		})
+	}
+}
+
+func keyOfFirst(i *verifytest.Incident) string {
+	return i.Prefix + "/bundles/" + bundleOf(v1alpha1.StepFreeze)(i) + ".sigstore.json"
+}
+
+// TestASecondSignedRecordIsRefusedInWhicheverModeItIsSigned: the attestor's word against itself.
+func TestASecondSignedRecordIsRefusedInWhicheverModeItIsSigned(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, inBothModes())
+	key, custody := rival(t, incident, incident.Captured)
+	sign(t, incident, key, custody, verifytest.Keyless())
+	bundle := incident.Newest(evidence.CustodyBundleKey(key))
+	incident.Put(evidence.CountersignatureKey(evidence.CustodyBundleKey(key), evidence.ModeKeyless), bundle.Data, bundle.Object.Lock)
+	incident.Put(evidence.CustodyBundleKey(key), []byte("{}"), bundle.Object.Lock)
+	demand(t, check(t, incident, authority.Trust(), incident.Released), verify.LinkChain, verify.CheckRecords)
+}
