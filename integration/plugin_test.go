@@ -4,10 +4,16 @@ package integration
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,7 +144,25 @@ func TestCustodyPluginVerifiesAnIncidentFromTheStoreAndOffline(t *testing.T) {
 
 // TestCustodyKeylessIncident signs a whole incident with certificates for the attestor's own ServiceAccount.
 func TestCustodyKeylessIncident(t *testing.T) {
-	setModes(t, `["fulcio-keyless"]`, `{"url":"http://fulcio.ugallu-demo.svc:5555","insecureAllowHTTP":true}`)
+	s := signedIn(t, `["fulcio-keyless"]`)
+	record, p := custody(t, s), newPlugin(t)
+	target := []string{"verify", record, "--endpoint", p.endpoint, "--trusted-root", p.trustedRoot}
+	p.demand(t, 0, append(target, "--identity", identity, "--issuer", issuer)...)
+	p.demand(t, 1, append(target, "--identity", identity+"-of-another", "--issuer", issuer)...)
+	p.demand(t, 1, append(target, "--identity", identity, "--issuer", "https://issuer.invalid")...)
+	p.demand(t, 1, append(target, "--key", p.key)...)
+}
+
+// Whom certificates of the attestor name.
+const (
+	identity = "https://kubernetes.io/namespaces/" + v1alpha1.NamespaceSystem + "/serviceaccounts/ugallu-attestor"
+	issuer   = "https://kubernetes.default.svc.cluster.local"
+)
+
+// signedIn has a whole incident, up to its release, signed in these modes.
+func signedIn(t *testing.T, modes string) *scene {
+	t.Helper()
+	setModes(t, modes, `{"url":"http://fulcio.ugallu-demo.svc:5555","insecureAllowHTTP":true}`)
 	t.Cleanup(func() { setModes(t, `["openbao-transit"]`, "null") })
 	s := suite.stage(t, idle("only"))
 	suite.strikeAfter(t, s)
@@ -147,14 +171,84 @@ func TestCustodyKeylessIncident(t *testing.T) {
 	if err := suite.release(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// TestCustodyIncidentInBothModes signs every statement twice, and lets a stranger ask about either signature, or both.
+func TestCustodyIncidentInBothModes(t *testing.T) {
+	s := signedIn(t, `["openbao-transit","fulcio-keyless"]`)
 	record, p := custody(t, s), newPlugin(t)
-	const issuer = "https://kubernetes.default.svc.cluster.local"
-	identity := "https://kubernetes.io/namespaces/" + v1alpha1.NamespaceSystem + "/serviceaccounts/ugallu-attestor"
+	demandTwoBundles(t, s)
 	target := []string{"verify", record, "--endpoint", p.endpoint, "--trusted-root", p.trustedRoot}
-	p.demand(t, 0, append(target, "--identity", identity, "--issuer", issuer)...)
-	p.demand(t, 1, append(target, "--identity", identity+"-of-another", "--issuer", issuer)...)
-	p.demand(t, 1, append(target, "--identity", identity, "--issuer", "https://issuer.invalid")...)
-	p.demand(t, 1, append(target, "--key", p.key)...)
+	byKey, byIdentity := []string{"--key", p.key}, []string{"--identity", identity, "--issuer", issuer}
+	stranger := []string{"--key", strangersKey(t)}
+	out := p.demand(t, 0, slices.Concat(target, byKey)...)
+	if strings.Contains(out, "✓ statement over custody-2 in fulcio-keyless: signature") || !strings.Contains(out, "nobody asked about identities") {
+		t.Errorf("what was not asked about is not told apart:\n%s", out)
+	}
+	p.demand(t, 0, slices.Concat(target, byIdentity)...)
+	out = p.demand(t, 0, slices.Concat(target, byKey, byIdentity)...)
+	if !strings.Contains(out, "✓ statement over custody-2 in fulcio-keyless: signature") || strings.Contains(out, "nobody asked about") {
+		t.Errorf("not both signatures are proven:\n%s", out)
+	}
+	p.demand(t, 1, slices.Concat(target, stranger)...)
+	p.demand(t, 1, slices.Concat(target, stranger, byIdentity)...)
+	p.demand(t, 1, slices.Concat(target, byKey, []string{"--identity", identity + "-of-another", "--issuer", issuer})...)
+	fetched := filepath.Join(t.TempDir(), "copy")
+	p.demand(t, 0, slices.Concat([]string{"fetch", record, fetched, "--endpoint", p.endpoint, "--trusted-root", p.trustedRoot}, byKey)...)
+	p.demand(t, 0, slices.Concat([]string{"verify", fetched, "--trusted-root", p.trustedRoot}, byIdentity)...)
+}
+
+// demandTwoBundles wants each statement of an incident, the trigger's included, to have two bundles, both sealed.
+func demandTwoBundles(t *testing.T, s *scene) {
+	t.Helper()
+	var incident v1alpha1.Incident
+	suite.look(t, client.ObjectKey{Name: s.incident}, &incident)
+	var bundles v1alpha1.AttestationBundleList
+	if err := suite.List(t.Context(), &bundles); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, bundle := range bundles.Items {
+		if bundle.Spec.IncidentUID != string(incident.UID) && bundle.Spec.AttestedFor.UID != incident.Spec.Trigger.UID {
+			continue
+		}
+		first := bundle.Name
+		if of := bundle.Spec.Countersigns; of != nil {
+			first = of.Name
+		}
+		counts[first]++
+		if bundle.Status.Phase != v1alpha1.BundleSealed {
+			t.Errorf("bundle %s of %s is %s", bundle.Name, bundle.Spec.AttestedFor.Name, bundle.Status.Phase)
+		}
+	}
+	// The trigger, the steps, the Completed event and two custody records.
+	if len(counts) != len(steps)+4 {
+		t.Errorf("%d statements are attested, want %d", len(counts), len(steps)+4)
+	}
+	for name, count := range counts {
+		if count != 2 {
+			t.Errorf("the statement of %s has %d bundles", name, count)
+		}
+	}
+}
+
+// strangersKey is the file of a public key that signed nothing.
+func strangersKey(t *testing.T) string {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(private.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "stranger.pub")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // setModes changes how statements are signed and waits until the attestor is ready to.

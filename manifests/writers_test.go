@@ -84,6 +84,9 @@ func limitsReadBack(t *testing.T, s server) {
 		"no condition any more":    {patch: fields{"conditions": []any{condition("ReadBack")}}, says: "ReadBack only"},
 		"a signed statement's":     {before: fields{"statementDigest": hex}, patch: found, says: "until the statement about it is signed"},
 		"an event's":               {spec: with(bundleSpec(), "attestedFor.kind", "SecurityEvent"), patch: found, says: "attests SecurityEvent"},
+		"a countersignature's": {
+			spec: with(bundleSpec(), "countersigns", fields{"name": "ab-first", "mode": "fulcio-keyless"}), patch: found, says: "attests EventResponse",
+		},
 		"a custody record's": {
 			spec: with(with(bundleSpec(), "attestedFor.kind", "Incident"), "number", int64(1)), patch: found, says: "attests Incident",
 		},

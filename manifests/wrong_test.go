@@ -64,6 +64,12 @@ func wrongResponses() map[string]mistake {
 		"attested kind":               {object("AttestationBundle", "wrong", with(bundleSpec(), "attestedFor.kind", "Pod")), []string{"spec.attestedFor.kind"}},
 		"a record without its number": {object("AttestationBundle", "wrong", with(bundleSpec(), "attestedFor.kind", "Incident")), []string{"number is required for kind Incident"}},
 		"the number of no record":     {object("AttestationBundle", "wrong", with(bundleSpec(), "number", int64(1))), []string{"and forbidden otherwise"}},
+		"a countersignature of no mode": {
+			object("AttestationBundle", "wrong", with(bundleSpec(), "countersigns", fields{"name": "ab-first", "mode": "other"})), []string{"spec.countersigns.mode"},
+		},
+		"a countersignature of nothing": {
+			object("AttestationBundle", "wrong", with(bundleSpec(), "countersigns", fields{"mode": "fulcio-keyless"})), []string{"spec.countersigns.name"},
+		},
 		"a third record": {
 			object("AttestationBundle", "wrong", with(with(bundleSpec(), "attestedFor.kind", "Incident"), "number", int64(3))), []string{"spec.number"},
 		},
@@ -164,6 +170,18 @@ func wrongPlatform() map[string]mistake {
 		},
 		"an endpoint with a path": {object("WORMConfig", "default", with(wormSpec(), "endpoint", "https://minio/x")), []string{"spec.endpoint"}},
 		"no signing mode":         {object("AttestorConfig", "default", with(attestorSpec(), "signingModes", []any{})), []string{"spec.signingModes"}},
+		"a signing mode twice": {
+			object("AttestorConfig", "default", with(attestorSpec(), "signingModes", []any{"openbao-transit", "openbao-transit"})),
+			[]string{"spec.signingModes[1]", "Duplicate value"},
+		},
+		"three signing modes": {
+			object("AttestorConfig", "default", with(attestorSpec(), "signingModes", []any{"openbao-transit", "fulcio-keyless", "other"})),
+			[]string{"spec.signingModes", "must have at most 2 items"},
+		},
+		"both signing modes, fulcio missing": {
+			object("AttestorConfig", "default", with(attestorSpec(), "signingModes", []any{"openbao-transit", "fulcio-keyless"})),
+			[]string{"fulcio is required for the signing mode fulcio-keyless"},
+		},
 		"transit missing": {
 			object("AttestorConfig", "default", with(attestorSpec(), "transit", nil)),
 			[]string{"transit is required for the signing mode openbao-transit"},

@@ -306,3 +306,35 @@ func TestASecondSignedRecordIsRefusedInWhicheverModeItIsSigned(t *testing.T) {
 	incident.Put(evidence.CustodyBundleKey(key), []byte("{}"), bundle.Object.Lock)
 	demand(t, check(t, incident, authority.Trust(), incident.Released), verify.LinkChain, verify.CheckRecords)
 }
+
+func TestAModeThatWasWithdrawnIsReported(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, verifytest.Change{Record: func(c *evidence.Custody) {
+		c.Gaps = append(c.Gaps, evidence.Gap{Reason: evidence.GapModeWithdrawn, Message: "begun in another mode", Count: 1})
+	}})
+	report := check(t, incident, authority.Trust(), incident.Released)
+	if report.Verdict() != verify.Verified || !has(report, verify.NotChecked, "custody-2", "begun in another mode") {
+		t.Error(table(t, report))
+	}
+}
+
+// TestACountersignatureThatCannotBeReadIsNotRefused takes away the store for each bundle in turn.
+func TestACountersignatureThatCannotBeReadIsNotRefused(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, inBothModes())
+	keys, err := incident.List(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if !strings.HasSuffix(key, ".sigstore.json") {
+			continue
+		}
+		for name, trust := range map[string]*attest.Trust{"both": authority.Trust(), "identity": believes(t, authority, nil, verifytest.Identity)} {
+			report := check(t, broken{incident, key}, trust, incident.Released)
+			if report.Verdict() != verify.Incomplete {
+				t.Errorf("%s away, asked about %s: verdict %s:\n%s", key, name, report.Verdict(), table(t, report))
+			}
+		}
+	}
+}

@@ -81,6 +81,11 @@ func (v *verification) proveRecords(ctx context.Context) {
 	v.checkKept(ctx, v.record.link, evidence.StoredVersion{
 		Key: v.record.at.Key, VersionID: v.record.at.VersionID, RetainUntil: v.record.custody.RetainUntil,
 	}, v.record.custody.LockMode)
+	for _, gap := range v.record.custody.Gaps {
+		if gap.Reason == evidence.GapModeWithdrawn {
+			v.report.notChecked(v.record.link, CheckSignature, gap.Message)
+		}
+	}
 	if previous := v.record.custody.Previous; previous != nil {
 		v.provePrevious(ctx, *previous)
 	}

@@ -143,15 +143,21 @@ func (w *world) checkRecord(incident *v1alpha1.Incident, number int32) evidence.
 		w.t.Fatalf("record %d: %+v", number, bundle.Status)
 	}
 	kept := bundle.Status.Record
-	keys := []string{kept.Key, evidence.CustodyBundleKey(kept.Key)}
+	over := evidence.CustodyBundleKey(kept.Key)
+	keys := []string{kept.Key, over}
+	for _, mode := range bundle.Status.SigningModes[1:] {
+		keys = append(keys, evidence.CountersignatureKey(over, string(mode)))
+	}
+	slices.Sort(keys)
 	var found []string
 	for _, object := range w.records(incident, number) {
 		found = append(found, object.Key)
+		slices.Sort(found)
 		if !object.Lock.RetainUntil.Equal(incident.Spec.Snapshot.Destination.RetainUntil.Time) || object.Lock.Mode != "COMPLIANCE" {
 			w.t.Errorf("%s is locked %+v", object.Key, object.Lock)
 		}
 	}
-	if diff := cmp.Diff(keys, found); diff != "" || bundle.Status.Object.Key != keys[1] || kept.Index != number {
+	if diff := cmp.Diff(keys, found); diff != "" || bundle.Status.Object.Key != over || kept.Index != number {
 		w.t.Errorf("stored of record %d (-recorded +stored):\n%s", number, diff)
 	}
 	var record evidence.Custody

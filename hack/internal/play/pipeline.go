@@ -103,7 +103,11 @@ func (p *Play) glance(ctx context.Context, name string) ([]string, error) {
 		return nil, err
 	}
 	for _, bundle := range sealed {
-		lines = append(lines, fmt.Sprintf("sealed: %s, log index %d", bundle.Spec.AttestedFor.Name, *bundle.Status.LogIndex))
+		about := bundle.Spec.AttestedFor.Name
+		if of := bundle.Spec.Countersigns; of != nil {
+			about += " in " + string(of.Mode)
+		}
+		lines = append(lines, fmt.Sprintf("sealed: %s, log index %d", about, *bundle.Status.LogIndex))
 	}
 	return lines, nil
 }

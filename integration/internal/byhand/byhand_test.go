@@ -84,10 +84,17 @@ func byKey(string) verifytest.Signature { return verifytest.Signature{Key: true}
 
 func TestAWholeIncidentVerifiesByHand(t *testing.T) {
 	program, authority := cosign(t), verifytest.NewAuthority(t)
-	for mode, signer := range map[byhand.Mode]func(string) verifytest.Signature{byhand.Key: byKey, byhand.Keyless: nil} {
-		t.Run(string(mode), func(t *testing.T) {
-			has := reader(t, verifytest.NewIncident(t, authority, verifytest.Change{Signer: signer}))
-			said, err := byhand.Verify(t.Context(), document(t), program, mode, has)
+	both := verifytest.Change{Signer: byKey, Countersigner: func(string) verifytest.Signature { return verifytest.Keyless() }}
+	for name, row := range map[string]struct {
+		mode   byhand.Mode
+		change verifytest.Change
+	}{
+		"by key": {byhand.Key, verifytest.Change{Signer: byKey}}, "keyless": {byhand.Keyless, verifytest.Change{}},
+		"in both modes, by key": {byhand.Key, both}, "in both modes, keyless": {byhand.Keyless, both},
+	} {
+		t.Run(name, func(t *testing.T) {
+			has := reader(t, verifytest.NewIncident(t, authority, row.change))
+			said, err := byhand.Verify(t.Context(), document(t), program, row.mode, has)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, said)
 			}
@@ -281,6 +288,15 @@ func TestATamperedByteIsRefusedByHand(t *testing.T) {
 			demand(t, byhand.Key, has, row.step)
 		})
 	}
+	t.Run("a countersignature", func(t *testing.T) {
+		both := verifytest.NewIncident(t, incident.Authority, verifytest.Change{
+			Signer: byKey, Countersigner: func(string) verifytest.Signature { return verifytest.Keyless() },
+		})
+		has := reader(t, both)
+		step := both.Key(v1alpha1.BundleName("uid-"+string(v1alpha1.StepSnapshot)), evidence.ModeKeyless)
+		flip(t, filepath.Join(has.Folder, step))
+		demand(t, byhand.Key, has, bytesOnRecord)
+	})
 	t.Run("an object is missing", func(t *testing.T) {
 		has := reader(t, incident)
 		if err := os.Remove(filepath.Join(has.Folder, incident.Key("gaps.jsonl"))); err != nil {
