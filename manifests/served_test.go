@@ -67,7 +67,7 @@ func printColumns(t *testing.T, s server) {
 		"securityevents":     {"Name", "Type", "Class", "Severity", "Subject", "Phase", "Age"},
 		"incidents":          {"Name", "State", "Namespace", "Pod", "Trigger", "Unfreeze-At", "Age"},
 		"eventresponses":     {"Name", "Step", "Phase", "Pod", "Node", "Age"},
-		"attestationbundles": {"Name", "Kind", "For", "Phase", "Log-Index", "Age"},
+		"attestationbundles": {"Name", "Kind", "For", "Phase", "Log-Index", "Age", "Countersigns"},
 		"forensicsconfigs":   {"Name", "Ready", "Backend", "In-Flight", "Age"},
 		"wormconfigs":        {"Name", "Endpoint", "Bucket"},
 		"attestorconfigs":    {"Name", "Modes", "Ready"},

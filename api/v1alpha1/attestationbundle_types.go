@@ -181,9 +181,9 @@ type AttestationBundleStatus struct {
 // +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.attestedFor.kind`
 // +kubebuilder:printcolumn:name="For",type=string,JSONPath=`.spec.attestedFor.name`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
-// +kubebuilder:printcolumn:name="Countersigns",type=string,JSONPath=`.spec.countersigns.mode`
 // +kubebuilder:printcolumn:name="Log-Index",type=integer,JSONPath=`.status.logIndex`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Countersigns",type=string,JSONPath=`.spec.countersigns.mode`,priority=1
 type AttestationBundle struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

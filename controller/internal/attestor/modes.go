@@ -98,12 +98,12 @@ func (c *Configuration) identity(name string) string {
 
 func (s settings) signer() (attest.Signer, error) {
 	switch s.mode {
-	case "":
-		return nobody{}, nil
 	case v1alpha1.SigningFulcioKeyless:
 		return attest.NewKeyless(s.keyless)
+	case v1alpha1.SigningOpenBaoTransit:
+		return attest.NewTransit(s.transit)
 	}
-	return attest.NewTransit(s.transit)
+	return nobody{}, nil
 }
 
 // nobody is the signer of a mode that is gone.

@@ -242,6 +242,48 @@ func TestTwoAccountsOfOneVersionAreBothListed(t *testing.T) {
 }
 
 // bundle of the object with this uid.
+// countersign has a statement begun in two modes, and adds the second bundle.
+func countersign(m *custody.Material, uid string) *v1alpha1.AttestationBundle {
+	first := bundle(m, uid)
+	first.Status.SigningModes = []v1alpha1.SigningMode{v1alpha1.SigningOpenBaoTransit, v1alpha1.SigningFulcioKeyless}
+	second := sealed(v1alpha1.CountersignatureName(first.Name, v1alpha1.SigningFulcioKeyless), "second-"+uid)
+	second.Spec.Countersigns = &v1alpha1.Countersigned{Name: first.Name, Mode: v1alpha1.SigningFulcioKeyless}
+	second.Status.StatementDigest = first.Status.StatementDigest
+	m.Bundles = append(m.Bundles, second)
+	return &m.Bundles[len(m.Bundles)-1]
+}
+
+func TestARecordListsEveryBundleOfAStatement(t *testing.T) {
+	m := whole()
+	countersign(m, "uid-"+freeze)
+	bundle(m, "uid-"+snapshot).Status.WithdrawnModes = []v1alpha1.SigningMode{v1alpha1.SigningFulcioKeyless}
+	record, err := custody.Captured(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := wantCaptured()
+	want.Statements[1].Countersignatures = []evidence.Countersignature{{Mode: evidence.ModeKeyless, StoredVersion: listed("second-uid-" + freeze)}}
+	want.Gaps = []evidence.Gap{{
+		Reason: evidence.GapModeWithdrawn, Count: 1,
+		Message: "the statement about " + snapshot + " was begun in mode fulcio-keyless, which AttestorConfig lost before it signed",
+	}}
+	if diff := cmp.Diff(want, record); diff != "" {
+		t.Errorf("record (-want +got):\n%s", diff)
+	}
+	after, err := custody.Released(m, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want.Gaps, after.Gaps); diff != "" {
+		t.Errorf("gaps of the second record (-want +got):\n%s", diff)
+	}
+	other := whole()
+	countersign(other, "uid-"+freeze).Status.StatementDigest = digest("another")
+	if _, err := custody.Captured(other); err == nil || !strings.Contains(err.Error(), "attests another statement") {
+		t.Errorf("another statement: %v", err)
+	}
+}
+
 func bundle(m *custody.Material, uid string) *v1alpha1.AttestationBundle {
 	name := v1alpha1.BundleName(uid)
 	if uid == first {
@@ -279,13 +321,16 @@ func TestARecordIsRefusedWithTheReason(t *testing.T) {
 		"the capture has not ended": {change: func(m *custody.Material) { m.Incident.Status.CompletionEvent = nil }, want: custody.ErrUnsealed, names: "no event"},
 		"the trigger":               {change: unseal("uid-trigger"), want: custody.ErrUnsealed, names: "se-trigger"},
 		"a step":                    {change: unseal("uid-" + snapshot), want: custody.ErrUnsealed, names: snapshot},
-		"the end":                   {change: unseal("uid-completed"), want: custody.ErrUnsealed, names: "Logged"},
-		"a trigger that went":       {change: unsignable("uid-trigger"), want: custody.ErrMissing, names: "se-trigger"},
-		"a step without a bundle":   {change: func(m *custody.Material) { bundle(m, "uid-"+freeze).Name = "another" }, want: custody.ErrUnsealed, names: freeze},
-		"a seal without a place":    {change: func(m *custody.Material) { bundle(m, "uid-"+freeze).Status.Object = nil }, want: custody.ErrUnsealed, names: freeze},
-		"a step that runs":          {change: func(m *custody.Material) { m.Responses[1].Status.CompletedAt = nil }, want: custody.ErrUnsealed, names: snapshot},
-		"a step that is gone":       {change: gone(snapshot), want: custody.ErrMissing, names: snapshot},
-		"a step made anew":          {change: func(m *custody.Material) { m.Responses[1].UID = "another" }, want: custody.ErrMissing, names: snapshot},
+		"the second mode of a step": {change: func(m *custody.Material) {
+			countersign(m, "uid-"+freeze).Status.Conditions = nil
+		}, want: custody.ErrUnsealed, names: freeze + " in mode fulcio-keyless"},
+		"the end":                 {change: unseal("uid-completed"), want: custody.ErrUnsealed, names: "Logged"},
+		"a trigger that went":     {change: unsignable("uid-trigger"), want: custody.ErrMissing, names: "se-trigger"},
+		"a step without a bundle": {change: func(m *custody.Material) { bundle(m, "uid-"+freeze).Name = "another" }, want: custody.ErrUnsealed, names: freeze},
+		"a seal without a place":  {change: func(m *custody.Material) { bundle(m, "uid-"+freeze).Status.Object = nil }, want: custody.ErrUnsealed, names: freeze},
+		"a step that runs":        {change: func(m *custody.Material) { m.Responses[1].Status.CompletedAt = nil }, want: custody.ErrUnsealed, names: snapshot},
+		"a step that is gone":     {change: gone(snapshot), want: custody.ErrMissing, names: snapshot},
+		"a step made anew":        {change: func(m *custody.Material) { m.Responses[1].UID = "another" }, want: custody.ErrMissing, names: snapshot},
 		"a parent that is gone": {change: func(m *custody.Material) {
 			m.Incident.Status.Responses = slices.Delete(m.Incident.Status.Responses, 0, 1)
 		}, want: custody.ErrMissing, names: freeze},

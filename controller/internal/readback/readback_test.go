@@ -112,6 +112,25 @@ func TestWhatTheStoreHoldsIsObserved(t *testing.T) {
 	}
 }
 
+// TestACountersignatureIsNotReadBack: the first bundle of the statement was.
+func TestACountersignatureIsNotReadBack(t *testing.T) {
+	w := newWorld(t, func(*v1alpha1.EventResponse) {})
+	second := &v1alpha1.AttestationBundle{ObjectMeta: metav1.ObjectMeta{Name: "ab-second"}}
+	second.Spec.AttestedFor.Kind = v1alpha1.AttestedEventResponse
+	second.Spec.AttestedFor.Ref = v1alpha1.Ref{Name: w.response.Name, UID: string(w.response.UID)}
+	second.Spec.Countersigns = &v1alpha1.Countersigned{Name: "ab-snapshot", Mode: v1alpha1.SigningFulcioKeyless}
+	if err := w.client.Create(t.Context(), second); err != nil {
+		t.Fatal(err)
+	}
+	key := client.ObjectKeyFromObject(second)
+	if _, err := w.r.Reconcile(t.Context(), ctrl.Request{NamespacedName: key}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.Get(t.Context(), key, second); err != nil || len(second.Status.Conditions)+len(second.Status.Observed) > 0 {
+		t.Errorf("status %+v (%v)", second.Status, err)
+	}
+}
+
 func TestEveryDisagreementIsNamed(t *testing.T) {
 	tests := map[string]struct {
 		change func(*v1alpha1.EventResponse)

@@ -68,8 +68,12 @@ func reader(t *testing.T) client.Reader {
 		},
 		Status: v1alpha1.AttestationBundleStatus{Phase: v1alpha1.BundleSealed},
 	}
+	// The second bundle of a statement is listed after the first, and says less.
+	second := bundle.DeepCopy()
+	second.Name, second.Status.Phase = "ab-2", v1alpha1.BundleLogged
+	second.Spec.Countersigns = &v1alpha1.Countersigned{Name: bundle.Name, Mode: v1alpha1.SigningFulcioKeyless}
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(
-		ours, incident("2222222222222222", "other", "web", time.Hour), snapshot, freeze, bundle,
+		ours, incident("2222222222222222", "other", "web", time.Hour), snapshot, freeze, bundle, second,
 	).Build()
 }
 
