@@ -37,6 +37,8 @@ const (
 	GapFlowsNotStored = "FlowsNotStored"
 	// GapDropCountsNotRead: what the drop had counted by the release is not known.
 	GapDropCountsNotRead = "DropCountsNotRead"
+	// GapClusterStateMissing: the pod's objects of the API server were not stored.
+	GapClusterStateMissing = "ClusterStateMissing"
 )
 
 // Gap counts evidence that is missing for one reason.

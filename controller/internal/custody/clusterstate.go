@@ -7,9 +7,6 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// gapClusterStateMissing is the reason of a record without the cluster state, as it is of a manifest without it.
-const gapClusterStateMissing = "ClusterStateMissing"
-
 // addClusterState lists the cluster state where the controller's own response does not name it: a capture that failed has no
 // manifest to name it, nor that it is missing. What the node's agent claims to be the cluster state does not count.
 func (m *Material) addClusterState(record *evidence.Custody) {
@@ -28,7 +25,7 @@ func (m *Material) addClusterState(record *evidence.Custody) {
 	if state != nil && state.Message != "" {
 		message += ": " + state.Message
 	}
-	record.Gaps = append(record.Gaps, evidence.Gap{Reason: gapClusterStateMissing, Message: message, Count: 1})
+	record.Gaps = append(record.Gaps, evidence.Gap{Reason: evidence.GapClusterStateMissing, Message: message, Count: 1})
 }
 
 // stores is whether a response that the controller carried out names an artifact of this kind.

@@ -7,9 +7,6 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// gapClusterStateMissing is the reason of a manifest that was made without the cluster state.
-const gapClusterStateMissing = "ClusterStateMissing"
-
 // clusterStateName of the artifact.
 const clusterStateName = "cluster-state.yaml"
 
@@ -62,5 +59,5 @@ func clusterGaps(cluster *v1alpha1.ClusterState) []v1alpha1.GapCount {
 		message += ": " + cluster.Message
 	}
 	const longest = 2048
-	return []v1alpha1.GapCount{{Reason: gapClusterStateMissing, Message: message[:min(len(message), longest)], Count: 1}}
+	return []v1alpha1.GapCount{{Reason: evidence.GapClusterStateMissing, Message: message[:min(len(message), longest)], Count: 1}}
 }

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
 )
@@ -163,7 +164,7 @@ func (r *Reconciler) settle(ctx context.Context, order *v1alpha1.EventResponse, 
 			"no read-back within "+settledWithin.String()+"; look at Deployment ugallu-system-privileged/ugallu-forensics-snapshot")
 	}
 	if !clusterStored(m.cluster) && !withoutCluster(order) {
-		r.set(order, v1alpha1.ConditionClusterState, metav1.ConditionFalse, gapClusterStateMissing, clusterGaps(m.cluster)[0].Message)
+		r.set(order, v1alpha1.ConditionClusterState, metav1.ConditionFalse, evidence.GapClusterStateMissing, clusterGaps(m.cluster)[0].Message)
 	}
 	if len(order.Status.Conditions) != len(before.Status.Conditions) {
 		r.start(order)
