@@ -37,8 +37,11 @@ func (c *containStep) run(ctx context.Context, s *scene) (progress, error) {
 	ordered, err := c.order(ctx, s)
 	// The node and the network are two ways to cut the pod off: neither waits for the other, nor fails with it.
 	missing, stale := c.keep(ctx, s)
-	if err := errors.Join(err, stale); err != nil {
+	if err != nil {
 		return progress{}, err
+	}
+	if stale != nil {
+		return progress{}, stale
 	}
 	next := finished()
 	if ordered != nil {

@@ -120,7 +120,9 @@ func byIncident(responses []v1alpha1.EventResponse) map[string]*incidentOrders {
 		case v1alpha1.ActionFilesystemSnapshot:
 			orders.snapshot = response
 		case v1alpha1.ActionPodUnfreeze:
-			orders.unfreeze = response
+			if orders.unfreeze == nil || response.Spec.Attempt > orders.unfreeze.Spec.Attempt {
+				orders.unfreeze = response
+			}
 		case v1alpha1.ActionEvidenceUpload:
 		}
 	}

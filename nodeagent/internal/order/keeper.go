@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -57,9 +58,11 @@ func (k *keeper) Start(ctx context.Context) error {
 }
 
 func (k *keeper) look(ctx context.Context) error {
-	if err := k.node.Known.save(ctx); err != nil {
+	within, cancel := context.WithTimeout(ctx, writeWithin)
+	if err := k.node.Known.save(within); err != nil {
 		log.FromContext(ctx).Error(err, "orders not remembered on the node's disk")
 	}
+	cancel()
 	known, err := intents(ctx, k.node)
 	if err != nil {
 		return err
@@ -79,7 +82,7 @@ func (k *keeper) look(ctx context.Context) error {
 			errs = append(errs, k.restore(ctx, uid))
 		case len(wanted.overdue) > 0:
 			errs = append(errs, k.letGo(ctx, uid))
-		case wanted.free() && slices.Contains(pinned, uid):
+		case wanted.free() && k.node.Known.synced.Load() && slices.Contains(pinned, uid):
 			errs = append(errs, k.letGoAgain(ctx, uid))
 		}
 	}
@@ -233,7 +236,8 @@ func (k *keeper) letGo(ctx context.Context, uid string) error {
 }
 
 // letGoAgain lets a pod go that was released and is cut off all the same: an agent that began without the API server
-// contained it as it was last known.
+// contained it as it was last known. Any incident on the pod that is open by the API server's own word keeps it as it is,
+// whatever came of its orders: they may be on their way, or have reached more than their record says.
 func (k *keeper) letGoAgain(ctx context.Context, uid string) error {
 	unlock, ok := k.pods.tryLock(uid)
 	if !ok {
@@ -244,17 +248,26 @@ func (k *keeper) letGoAgain(ctx context.Context, uid string) error {
 	if err != nil || !known[uid].free() {
 		return err
 	}
+	var open v1alpha1.IncidentList
+	err = k.node.Live.List(ctx, &open, client.MatchingLabels{v1alpha1.LabelOpen: "true", v1alpha1.LabelPodUID: uid})
+	if err != nil || len(open.Items) > 0 {
+		return err
+	}
 	pod, err := find(ctx, k.node, uid)
 	if err != nil {
 		return err
 	}
+	hooks, err := k.node.Drop.Observe(uid)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "what was dropped since the release is not known", "podUID", uid)
+	}
 	thawErr := errors.Join(thawAll(ctx, k.node, pod), k.node.Freeze.StartStrays(ctx, pod))
-	if thawErr != nil {
+	if thawErr != nil && ctx.Err() != nil {
 		return thawErr
 	}
-	if err := k.node.Drop.Detach(uid); err != nil {
+	if err := errors.Join(thawErr, k.node.Drop.Detach(uid)); err != nil {
 		return err
 	}
-	log.FromContext(ctx).Info("pod that was contained after its release let go", "podUID", uid)
+	log.FromContext(ctx).Info("pod that was contained after its release let go", "podUID", uid, "hooks", hooks)
 	return nil
 }

@@ -37,8 +37,8 @@ type Known struct {
 	mutex sync.Mutex
 	// closed are orders that this process closed, until the reader shows it.
 	closed map[string]*v1alpha1.EventResponse
-	// journalMutex guards the journal and saved, for as long as the disk takes.
-	journalMutex sync.Mutex
+	// writing holds one token while the journal and saved are being written, for as long as the disk takes.
+	writing chan struct{}
 	// saved is what the journal says.
 	saved *knowledge
 }
@@ -69,7 +69,7 @@ func (k knowledge) brief() knowledge {
 func NewKnown(reader client.Reader, folder string) *Known {
 	return &Known{
 		reader: reader, journal: filepath.Join(folder, journalName), replace: replace,
-		closed: map[string]*v1alpha1.EventResponse{},
+		closed: map[string]*v1alpha1.EventResponse{}, writing: make(chan struct{}, 1),
 	}
 }
 
@@ -175,17 +175,42 @@ func (k *Known) remembered() (knowledge, error) {
 	return last, nil
 }
 
-// save writes the journal when what is known has changed. Until the API server was reached, that is what this process closed.
-func (k *Known) save(ctx context.Context) error {
-	if !k.synced.Load() && !k.hasOwn() {
+// save writes the journal when what is known has changed, or is not known there: the orders under way that it is told of.
+// Until the API server was reached, that is those and what this process closed. It waits for the disk no longer than the
+// context lasts, and leaves a write that hangs to its end.
+func (k *Known) save(ctx context.Context, underWay ...v1alpha1.EventResponse) error {
+	if !k.synced.Load() && !k.hasOwn() && len(underWay) == 0 {
 		return nil
 	}
-	// Read under the lock: what was read first is written first.
-	k.journalMutex.Lock()
-	defer k.journalMutex.Unlock()
+	select {
+	case k.writing <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("save what is known: the write before hangs: %w", ctx.Err())
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- k.write(context.WithoutCancel(ctx), underWay)
+		<-k.writing
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("save what is known: the disk hangs: %w", ctx.Err())
+	}
+}
+
+// write is called by one at a time: what was read first is written first.
+func (k *Known) write(ctx context.Context, underWay []v1alpha1.EventResponse) error {
 	known, err := k.read(ctx)
 	if err != nil {
 		return err
+	}
+	for _, order := range underWay {
+		same := func(one v1alpha1.EventResponse) bool { return one.UID == order.UID }
+		if !slices.ContainsFunc(known.Responses, same) {
+			known.Responses = append(known.Responses, order)
+		}
 	}
 	now := known.brief()
 	if k.saved != nil && reflect.DeepEqual(*k.saved, now) {

@@ -1,10 +1,13 @@
 package order
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -80,4 +83,41 @@ func TestTheJournalHasNoListOfWhatWasStored(t *testing.T) {
 	if after, err := intents(t.Context(), w.agent.node); err != nil || !after[podUID].frozen || after[podUID].open != before[podUID].open {
 		t.Errorf("known %+v (%v), before the restart %+v", after, err, before)
 	}
+}
+
+// TestADiskThatHangsDoesNotKeepAPod has the write of the journal not return while a pod is to be let go.
+func TestADiskThatHangsDoesNotKeepAPod(t *testing.T) {
+	w := newWorld(t)
+	hang := make(chan struct{})
+	defer close(hang)
+	w.agent.node.Known.replace = func(string, []byte) error {
+		<-hang
+		return nil
+	}
+	within, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
+	for range 2 { // the second waits for the first
+		if err := w.agent.node.Known.save(within); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("a write that hangs: %v", err)
+		}
+	}
+}
+
+// TestAReleaseUnderWayIsKnownBeforeTheAPIServerIsReached has an agent that does not know the open incidents yet carry it out.
+func TestAReleaseUnderWayIsKnownBeforeTheAPIServerIsReached(t *testing.T) {
+	w := newWorld(t)
+	w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
+	if _, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Dir(w.agent.node.Known.journal)
+	w.agent.node.Known = NewKnown(w.client, folder)
+	w.failing = map[string]error{"thaw id-web": errors.New("killed")}
+	if _, err := w.carryOut(w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false))); err == nil {
+		t.Fatal("the release went through")
+	}
+	demandKnown(t, w.agent.node, false)
+	w.agent.node.Known = NewKnown(w.client, folder)
+	demandKnown(t, w.agent.node, false)
 }

@@ -81,7 +81,9 @@ func (r *Reconciler) finish(ctx context.Context, record *record, ended v1alpha1.
 		return nil //nolint:nilerr // somebody else closed it
 	}
 	r.node.Known.note(record.response)
-	if err := r.node.Known.save(ctx); err != nil {
+	within, cancel := context.WithTimeout(ctx, writeWithin)
+	defer cancel()
+	if err := r.node.Known.save(within); err != nil {
 		log.FromContext(ctx).Error(err, "orders not remembered on the node's disk")
 	}
 	r.metrics.observe(record.response)
@@ -185,7 +187,12 @@ func (r *Reconciler) act(ctx context.Context, record *record, seen *sight) (resu
 		return (&snapshotStep{node: r.node, record: record, pods: r.pods, seen: seen, holdPause: r.holdPause}).run(ctx)
 	case v1alpha1.ActionPodUnfreeze:
 		defer r.pods.lock(record.response.Spec.PodRef.UID)()
-		return (&unfreezeStep{node: r.node, record: record}).run(ctx)
+		ended, err := (&unfreezeStep{node: r.node, record: record}).run(ctx)
+		if err == nil {
+			// Who waits for the pod's lock is to find it let go.
+			r.node.Known.note(record.closed(ended))
+		}
+		return ended, err
 	case v1alpha1.ActionEvidenceUpload:
 	}
 	return result{v1alpha1.ReasonOrderRefused, fmt.Sprintf("a node agent does not carry out %s", action.Type)}, nil

@@ -60,6 +60,7 @@ func TestKeeperLetsAReleasedPodGoThatIsCutOff(t *testing.T) {
 		release     []change
 		others      func(w *world)
 		unpinned    bool
+		unreached   bool
 		want        []string
 	}{
 		"released":                 {release: []change{closed(v1alpha1.ResponseSucceeded)}, want: again},
@@ -69,6 +70,19 @@ func TestKeeperLetsAReleasedPodGoThatIsCutOff(t *testing.T) {
 		"to stay contained":        {keep: true, release: []change{closed(v1alpha1.ResponseSucceeded)}},
 		"to be deleted":            {disposition: v1alpha1.DispositionDelete, release: []change{closed(v1alpha1.ResponseSucceeded)}, want: []string{"drop", "freeze"}},
 		"another that is not over": {release: []change{closed(v1alpha1.ResponseSucceeded)}, others: (*world).another, want: []string{"drop", "freeze"}},
+		"another that failed, as far as anybody knows": {release: []change{closed(v1alpha1.ResponseSucceeded)}, others: func(w *world) {
+			w.incident(anotherName, anotherUID, v1alpha1.FreezeUntilReleased)
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), ofAnother, closed(v1alpha1.ResponseFailed))
+		}},
+		"another without an order": {release: []change{closed(v1alpha1.ResponseSucceeded)}, others: func(w *world) {
+			w.incident(anotherName, anotherUID, v1alpha1.FreezeUntilReleased)
+		}},
+		"a second attempt under way": {release: []change{closed(v1alpha1.ResponsePartial)}, others: func(w *world) {
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), func(r *v1alpha1.EventResponse) {
+				r.Name, r.UID, r.Spec.Attempt = "a-second-attempt", "uid-second-attempt", 2
+			})
+		}},
+		"the API server is not reached": {release: []change{closed(v1alpha1.ResponseSucceeded)}, unreached: true},
 		"another under way": {release: []change{closed(v1alpha1.ResponseSucceeded)}, others: func(w *world) {
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), ofAnother, func(r *v1alpha1.EventResponse) {
 				r.Status.CompletedAt, r.Status.Phase = nil, ""
@@ -83,13 +97,18 @@ func TestKeeperLetsAReleasedPodGoThatIsCutOff(t *testing.T) {
 			if tt.disposition == "" {
 				tt.disposition = v1alpha1.DispositionResume
 			}
-			w.incident(incidentName, incidentUID, v1alpha1.FreezeUntilReleased)
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseSucceeded))
 			w.order(v1alpha1.StepUnfreeze, podUnfreeze(tt.disposition, tt.keep), tt.release...)
 			if tt.others != nil {
 				tt.others(w)
 			}
 			w.unpinned = tt.unpinned
+			if tt.unreached {
+				if err := w.agent.node.Known.save(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				w.agent.node.Known = NewKnown(w.client, filepath.Dir(w.agent.node.Known.journal))
+			}
 			keeper := &keeper{node: w.agent.node, pods: w.agent.pods}
 			if err := keeper.look(t.Context()); err != nil {
 				t.Fatal(err)

@@ -33,9 +33,11 @@ func (u *unfreezeStep) run(ctx context.Context) (result, error) {
 	u.record.begin()
 	// The node's disk knows of the release before the pod does: an agent that begins without the API server would contain it
 	// again. A disk that cannot be written keeps nobody.
-	if err := u.node.Known.save(ctx); err != nil {
+	within, cancel := context.WithTimeout(ctx, writeWithin)
+	if err := u.node.Known.save(within, *u.record.response); err != nil {
 		log.FromContext(ctx).Error(err, "release not remembered on the node's disk before it is carried out")
 	}
+	cancel()
 	containment, err := contained(ctx, u.node, spec)
 	if err != nil {
 		return result{}, fmt.Errorf("read what podfreeze recorded: %w", err)

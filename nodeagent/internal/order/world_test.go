@@ -336,7 +336,9 @@ func (w *world) order(step v1alpha1.Step, action v1alpha1.Action, changes ...fun
 // incident makes an incident that is open.
 func (w *world) incident(name, uid string, processes v1alpha1.FreezeProcesses) *v1alpha1.Incident {
 	w.t.Helper()
-	incident := &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(uid)}}
+	incident := &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{
+		Name: name, UID: types.UID(uid), Labels: map[string]string{v1alpha1.LabelOpen: "true", v1alpha1.LabelPodUID: podUID},
+	}}
 	incident.Spec.Disposition = v1alpha1.DispositionResume
 	incident.Spec.Freeze.Processes = processes
 	if err := w.client.Create(w.t.Context(), incident); err != nil {
