@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/evidence"
@@ -20,28 +22,76 @@ const flowsWithin = 5 * time.Second
 // errNoCapture is why flows at a release have no place to be stored.
 var errNoCapture = errors.New("no capture was ordered, which would say where")
 
-// observe brings the hooks' and flows' counts up to date. An earlier start that got past the detach left them in the record.
-// What cannot be observed does not keep the pod, and leaves the release a success, since one that is not is ordered again: it
-// is a gap of the record, which is what is signed.
+// observe brings the hooks' and flows' counts up to date. An earlier start, or an earlier attempt, that got past the detach
+// left them in its record. What cannot be observed does not keep the pod, and leaves the release a success, since one that is
+// not is ordered again: it is a gap of the record, which is what is signed.
 func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Containment) {
 	hooks, err := u.node.Drop.Observe(u.record.response.Spec.PodRef.UID)
-	earlier := u.record.status().Containment
-	switch {
-	case err != nil:
+	if err != nil {
 		u.lack(evidence.GapDropCountsNotRead, 1, fmt.Sprintf("the last counts of the drop are lost: %v", err))
-	case len(hooks) > 0:
-		u.record.has(evidence.GapDropCountsNotRead)
-	case earlier == nil && len(containment.Hooks) > 0:
-		u.lack(evidence.GapDropCountsNotRead, 1, "the drop was gone before this order came to read its counts")
-		u.lack(evidence.GapFlowsNotRead, 1, "the drop was gone before this order came to read its flows")
+	}
+	if len(hooks) == 0 {
+		u.takeOver(ctx, containment, err != nil)
 		return
 	}
-	if len(hooks) == 0 && earlier != nil {
-		containment.Hooks, containment.Flows, containment.FlowsObject = earlier.Hooks, earlier.Flows, earlier.FlowsObject
-		return
+	if err == nil {
+		u.record.has(evidence.GapDropCountsNotRead)
 	}
 	updateHooks(containment, hooks)
 	u.keepFlows(ctx, containment)
+}
+
+// takeOver is for a drop that is not there, or not to be read: what an earlier start or attempt had read of it counts. A pod
+// that nothing says was ever cut off has no counts to lack.
+func (u *unfreezeStep) takeOver(ctx context.Context, containment *v1alpha1.Containment, unread bool) {
+	earlier, err := u.earlier(ctx)
+	switch {
+	case err != nil:
+		u.lack(evidence.GapDropCountsNotRead, 1, fmt.Sprintf("the drop is gone, and whether its counts were read before is not known: %v", err))
+		u.lack(evidence.GapFlowsNotRead, 1, fmt.Sprintf("the drop is gone, and whether its flows were read before is not known: %v", err))
+	case earlier != nil:
+		containment.Hooks, containment.Flows, containment.FlowsObject = earlier.Containment.Hooks, earlier.Containment.Flows, earlier.Containment.FlowsObject
+		for _, gap := range slices.Clone(earlier.Gaps) {
+			u.record.lack(gap)
+		}
+	case unread:
+		u.keepFlows(ctx, containment)
+	case !u.untouched(ctx, *containment):
+		u.lack(evidence.GapDropCountsNotRead, 1, "the drop was gone before this order came to read its counts")
+		u.lack(evidence.GapFlowsNotRead, 1, "the drop was gone before this order came to read its flows")
+	}
+}
+
+// untouched says whether podfreeze recorded that it cut nothing off, or was never ordered. A record that somebody else closed
+// does not say.
+func (u *unfreezeStep) untouched(ctx context.Context, containment v1alpha1.Containment) bool {
+	if containment.Level != v1alpha1.LevelPolicyOnly || len(containment.Hooks) > 0 {
+		return false
+	}
+	freeze := new(v1alpha1.EventResponse)
+	name := v1alpha1.ResponseName(u.record.response.Spec.IncidentName, v1alpha1.StepFreeze, 1)
+	err := u.node.Client.Get(ctx, client.ObjectKey{Name: name}, freeze)
+	return apierrors.IsNotFound(err) || (err == nil && freeze.Status.Containment != nil)
+}
+
+// earlier is the status of this order as an earlier start left it, or that of the attempt before this one; nil when neither
+// came to read the drop. The cache may not show it yet.
+func (u *unfreezeStep) earlier(ctx context.Context) (*v1alpha1.EventResponseStatus, error) {
+	if own := u.record.status(); own.Containment != nil {
+		return own, nil
+	}
+	spec := u.record.response.Spec
+	for attempt := spec.Attempt; attempt > 0 && attempt >= spec.Attempt-1; attempt-- {
+		before := new(v1alpha1.EventResponse)
+		err := u.node.Live.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(spec.IncidentName, v1alpha1.StepUnfreeze, attempt)}, before)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, err
+		}
+		if err == nil && before.Status.Containment != nil && before.Spec.IncidentUID == spec.IncidentUID {
+			return &before.Status, nil
+		}
+	}
+	return nil, nil
 }
 
 // updateHooks brings hooks up to date, and adds those of devices that came later.
@@ -66,8 +116,8 @@ func updateHooks(containment *v1alpha1.Containment, hooks []v1alpha1.Hook) {
 
 // keepFlows stores the list of flows as it stands at the end. Until that is done, what an earlier start stored stays named.
 func (u *unfreezeStep) keepFlows(ctx context.Context, containment *v1alpha1.Containment) {
-	if earlier := u.record.status().Containment; earlier != nil {
-		containment.Flows, containment.FlowsObject = earlier.Flows, earlier.FlowsObject
+	if own := u.record.status().Containment; own != nil {
+		containment.Flows, containment.FlowsObject = own.Flows, own.FlowsObject
 	}
 	flows, err := u.node.Drop.Flows(u.record.response.Spec.PodRef.UID)
 	if err != nil {

@@ -149,3 +149,62 @@ func TestFlowsThatAnEarlierStartStoredStayNamed(t *testing.T) {
 		t.Errorf("gaps (-want +got):\n%s", diff)
 	}
 }
+
+// TestASecondAttemptHasWhatTheFirstReadOfTheDrop and so does a start whose cache does not show the one before.
+func TestASecondAttemptHasWhatTheFirstReadOfTheDrop(t *testing.T) {
+	for name, attempt := range map[string]int32{"a later attempt": 2, "a later start": 1} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), wasCutOff)
+			w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), func(r *v1alpha1.EventResponse) {
+				r.Spec.Attempt = 1
+				r.Status.Containment = &v1alpha1.Containment{
+					Hooks: []v1alpha1.Hook{{ID: "hook", Packets: 9}}, Flows: &v1alpha1.FlowCounts{Listed: 2},
+				}
+				r.Status.Gaps = []v1alpha1.GapCount{{Reason: evidence.GapFlowsNotStored, Message: "store away", Count: 2}}
+			})
+			w.observed, w.flows = nil, Flows{}
+			order := &v1alpha1.EventResponse{Spec: w.ordered[1].Spec}
+			order.Name, order.Spec.Attempt = v1alpha1.ResponseName(incidentName, v1alpha1.StepUnfreeze, attempt), attempt
+			step := &unfreezeStep{node: w.agent.node, record: newRecord(w.agent.node, order)}
+			containment, err := contained(t.Context(), w.agent.node, order.Spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			step.observe(t.Context(), &containment)
+			if diff := cmp.Diff(map[string]int64{"FlowsNotStored": 2}, signedGaps(t, step.record.response)); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s", diff)
+			}
+			if containment.Flows == nil || containment.Flows.Listed != 2 || containment.Hooks[0].Packets != 9 {
+				t.Errorf("containment %+v", containment)
+			}
+		})
+	}
+}
+
+// TestNoFlowIsNotSaidOfADropThatNobodyRead is about a podfreeze whose record does not say what it reached, or that cut
+// nothing off.
+func TestNoFlowIsNotSaidOfADropThatNobodyRead(t *testing.T) {
+	for name, tt := range map[string]struct {
+		containment *v1alpha1.Containment
+		gaps        map[string]int64
+	}{
+		"closed by another": {nil, map[string]int64{"DropCountsNotRead": 1, "FlowsNotRead": 1}},
+		"nothing cut off":   {&v1alpha1.Containment{Level: v1alpha1.LevelPolicyOnly}, map[string]int64{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), closed(v1alpha1.ResponseFailed), func(r *v1alpha1.EventResponse) {
+				r.Status.Containment = tt.containment
+			})
+			w.observed, w.flows = nil, Flows{}
+			record, err := w.carryOut(w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.gaps, signedGaps(t, record)); diff != "" || record.Status.Containment.Flows != nil {
+				t.Errorf("flows %+v, gaps (-want +got):\n%s", record.Status.Containment.Flows, diff)
+			}
+		})
+	}
+}
