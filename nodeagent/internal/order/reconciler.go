@@ -78,7 +78,7 @@ func (r *Reconciler) finish(ctx context.Context, record *record, ended v1alpha1.
 	}
 	r.sights.forget(record.response.Name)
 	if err != nil {
-		return nil //nolint:nilerr // somebody else closed it
+		return nil
 	}
 	r.node.Known.note(record.response)
 	within, cancel := context.WithTimeout(ctx, writeWithin)
