@@ -11,6 +11,9 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 )
 
+// Sorts are whom the trust names: those who sign with a key, those who sign with a certificate, or both.
+func (t *Trust) Sorts() (keys, identities bool) { return len(t.keys) > 0, len(t.identities) > 0 }
+
 // Asks is whether the trust names anybody who signs as this bundle is signed: with a certificate, or with a key.
 func (t *Trust) Asks(bundleJSON []byte) (bool, error) {
 	parsed, err := parseBundle(bundleJSON)

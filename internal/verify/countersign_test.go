@@ -224,20 +224,23 @@ func TestAForgedSignatureNobodyAsksAboutIsRefused(t *testing.T) {
 	}
 }
 
+// unsealed is an incident in both modes without its records.
+func unsealed(t *testing.T, authority *verifytest.Authority) *verifytest.Incident {
+	t.Helper()
+	incident := verifytest.NewIncident(t, authority, inBothModes())
+	for _, record := range []string{incident.Captured, incident.Released} {
+		bundle := evidence.CustodyBundleKey(record)
+		for _, key := range []string{record, bundle, evidence.CountersignatureKey(bundle, evidence.ModeKeyless)} {
+			incident.Delete(key)
+		}
+	}
+	return incident
+}
+
 // TestALoneCountersignatureIsNoStepAndNoRival has bundles beside nothing.
 func TestALoneCountersignatureIsNoStepAndNoRival(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
 	other := verifytest.NewIncidentOf(t, authority, "another", inBothModes())
-	unsealed := func(t *testing.T) *verifytest.Incident {
-		incident := verifytest.NewIncident(t, authority, inBothModes())
-		for _, record := range []string{incident.Captured, incident.Released} {
-			bundle := evidence.CustodyBundleKey(record)
-			for _, key := range []string{record, bundle, evidence.CountersignatureKey(bundle, evidence.ModeKeyless)} {
-				incident.Delete(key)
-			}
-		}
-		return incident
-	}
 	lock := other.Newest(other.Released).Object.Lock
 	rows := map[string]struct {
 		sealed bool
@@ -276,11 +279,11 @@ func TestALoneCountersignatureIsNoStepAndNoRival(t *testing.T) {
 			want := verify.Verified
 			incident := verifytest.NewIncident(t, authority, inBothModes())
 			if !row.sealed {
-				want, incident = verify.Unsealed, unsealed(t)
+				want, incident = verify.Unsealed, unsealed(t, authority)
 			}
 			noted := row.add(incident)
 			for from, trust := range map[string]*attest.Trust{
-				"both": authority.Trust(), "key": believes(t, authority, authority, ""), "identity": believes(t, authority, nil, verifytest.Identity),
+				"both": authority.TrustBoth(), "key": believes(t, authority, authority, ""), "identity": believes(t, authority, nil, verifytest.Identity),
 			} {
 				report := check(t, incident, trust, incident.Prefix+"/")
 				if report.Verdict() != want || !has(report, verify.NotChecked, noted, "") {
@@ -304,7 +307,7 @@ func TestASecondSignedRecordIsRefusedInWhicheverModeItIsSigned(t *testing.T) {
 	bundle := incident.Newest(evidence.CustodyBundleKey(key))
 	incident.Put(evidence.CountersignatureKey(evidence.CustodyBundleKey(key), evidence.ModeKeyless), bundle.Data, bundle.Object.Lock)
 	incident.Put(evidence.CustodyBundleKey(key), []byte("{}"), bundle.Object.Lock)
-	demand(t, check(t, incident, authority.Trust(), incident.Released), verify.LinkChain, verify.CheckRecords)
+	demand(t, check(t, incident, authority.TrustBoth(), incident.Released), verify.LinkChain, verify.CheckRecords)
 }
 
 func TestAModeThatWasWithdrawnIsReported(t *testing.T) {
@@ -330,8 +333,103 @@ func TestACountersignatureThatCannotBeReadIsNotRefused(t *testing.T) {
 		if !strings.HasSuffix(key, ".sigstore.json") {
 			continue
 		}
-		for name, trust := range map[string]*attest.Trust{"both": authority.Trust(), "identity": believes(t, authority, nil, verifytest.Identity)} {
+		for name, trust := range map[string]*attest.Trust{"both": authority.TrustBoth(), "identity": believes(t, authority, nil, verifytest.Identity)} {
 			report := check(t, broken{incident, key}, trust, incident.Released)
+			if report.Verdict() != verify.Incomplete {
+				t.Errorf("%s away, asked about %s: verdict %s:\n%s", key, name, report.Verdict(), table(t, report))
+			}
+		}
+	}
+}
+
+// TestWhoeverNamesBothSortsIsToldOfAStolenMode has statements and records that one of the modes alone signed.
+func TestWhoeverNamesBothSortsIsToldOfAStolenMode(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	lacks := func(name string) verifytest.Change {
+		change := inBothModes()
+		change.Countersigner = func(of string) verifytest.Signature {
+			if strings.HasSuffix(of, name) {
+				return verifytest.Signature{}
+			}
+			return verifytest.Keyless()
+		}
+		return change
+	}
+	for name, row := range map[string]struct {
+		change      verifytest.Change
+		link, lacks string
+	}{
+		"all by the key":                  {verifytest.Change{Signer: inBothModes().Signer}, "statement over custody-2", "none of the identities"},
+		"all by the identity":             {verifytest.Change{}, "statement over custody-2", "none of the keys"},
+		"the last record":                 {lacks("custody-2"), "statement over custody-2", "none of the identities"},
+		"the record before":               {lacks("custody-1"), "statement over custody-1", "none of the identities"},
+		"one statement":                   {lacks("podunfreeze"), "statement er-INCIDENT-podunfreeze", "none of the identities"},
+		"the trigger":                     {lacks("se-trigger"), "statement se-trigger", "none of the identities"},
+		"changed in its middle":           {verifytest.Change{Signer: mixed}, "statement er-INCIDENT-podunfreeze", "none of the identities"},
+		"changed in its middle, the rest": {verifytest.Change{Signer: mixed}, "statement se-trigger", "none of the keys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			incident := verifytest.NewIncident(t, authority, row.change)
+			link := strings.ReplaceAll(row.link, "INCIDENT", incident.Name)
+			for _, target := range []string{incident.Released, incident.Prefix + "/", incident.ManifestKey} {
+				report := check(t, incident, authority.TrustBoth(), target)
+				demand(t, report, link, verify.CheckSignature)
+				if !has(report, verify.Failed, link, row.lacks) || !has(report, verify.Failed, link, "is verified with that sort alone") {
+					t.Error(table(t, report))
+				}
+			}
+		})
+	}
+	t.Run("asked about one sort", func(t *testing.T) {
+		incident := verifytest.NewIncident(t, authority, lacks("custody-2"))
+		if report := check(t, incident, authority.TrustKey(), incident.Released); report.Verdict() != verify.Verified {
+			t.Error(table(t, report))
+		}
+		demand(t, check(t, incident, authority.Trust(), incident.Released), "statement over custody-2", verify.CheckSignature)
+	})
+}
+
+// TestAStolenModeIsToldWhereNothingIsSealed: what lies among the bundles has to be signed by both sorts as well.
+func TestAStolenModeIsToldWhereNothingIsSealed(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := unsealed(t, authority)
+	key := besideKey(v1alpha1.StepSnapshot)(incident)
+	incident.Delete(key)
+	first := strings.Replace(key, ".fulcio-keyless", "", 1)
+	report := check(t, incident, authority.TrustBoth(), incident.Prefix+"/")
+	demand(t, report, verify.LinkChain, verify.CheckComplete)
+	if !has(report, verify.NotChecked, "object "+first, "none of the identities") {
+		t.Error(table(t, report))
+	}
+	incident.Delete(evidence.CountersignatureKey(evidence.TriggerBundleKey(verifytest.TriggerUID), evidence.ModeKeyless))
+	demand(t, check(t, incident, authority.TrustBoth(), incident.Prefix+"/"), "statement "+verifytest.TriggerUID+".sigstore.json", verify.CheckSignature)
+}
+
+// TestOneModeTwiceIsRefused has the identity sign first and countersign.
+func TestOneModeTwiceIsRefused(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	twice := verifytest.Change{Countersigner: func(string) verifytest.Signature { return verifytest.Keyless() }}
+	incident := verifytest.NewIncident(t, authority, twice)
+	for name, trust := range map[string]*attest.Trust{"identity": authority.Trust(), "both": authority.TrustBoth()} {
+		report := check(t, incident, trust, incident.Released)
+		for _, link := range []string{"statement se-trigger in fulcio-keyless", "statement over custody-2 in fulcio-keyless"} {
+			demand(t, report, link, verify.CheckStatement)
+			if !has(report, verify.Failed, link, "in the same mode") {
+				t.Errorf("%s:\n%s", name, table(t, report))
+			}
+		}
+	}
+}
+
+// TestAnUnreadCountersignatureOfAnUnsealedTriggerIsNotRefused asks about the one that the store does not give.
+func TestAnUnreadCountersignatureOfAnUnsealedTriggerIsNotRefused(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := unsealed(t, authority)
+	for _, key := range []string{
+		evidence.CountersignatureKey(evidence.TriggerBundleKey(verifytest.TriggerUID), evidence.ModeKeyless), besideKey(v1alpha1.StepFreeze)(incident),
+	} {
+		for name, trust := range map[string]*attest.Trust{"identity": authority.Trust(), "both": authority.TrustBoth()} {
+			report := check(t, broken{incident, key}, trust, incident.Prefix+"/")
 			if report.Verdict() != verify.Incomplete {
 				t.Errorf("%s away, asked about %s: verdict %s:\n%s", key, name, report.Verdict(), table(t, report))
 			}

@@ -26,9 +26,7 @@ func (v *verification) discover(ctx context.Context) {
 		found, err := v.stray(ctx, key, s.seen)
 		if err == nil {
 			found.listed.Countersignatures = besides[key]
-			if !v.strayVouched(ctx, found, s) {
-				err = notAsked(found)
-			}
+			err = v.strayVouched(ctx, found, s)
 			delete(besides, key)
 		}
 		switch {
@@ -72,30 +70,31 @@ func (v *verification) discoverTrigger(ctx context.Context, s *strays) {
 	if found == nil {
 		return
 	}
-	if !v.strayVouched(ctx, found, s) {
-		v.report.add(found.name, CheckSignature, notAsked(found), "")
+	if err := v.strayVouched(ctx, found, s); err != nil {
+		v.partial = v.partial || isUnread(err)
+		v.report.add(found.name, CheckSignature, err, "")
 		return
 	}
 	v.take(found, s)
 }
 
-// strayVouched is whether a bundle or one beside it is by somebody whom the caller named. No record says what lies beside
-// it: what is not over the same statement decides nothing.
-func (v *verification) strayVouched(ctx context.Context, first *link, s *strays) bool {
-	asked := first.asked
+// strayVouched is nil where a bundle and those beside it are by somebody of each sort that the caller named. No record says
+// what lies beside it: what is not over the same statement decides nothing.
+func (v *verification) strayVouched(ctx context.Context, first *link, s *strays) error {
+	proven, unread := []*link{first}, map[signers]error{}
 	for _, beside := range first.listed.Countersignatures {
 		found, err := v.strayBeside(ctx, first, beside)
 		switch {
 		case isUnread(err):
-			v.partial, s.unread[beside.Key] = true, err.Error()
+			v.partial, s.unread[beside.Key], unread[signersIn(beside.Mode)] = true, err.Error(), err
 		case err != nil:
 			s.foreign[beside.Key] = err.Error()
 		default:
 			v.addSignature(found)
-			asked = asked || found.asked
+			proven = append(proven, found)
 		}
 	}
-	return asked
+	return v.lacks(proven, unread)
 }
 
 func (v *verification) strayBeside(ctx context.Context, first *link, beside evidence.Countersignature) (*link, error) {

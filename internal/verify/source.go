@@ -33,6 +33,8 @@ type Source interface {
 
 // Prover checks a bundle offline; *attest.Trust is the real one.
 type Prover interface {
+	// Sorts are whom the caller named: every statement needs a signature of each sort.
+	Sorts() (keys, identities bool)
 	// Asks is whether anybody is named who signs as this bundle is signed.
 	Asks(bundle []byte) (bool, error)
 	// Verify proves that somebody who is named signed.

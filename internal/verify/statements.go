@@ -109,11 +109,7 @@ func (v *verification) addSignature(l *link) {
 }
 
 func notAsked(l *link) error {
-	sort := "keys"
-	if l.proof.Issuer != "" {
-		sort = "identities"
-	}
-	return refuse("%s: nobody asked about %s, only the trusted root speaks for it", signed(l), sort)
+	return refuse("%s: nobody asked about %s, only the trusted root speaks for it", signed(l), l.signers())
 }
 
 func signed(l *link) string {

@@ -30,7 +30,7 @@ func table(t *testing.T, report *verify.Report) string {
 
 func TestAWholeIncidentVerifies(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
-	incident := verifytest.NewIncident(t, authority, verifytest.Change{Signer: mixed})
+	incident := verifytest.NewIncident(t, authority, verifytest.Change{})
 	for name, key := range map[string]string{
 		"released": incident.Released, "captured": incident.Captured, "manifest": incident.ManifestKey,
 	} {

@@ -299,13 +299,13 @@ func checkerWantsEveryMode(t *testing.T, w *world) {
 }
 
 func wholeVerifiesInBothModes(t *testing.T, config *rest.Config) {
-	w, trust := signing(t, config)
+	w, authority := signing(t, config)
 	s := w.inBothModes().play(v1alpha1.EventCaptureCompleted)
 	first := w.record(s.incident, 1).Status.Record.Key
-	w.verifies(trust, first)
+	w.verifies(authority.TrustBoth(), first)
 	s.release()
-	w.verifies(trust, w.record(s.incident, 2).Status.Record.Key)
-	w.verifies(trust, first)
+	w.verifies(authority.TrustBoth(), w.record(s.incident, 2).Status.Record.Key)
+	w.verifies(authority.TrustBoth(), first)
 	record := w.checkRecord(s.incident, 2)
 	for _, statement := range record.Statements {
 		if len(statement.Countersignatures) != 1 || statement.Countersignatures[0].Mode != evidence.ModeKeyless {

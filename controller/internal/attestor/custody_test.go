@@ -426,30 +426,30 @@ func (w *world) awaitRecord(incident *v1alpha1.Incident, number int32) {
 }
 
 func wholeVerifies(t *testing.T, config *rest.Config) {
-	w, trust := signing(t, config)
+	w, authority := signing(t, config)
 	s := w.play(v1alpha1.EventCaptureCompleted)
 	first := w.record(s.incident, 1).Status.Record.Key
-	w.verifies(trust, first)
+	w.verifies(authority.TrustKey(), first)
 	s.release()
-	w.verifies(trust, w.record(s.incident, 2).Status.Record.Key)
-	w.verifies(trust, first)
+	w.verifies(authority.TrustKey(), w.record(s.incident, 2).Status.Record.Key)
+	w.verifies(authority.TrustKey(), first)
 }
 
 func failedVerifies(t *testing.T, config *rest.Config) {
-	w, trust := signing(t, config)
+	w, authority := signing(t, config)
 	s := w.play(v1alpha1.EventCaptureFailed)
-	w.verifies(trust, w.record(s.incident, 1).Status.Record.Key)
+	w.verifies(authority.TrustKey(), w.record(s.incident, 1).Status.Record.Key)
 	s.release()
-	w.verifies(trust, w.record(s.incident, 2).Status.Record.Key)
+	w.verifies(authority.TrustKey(), w.record(s.incident, 2).Status.Record.Key)
 }
 
 func twoOnOnePod(t *testing.T, config *rest.Config) {
-	w, trust := signing(t, config)
+	w, authority := signing(t, config)
 	older, newer := w.play(v1alpha1.EventCaptureCompleted), w.play(v1alpha1.EventCaptureCompleted)
 	for _, s := range []*scene{newer, older} {
 		s.release()
 		w.record(s.incident, 1)
-		w.verifies(trust, w.record(s.incident, 2).Status.Record.Key)
+		w.verifies(authority.TrustKey(), w.record(s.incident, 2).Status.Record.Key)
 	}
 	own := func(s *scene) (subjects []string) {
 		for _, statement := range w.checkRecord(s.incident, 2).Statements {
@@ -465,16 +465,16 @@ func twoOnOnePod(t *testing.T, config *rest.Config) {
 }
 
 // signing is a world whose bundles are real ones.
-func signing(t *testing.T, config *rest.Config) (*world, *attest.Trust) {
+func signing(t *testing.T, config *rest.Config) (*world, *verifytest.Authority) {
 	t.Helper()
 	w, authority := newWorld(t, config), verifytest.NewAuthority(t)
-	trust := authority.Trust()
+	trust := authority.TrustBoth()
 	w.stages.Notary = func(_ context.Context, mode v1alpha1.SigningMode) (attestor.Notary, error) {
 		return office{authority, trust, verifytest.Signature{
 			Key: mode == v1alpha1.SigningOpenBaoTransit, Identity: verifytest.Identity, Issuer: verifytest.Issuer,
 		}}, nil
 	}
-	return w, trust
+	return w, authority
 }
 
 // office is a Notary that an authority inside the process seals for.

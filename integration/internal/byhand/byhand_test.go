@@ -61,7 +61,7 @@ func reader(t *testing.T, incident *verifytest.Incident) byhand.Incident {
 		t.Fatal(err)
 	}
 	// Whether the incident verifies is the document's business: the copy has what the store gave.
-	if _, err := verify.Incident(t.Context(), copier, incident.Authority.Trust(), verify.Target{Key: incident.Released}); err != nil {
+	if _, err := verify.Incident(t.Context(), copier, incident.Authority.TrustBoth(), verify.Target{Key: incident.Released}); err != nil {
 		t.Fatal(err)
 	}
 	if err := copier.Close(); err != nil {

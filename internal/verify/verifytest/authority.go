@@ -128,10 +128,27 @@ func (a *Authority) PublicKey() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// Trust believes in the authority, its key and its usual identity.
+// Trust believes in the authority and its usual identity.
 func (a *Authority) Trust() *attest.Trust {
 	a.t.Helper()
-	trust, err := attest.LoadTrust(a.TrustedRoot(), map[string][]byte{KeyName: a.PublicKey()}, attest.Identity{Name: Identity, Issuer: Issuer})
+	return a.trust(nil, attest.Identity{Name: Identity, Issuer: Issuer})
+}
+
+// TrustKey believes in the authority and its key.
+func (a *Authority) TrustKey() *attest.Trust {
+	a.t.Helper()
+	return a.trust(map[string][]byte{KeyName: a.PublicKey()})
+}
+
+// TrustBoth believes in the authority, and asks about its key and its usual identity.
+func (a *Authority) TrustBoth() *attest.Trust {
+	a.t.Helper()
+	return a.trust(map[string][]byte{KeyName: a.PublicKey()}, attest.Identity{Name: Identity, Issuer: Issuer})
+}
+
+func (a *Authority) trust(keys map[string][]byte, identities ...attest.Identity) *attest.Trust {
+	a.t.Helper()
+	trust, err := attest.LoadTrust(a.TrustedRoot(), keys, identities...)
 	must(a.t, err)
 	return trust
 }

@@ -29,7 +29,7 @@ const (
 type Change struct {
 	// Signer of the statement about the object of this name; of a custody record custody-1 and custody-2.
 	Signer func(name string) Signature
-	// Countersigner of the same statement; nothing is countersigned where it is nil.
+	// Countersigner of the same statement; nothing is countersigned where it is nil, or gives nobody.
 	Countersigner func(name string) Signature
 	Event         func(*v1alpha1.SecurityEvent)
 	Response      func(*v1alpha1.EventResponse)

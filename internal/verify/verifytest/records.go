@@ -53,8 +53,8 @@ func (i *Incident) record(number int, previous *evidence.StoredVersion) evidence
 		Statements: slices.Clone(i.listed), Objects: slices.Clone(i.objects),
 	}
 	slices.SortFunc(custody.Objects, func(a, b evidence.CustodyObject) int { return strings.Compare(a.Key, b.Key) })
-	if i.change.Countersigner != nil {
-		custody.CountersignedIn = []string{i.change.Countersigner(fmt.Sprintf("custody-%d", number)).Mode()}
+	if by, signs := i.countersigner(fmt.Sprintf("custody-%d", number)); signs {
+		custody.CountersignedIn = []string{by.Mode()}
 	}
 	if i.change.Record != nil {
 		i.change.Record(&custody)

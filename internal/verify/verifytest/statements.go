@@ -82,13 +82,22 @@ func (s Signature) Mode() string {
 	return evidence.ModeKeyless
 }
 
+// countersigner of the statement about an object, if there is one.
+func (i *Incident) countersigner(name string) (by Signature, signs bool) {
+	if i.change.Countersigner == nil {
+		return Signature{}, false
+	}
+	by = i.change.Countersigner(name)
+	return by, by.Key || by.Identity != ""
+}
+
 // countersign puts a further bundle beside the one under a key.
 func (i *Incident) countersign(name string, payload []byte, key string) []evidence.Countersignature {
 	i.t.Helper()
-	if i.change.Countersigner == nil {
+	by, signs := i.countersigner(name)
+	if !signs {
 		return nil
 	}
-	by := i.change.Countersigner(name)
 	put := i.put(evidence.CountersignatureKey(key, by.Mode()), i.Authority.Seal(payload, by), i.lock)
 	return []evidence.Countersignature{{Mode: by.Mode(), StoredVersion: listing(put)}}
 }

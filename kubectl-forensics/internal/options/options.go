@@ -140,7 +140,7 @@ func (o *Options) trustFlags(flags *flag.FlagSet) {
 	flags.StringVar(&o.Trust.RootFile, "trusted-root", "", "file with the Sigstore trusted root, in JSON (required)")
 	flags.StringVar(&o.Trust.Identity, "identity", "", "the one identity that may sign with a certificate; goes with --issuer, and says nothing of keys")
 	flags.StringVar(&o.Trust.Issuer, "issuer", "", "issuer of the tokens that prove the identity")
-	flags.Var((*many)(&o.Trust.KeyFiles), "key", "file with a public key that may sign, in PEM; several times for several keys, and beside --identity for both modes")
+	flags.Var((*many)(&o.Trust.KeyFiles), "key", "file with a public key that may sign, in PEM; several times for several keys, and beside --identity where each statement has to be signed by both")
 }
 
 func (o *Options) storeFlags(flags *flag.FlagSet) {
