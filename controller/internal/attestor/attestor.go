@@ -108,6 +108,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if !bundle.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
 	}
+	if over, err := r.abandoned(ctx, &bundle); err != nil || over {
+		return ctrl.Result{}, err
+	}
 	job := &job{bundle: &bundle}
 	for _, stage := range r.stages(&bundle) {
 		if stage.done(&job.bundle.Status) {
@@ -120,6 +123,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		if err != nil || result.RequeueAfter > 0 || !stage.done(&job.bundle.Status) {
 			return result, err
 		}
+	}
+	if err := r.keepCountersignatures(ctx, job.bundle); err != nil {
+		return ctrl.Result{}, err
 	}
 	return ctrl.Result{}, r.publish(ctx, job.bundle)
 }

@@ -43,6 +43,9 @@ func (c *Checker) Attested(ctx context.Context, event *v1alpha1.SecurityEvent) (
 	if err := attestsEvent(verified.Payload, event); err != nil {
 		return false, fmt.Errorf("bundle %s: %w", name, err)
 	}
+	if err := firstInMode(bundle.Status.Object.Key, bundle, verified); err != nil {
+		return false, fmt.Errorf("bundle %s: %w", name, err)
+	}
 	for _, mode := range further(bundle) {
 		name := v1alpha1.CountersignatureName(bundle.Name, mode)
 		beside, again, err := c.prove(ctx, verifier, name)

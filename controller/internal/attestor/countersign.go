@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,14 +82,17 @@ func firstOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.Attesta
 	of := bundle.Spec.Countersigns
 	var first v1alpha1.AttestationBundle
 	err := reader.Get(ctx, client.ObjectKey{Name: of.Name}, &first)
-	if client.IgnoreNotFound(err) != nil {
+	if apierrors.IsNotFound(err) {
+		return nil, &waiting{message: "waits until bundle " + of.Name + ", which it countersigns, is made again", after: recordPoll}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read bundle %s: %w", of.Name, err)
 	}
 	same := first.Spec.Countersigns == nil && first.Spec.AttestedFor == bundle.Spec.AttestedFor &&
 		first.Spec.IncidentUID == bundle.Spec.IncidentUID && first.Spec.Number == bundle.Spec.Number &&
 		bundle.Name == v1alpha1.CountersignatureName(first.Name, of.Mode)
-	if err != nil || !same {
-		gone := fmt.Errorf("bundle %s, which it countersigns, is not there", of.Name)
+	if !same {
+		gone := fmt.Errorf("bundle %s, which it countersigns, attests something else", of.Name)
 		return nil, &stageError{reason: v1alpha1.ReasonSubjectGone, err: gone, final: true}
 	}
 	return &first, nil
@@ -124,13 +128,46 @@ func (r *Reconciler) ensureCountersignature(
 	}
 	bundle.Spec.Countersigns = &v1alpha1.Countersigned{Name: first.Name, Mode: mode}
 	var there v1alpha1.AttestationBundle
-	if found, err := r.find(ctx, bundle.Name, &there); err != nil || found {
-		return &there, err
+	if found, err := r.find(ctx, bundle.Name, &there); err != nil {
+		return nil, err
+	} else if found {
+		return &there, sameSpec(&there, bundle)
 	}
 	if err := r.Client.Create(ctx, bundle, fieldOwner); err != nil && !apierrors.IsAlreadyExists(err) {
 		return nil, fmt.Errorf("create bundle that countersigns %s: %w", first.Name, err)
 	}
 	return bundle, nil
+}
+
+// sameSpec refuses a bundle that somebody else made under the name of one that countersigns.
+func sameSpec(there, wanted *v1alpha1.AttestationBundle) error {
+	if equality.Semantic.DeepEqual(there.Spec, wanted.Spec) {
+		return nil
+	}
+	return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("bundle %s is not the one that countersigns %s in mode %s: delete it, and the right one is made",
+		there.Name, wanted.Spec.Countersigns.Name, wanted.Spec.Countersigns.Mode))
+}
+
+// keepCountersignatures makes those bundles of a sealed statement again that were deleted: custody records and the checker
+// read all of them. What is stored already is adopted.
+func (r *Reconciler) keepCountersignatures(ctx context.Context, first *v1alpha1.AttestationBundle) error {
+	for _, mode := range further(first) {
+		if _, err := r.ensureCountersignature(ctx, first, mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abandoned is whether a bundle that countersigns ended without a signature and its first one was sealed without it, or is
+// about to be: that its mode can be signed in again changes nothing.
+func (r *Reconciler) abandoned(ctx context.Context, bundle *v1alpha1.AttestationBundle) (bool, error) {
+	if bundle.Spec.Countersigns == nil || !withdrawn(bundle) {
+		return false, nil
+	}
+	var first v1alpha1.AttestationBundle
+	found, err := r.find(ctx, bundle.Spec.Countersigns.Name, &first)
+	return found && !slices.Contains(further(&first), bundle.Spec.Countersigns.Mode), err
 }
 
 // standing is how far a bundle came, and what holds it up.
@@ -174,6 +211,19 @@ func countersigns(key string, mode v1alpha1.SigningMode, by attest.Verified, sta
 	if !bytes.Equal(by.Payload, statement) {
 		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s attests another statement", key))
 	}
+	return inMode(key, mode, by)
+}
+
+// firstInMode refuses a first bundle that is not signed in the mode that its statement was begun in: it would be signed twice
+// in one mode where the other countersigns. What an earlier version signed has no mode on record.
+func firstInMode(key string, first *v1alpha1.AttestationBundle, by attest.Verified) error {
+	if len(first.Status.SigningModes) == 0 {
+		return nil
+	}
+	return inMode(key, first.Status.SigningModes[0], by)
+}
+
+func inMode(key string, mode v1alpha1.SigningMode, by attest.Verified) error {
 	if keyless := by.Issuer != ""; keyless != (mode == v1alpha1.SigningFulcioKeyless) {
 		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s is signed by %s, not in mode %s", key, by.Signer, mode))
 	}

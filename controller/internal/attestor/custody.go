@@ -28,14 +28,16 @@ func (r *Reconciler) recordStages(bundle *v1alpha1.AttestationBundle) []stage {
 	if bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedIncident {
 		return nil
 	}
-	made := func(status *v1alpha1.AttestationBundleStatus) bool {
-		return len(status.Staged) > 0 || status.Record != nil
-	}
 	stored := func(status *v1alpha1.AttestationBundleStatus) bool { return status.Record != nil }
 	return []stage{
-		{condition: v1alpha1.ConditionSigned, done: made, act: r.makeRecord},
+		{condition: v1alpha1.ConditionSigned, done: recordMade, act: r.makeRecord},
 		{condition: v1alpha1.ConditionSigned, done: stored, act: r.storeRecord},
 	}
+}
+
+// recordMade is whether a bundle's custody record is staged, or stored.
+func recordMade(status *v1alpha1.AttestationBundleStatus) bool {
+	return len(status.Staged) > 0 || status.Record != nil
 }
 
 // makeRecord stages the record once everything that it lists is sealed.

@@ -91,11 +91,16 @@ func (r *Reconciler) restate(ctx context.Context, job *job, envelope attest.Enve
 	if job.bundle.Spec.Countersigns != nil {
 		return r.statementOf(ctx, job)
 	}
-	made, err := madeAt(envelope.Payload)
+	return r.stateAgain(ctx, job.bundle, envelope.Payload)
+}
+
+// stateAgain makes a bundle's statement as of the moment that a payload gives.
+func (r *Reconciler) stateAgain(ctx context.Context, bundle *v1alpha1.AttestationBundle, payload []byte) ([]byte, error) {
+	made, err := madeAt(payload)
 	if err != nil {
 		return nil, err
 	}
-	statement, err := r.statement(ctx, job.bundle, evidence.Attestor{Account: r.Account, At: made})
+	statement, err := r.statement(ctx, bundle, evidence.Attestor{Account: r.Account, At: made})
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,7 +44,7 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	object, err := store.Put(ctx, to.key, bytes.NewReader(bundle), to.lock)
 	switch {
 	case errors.Is(err, worm.ErrExists):
-		object, err = adopt(ctx, store, to, &adoption{of: job.bundle, notary: notary, bundle: bundle})
+		object, err = r.adopt(ctx, store, to, &adoption{of: job.bundle, notary: notary, bundle: bundle})
 	case err == nil:
 		err = checkStored(ctx, store, object, to.lock.Mode)
 	}
@@ -68,6 +67,9 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 
 func storeFailure(err error) error {
 	if _, ok := errors.AsType[*stageError](err); ok {
+		return err
+	}
+	if _, ok := errors.AsType[*waiting](err); ok {
 		return err
 	}
 	return failure(v1alpha1.ReasonStoreUnreachable, err)
@@ -94,8 +96,9 @@ type adoption struct {
 }
 
 // adopt takes the bundle that is stored under the key already: a crash lost the answer to its put, or the bundle
-// object was deleted and made again. The first bundle stored wins, if it attests the same subject and stays long enough.
-func adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.Object, error) {
+// object was deleted and made again. The first bundle stored wins, if this attestor makes the same statement of the same
+// moment, and if it stays long enough.
+func (r *Reconciler) adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.Object, error) {
 	object, err := store.Stat(ctx, at.key, "")
 	if err != nil {
 		return worm.Object{}, err
@@ -108,11 +111,7 @@ func adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.
 	if err != nil {
 		return worm.Object{}, invalidBundle(fmt.Errorf("%s holds another object: %w", at.key, err))
 	}
-	own, err := a.notary.Verify(a.bundle)
-	if err != nil {
-		return worm.Object{}, invalidBundle(err)
-	}
-	if err := a.fits(at.key, stored, own); err != nil {
+	if err := r.fits(ctx, at.key, stored, a); err != nil {
 		return worm.Object{}, err
 	}
 	if err := at.keeps(object); err != nil {
@@ -127,31 +126,34 @@ func adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.
 	return object, nil
 }
 
-// fits refuses a bundle that attests something else. A countersignature is over the same bytes, in its mode.
-func (a *adoption) fits(key string, stored, own attest.Verified) error {
+// fits refuses a bundle whose statement is not, byte by byte, the one that this attestor makes. Whoever stole one mode and
+// put a bundle there first must not have it countersigned in the other. A countersignature is over the same bytes, in its
+// mode.
+func (r *Reconciler) fits(ctx context.Context, key string, stored attest.Verified, a *adoption) error {
 	if of := a.of.Spec.Countersigns; of != nil {
+		own, err := a.notary.Verify(a.bundle)
+		if err != nil {
+			return invalidBundle(err)
+		}
 		return countersigns(key, of.Mode, stored, own.Payload)
 	}
-	same, err := sameSubject(stored.Payload, own.Payload)
+	if err := firstInMode(key, a.of, stored); err != nil {
+		return fmt.Errorf("%w: list the mode that it is signed in first in AttestorConfig and delete this AttestationBundle, which is made again", err)
+	}
+	if evidence.Digest(stored.Payload) == a.of.Status.StatementDigest {
+		return nil // it made this one, and the answer to the put was lost
+	}
+	own, err := r.stateAgain(ctx, a.of, stored.Payload)
 	if err != nil {
 		return err
 	}
-	if !same {
-		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s attests another subject", key))
+	if !bytes.Equal(own, stored.Payload) {
+		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds a signed bundle over another statement, sha256 %s, than this attestor "+
+			"makes of the same moment, sha256 %s: find out who signed it and take whoever it was out of the trusted-root ConfigMap if it was not "+
+			"this attestor; then hide it behind a delete marker in the store, and the attestor's own bundle is stored",
+			key, evidence.Digest(stored.Payload), evidence.Digest(own)))
 	}
 	return nil
-}
-
-func sameSubject(one, other []byte) (bool, error) {
-	first, err := parseStatement(one)
-	if err != nil {
-		return false, err
-	}
-	second, err := parseStatement(other)
-	if err != nil {
-		return false, err
-	}
-	return reflect.DeepEqual(first, second), nil
 }
 
 // readObject reads a bundle into memory.

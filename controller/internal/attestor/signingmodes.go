@@ -22,40 +22,55 @@ func further(bundle *v1alpha1.AttestationBundle) []v1alpha1.SigningMode {
 	return nil
 }
 
-// fixModes records the modes of a statement when it is first signed.
+// fixModes records the modes of a statement before it is first signed. A custody record that an earlier version made says
+// nothing of a countersignature and gets none.
 func (r *Reconciler) fixModes(ctx context.Context, bundle *v1alpha1.AttestationBundle) error {
-	if len(bundle.Status.SigningModes) > 0 {
+	status := &bundle.Status
+	if len(status.SigningModes) > 0 {
 		return nil
 	}
 	modes, err := r.Modes(ctx)
 	if err != nil {
 		return failure(v1alpha1.ReasonConfigInvalid, err)
 	}
-	bundle.Status.SigningModes = modes
+	if bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident && recordMade(status) {
+		modes = modes[:1]
+	}
+	status.SigningModes = modes
 	return nil
 }
 
-// mode that a bundle is signed in.
+// mode that a bundle is signed in. Of one that an earlier version signed it is not on record: what is left to do for it is
+// done in the first mode of today.
 func (r *Reconciler) mode(ctx context.Context, bundle *v1alpha1.AttestationBundle) (v1alpha1.SigningMode, error) {
 	if of := bundle.Spec.Countersigns; of != nil {
 		return of.Mode, nil
 	}
+	status := &bundle.Status
+	if len(status.SigningModes) == 0 && isTrue(v1alpha1.ConditionSigned)(status) {
+		modes, err := r.Modes(ctx)
+		if err != nil {
+			return "", failure(v1alpha1.ReasonConfigInvalid, err)
+		}
+		return modes[0], nil
+	}
 	if err := r.fixModes(ctx, bundle); err != nil {
 		return "", err
 	}
-	return bundle.Status.SigningModes[0], nil
+	return status.SigningModes[0], nil
 }
 
 // withdraw is what becomes of a signature in a mode that is gone. The first bundle is signed as AttestorConfig says now. One
 // that countersigns ends, and the first says so. What a custody record promises is made all the same: the record is
-// stored, and nothing can be taken out of it.
+// stored, and nothing can be taken out of it. Its first bundle then waits as well, or both could be in the mode that is left.
 func (r *Reconciler) withdraw(ctx context.Context, job *job, gone error) error {
-	record := job.bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident
-	if of := job.bundle.Spec.Countersigns; of != nil {
-		if record {
-			return failure(v1alpha1.ReasonConfigInvalid, fmt.Errorf("mode %s: %w: the custody record, which is stored, says that it is "+
-				"countersigned in it: configure its servers in AttestorConfig until this bundle is sealed; the mode need not be listed", of.Mode, gone))
-		}
+	record, of := job.bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident, job.bundle.Spec.Countersigns
+	switch {
+	case record && of != nil:
+		return promised(of.Mode, gone)
+	case record && len(further(job.bundle)) > 0:
+		return promised(job.bundle.Status.SigningModes[0], gone)
+	case of != nil:
 		return &stageError{reason: v1alpha1.ReasonModeWithdrawn, err: fmt.Errorf("mode %s: %w", of.Mode, gone), final: true}
 	}
 	modes, err := r.Modes(ctx)
@@ -64,7 +79,7 @@ func (r *Reconciler) withdraw(ctx context.Context, job *job, gone error) error {
 	}
 	status := &job.bundle.Status
 	if record {
-		modes = append(slices.Clone(modes[:1]), further(job.bundle)...)
+		modes = slices.Clone(modes[:1])
 	}
 	for _, mode := range status.SigningModes {
 		if !slices.Contains(modes, mode) {
@@ -73,6 +88,12 @@ func (r *Reconciler) withdraw(ctx context.Context, job *job, gone error) error {
 	}
 	status.SigningModes, job.notary = modes, nil
 	return errAgain
+}
+
+// promised is the failure of a signature that a stored custody record cannot go without.
+func promised(mode v1alpha1.SigningMode, gone error) error {
+	return failure(v1alpha1.ReasonConfigInvalid, fmt.Errorf("mode %s: %w: the custody record, which is stored, says that it is signed in two "+
+		"modes, of which this is one: configure its servers in AttestorConfig until this bundle is sealed; the mode need not be listed", mode, gone))
 }
 
 // drop notes that a statement is not sealed in a mode that it was begun in.

@@ -8,13 +8,12 @@ import (
 	"ugallu.io/forensics/api/evidence"
 )
 
-// stated is what a statement is about: equal for two statements of one object, whenever and by whom they were made.
+// stated is what a statement about an event is about.
 type stated struct {
 	Subject       []evidence.Subject `json:"subject"`
 	PredicateType string             `json:"predicateType"`
 	Predicate     struct {
-		Event    evidence.Reference `json:"event"`
-		Response evidence.Reference `json:"response"`
+		Event evidence.Reference `json:"event"`
 	} `json:"predicate"`
 }
 

@@ -204,6 +204,9 @@ func (m *Material) addStatement(
 		if err != nil {
 			return err
 		}
+		if of := beside.Spec.Countersigns; of == nil || of.Name != bundle.Name || of.Mode != mode {
+			return fmt.Errorf("bundle %s is not the one that countersigns %s in mode %s", name, bundle.Name, mode)
+		}
 		if beside.Status.StatementDigest != statement.PayloadSHA256 {
 			return fmt.Errorf("bundle %s attests another statement than %s, which it countersigns", name, bundle.Name)
 		}
