@@ -282,6 +282,16 @@ func TestARecordListsEveryBundleOfAStatement(t *testing.T) {
 	if _, err := custody.Captured(other); err == nil || !strings.Contains(err.Error(), "attests another statement") {
 		t.Errorf("another statement: %v", err)
 	}
+	for name, change := range map[string]func(*v1alpha1.Countersigned){
+		"of another bundle": func(c *v1alpha1.Countersigned) { c.Name = "another" },
+		"in another mode":   func(c *v1alpha1.Countersigned) { c.Mode = v1alpha1.SigningOpenBaoTransit },
+	} {
+		foreign := whole()
+		change(countersign(foreign, "uid-"+freeze).Spec.Countersigns)
+		if _, err := custody.Captured(foreign); err == nil || !strings.Contains(err.Error(), "is not the one that countersigns") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func bundle(m *custody.Material, uid string) *v1alpha1.AttestationBundle {
