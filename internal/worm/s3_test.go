@@ -136,6 +136,30 @@ func TestS3NamesAMissingBucket(t *testing.T) {
 	}
 }
 
+// TestS3PutsWhereADeleteMarkerHidesAnother is how what somebody else put under a key makes room, in stores that take it so.
+func TestS3PutsWhereADeleteMarkerHidesAnother(t *testing.T) {
+	want := map[string]error{"MinIO": nil, "versitygw": worm.ErrExists}
+	for name, start := range storetest.Servers() {
+		t.Run(name, func(t *testing.T) {
+			server := start(t)
+			store, key := open(t, server.Endpoint, server), "forensics/x/bundles/b.sigstore.json"
+			before, err := store.Put(t.Context(), key, bytes.NewReader([]byte("planted")), lockFor(time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := server.Admin.RemoveObject(t.Context(), storetest.Bucket, key, minio.RemoveObjectOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Put(t.Context(), key, bytes.NewReader([]byte("its own")), lockFor(time.Hour)); !errors.Is(err, want[name]) {
+				t.Errorf("put over the marker: %v, want %v", err, want[name])
+			}
+			if kept, err := store.Stat(t.Context(), key, before.VersionID); err != nil || kept.VersionID != before.VersionID {
+				t.Errorf("what was hidden: %+v, %v", kept, err)
+			}
+		})
+	}
+}
+
 func TestS3PutNeedsNoReadPermission(t *testing.T) {
 	onEachServer(t, func(t *testing.T, server *storetest.Server) {
 		credential := server.PutOnly(t)

@@ -144,7 +144,8 @@ func sameSpec(there, wanted *v1alpha1.AttestationBundle) error {
 	if equality.Semantic.DeepEqual(there.Spec, wanted.Spec) {
 		return nil
 	}
-	return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("bundle %s is not the one that countersigns %s in mode %s: delete it, and the right one is made",
+	return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("bundle %s is not the one that countersigns %s in mode %s: find out who made it; then delete it, for which "+
+		"the binding of the policy ugallu-chain-stays has to be taken away meanwhile, and the right one is made",
 		there.Name, wanted.Spec.Countersigns.Name, wanted.Spec.Countersigns.Mode))
 }
 

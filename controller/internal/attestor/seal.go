@@ -138,7 +138,7 @@ func (r *Reconciler) fits(ctx context.Context, key string, stored attest.Verifie
 		return countersigns(key, of.Mode, stored, own.Payload)
 	}
 	if err := firstInMode(key, a.of, stored); err != nil {
-		return fmt.Errorf("%w: list the mode that it is signed in first in AttestorConfig and delete this AttestationBundle, which is made again", err)
+		return fmt.Errorf("%w: find out who put it there; then hide it behind a delete marker in the store, and the attestor's own bundle is stored", err)
 	}
 	if evidence.Digest(stored.Payload) == a.of.Status.StatementDigest {
 		return nil // it made this one, and the answer to the put was lost

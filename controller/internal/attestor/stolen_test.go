@@ -153,7 +153,7 @@ func refusesForeignObject(t *testing.T, w *world) {
 		t.Error("no error: the queue would not try again")
 	}
 	sealed := meta.FindStatusCondition(w.bundle(event).Status.Conditions, v1alpha1.ConditionSealed)
-	if sealed == nil || sealed.Reason != v1alpha1.ReasonBundleInvalid || !strings.Contains(sealed.Message, "delete it") {
+	if sealed == nil || sealed.Reason != v1alpha1.ReasonBundleInvalid || !strings.Contains(sealed.Message, "then delete it") {
 		t.Errorf("condition %+v", sealed)
 	}
 	if err := w.base.Delete(t.Context(), foreign); err != nil {
