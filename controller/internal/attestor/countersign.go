@@ -28,13 +28,7 @@ func (r *Reconciler) countersign(ctx context.Context, job *job) error {
 	if err != nil {
 		return err
 	}
-	if err := r.stageEnvelope(ctx, job, payload); err != nil {
-		return err
-	}
-	job.bundle.Status.StatementDigest = evidence.Digest(payload)
-	r.set(job.bundle, v1alpha1.ConditionSigned,
-		conditionTrue(v1alpha1.ReasonSucceeded, "signed by "+job.bundle.Status.Signer))
-	return nil
+	return r.signPayload(ctx, job, payload)
 }
 
 // statementOf is the payload of the bundle that is countersigned, read from the store and verified. What was staged in an

@@ -51,6 +51,11 @@ func (r *Reconciler) sign(ctx context.Context, job *job) error {
 	if err != nil {
 		return err
 	}
+	return r.signPayload(ctx, job, payload)
+}
+
+// signPayload stages the envelope over a payload and records who signed it.
+func (r *Reconciler) signPayload(ctx context.Context, job *job, payload []byte) error {
 	if err := r.stageEnvelope(ctx, job, payload); err != nil {
 		return err
 	}
