@@ -54,7 +54,7 @@ func demandSilence(t *testing.T, s *scene, at receiver, since time.Time, tags ..
 	}
 }
 
-// states maps the ids of a node's running containers to what the runtime reads from their cgroups: RUNNING or PAUSED.
+// states maps the ids of a node's containers to what their freezers say.
 func states(ctx context.Context, node string) (map[string]string, error) {
 	tasks, err := tasks(ctx, node)
 	found := make(map[string]string, len(tasks))
@@ -64,25 +64,35 @@ func states(ctx context.Context, node string) (map[string]string, error) {
 	return found, err
 }
 
-// task is one line of `runc list`. That asks the freezer itself whether a container is paused, which containerd does not.
+// task is a container of the runtime: its first process, and whether it is running, freezing, paused or stopped.
 type task struct{ process, state string }
 
+// lookForTasks asks the freezers themselves, which containerd does not, and `runc list` only with a wait for every container
+// that is on its way into one. What goes meanwhile has stopped.
+const lookForTasks = `for record in /run/containerd/runc/k8s.io/*/state.json; do
+  set -- $(jq -r '.id, .init_process_pid, (.cgroup_paths.freezer // .cgroup_paths[""])' "$record" 2>/dev/null)
+  [ $# = 3 ] || continue
+  state=stopped
+  case "$(sed 's/.*) //; s/ .*//' /proc/$2/stat 2>/dev/null)" in ""|Z|X) ;; *)
+    case "$(cat "$3/freezer.state" 2>/dev/null || sed -n 's/^frozen //p' "$3/cgroup.events" 2>/dev/null)" in
+      FROZEN|1) state=paused ;; FREEZING) state=freezing ;; THAWED|0) state=running ;;
+    esac ;;
+  esac
+  echo $1 $2 $state
+done`
+
 func tasks(ctx context.Context, node string) (map[string]task, error) {
-	listed, err := onNode(ctx, node, "runc", "--root", "/run/containerd/runc/k8s.io", "list")
-	for range 4 { // a container that goes meanwhile makes the whole list fail
-		if err == nil {
-			break
-		}
-		listed, err = onNode(ctx, node, "runc", "--root", "/run/containerd/runc/k8s.io", "list")
-	}
+	listed, err := onNode(ctx, node, "sh", "-uc", lookForTasks)
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]task{}
 	for line := range strings.Lines(listed) {
-		if fields := strings.Fields(line); len(fields) > 2 {
-			found[fields[0]] = task{process: fields[1], state: fields[2]}
+		fields := strings.Fields(line)
+		if len(fields) != 3 {
+			return nil, fmt.Errorf("containers of node %s: %q is not an id, a process and a state", node, line)
 		}
+		found[fields[0]] = task{process: fields[1], state: fields[2]}
 	}
 	return found, nil
 }

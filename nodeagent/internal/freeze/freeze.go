@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +17,7 @@ import (
 var ErrNoCgroup = errors.New("cgroup is not known")
 
 // Bound of one freeze or thaw. 50 processes freeze within 6 ms; a process in an uninterruptible wait takes as long as that
-// wait.
+// wait, and is frozen by the request that stands even after the bound.
 const bound = 5 * time.Second
 
 // Container is what is frozen.
@@ -49,10 +50,17 @@ const (
 
 // Freezer freezes and thaws with one method, the one that the node's runtime understands: a container is never frozen
 // one way and thawed another.
-type Freezer struct{ method v1alpha1.FreezeMethod }
+type Freezer struct {
+	method v1alpha1.FreezeMethod
+	mu     sync.Mutex
+	// through counts by container how often a freeze was undone for an exec.
+	through map[string]int
+}
 
 // New returns a Freezer.
-func New(method v1alpha1.FreezeMethod) *Freezer { return &Freezer{method: method} }
+func New(method v1alpha1.FreezeMethod) *Freezer {
+	return &Freezer{method: method, through: map[string]int{}}
+}
 
 // Method that this node's containers are frozen with.
 func (f *Freezer) Method() v1alpha1.FreezeMethod { return f.method }
@@ -104,9 +112,30 @@ func (f *Freezer) reach(ctx context.Context, container Container, want State) (S
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	if f.method == v1alpha1.FreezeCgroupV1 {
-		return setFreezer(ctx, container.Freezer, want)
+		state, err := setFreezer(ctx, container.Freezer, want, func() bool { return f.mayThrough(container.ID) })
+		if state == Thawed || state == Gone {
+			f.forget(container.ID)
+		}
+		return state, err
 	}
 	return setFrozen(ctx, container.Cgroup, want)
+}
+
+// mayThrough says whether a freeze of the container may be undone for an exec once more, and counts it.
+func (f *Freezer) mayThrough(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.through[id] >= maxThrough {
+		return false
+	}
+	f.through[id]++
+	return true
+}
+
+func (f *Freezer) forget(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.through, id)
 }
 
 // State returns whether the container is frozen now, for whatever reason.

@@ -18,23 +18,13 @@ const (
 	// askAgain spaces the requests of one freeze: one that a process escaped for the moment stands at FREEZING until it is
 	// asked for again, and one that follows a thaw at once undoes a kill, which a frozen process takes only as it is thawed.
 	askAgain = 100 * time.Millisecond
-	// letThrough is how long a freeze may stand at FREEZING before it is undone for a moment and begun again: a thread that
-	// waits in an exec for another one of its process, which was frozen first, cannot be frozen and does not go on. Nothing
-	// else runs then, but the container is not frozen, and the runtime's own list of containers waits for it.
-	letThrough = 300 * time.Millisecond
-	// through is that moment, in which an exec ends and a process takes its kill.
-	through = 5 * time.Millisecond
 	// maxFolders is how many are looked at for a process. A suspect may make any number.
 	maxFolders = 1000
 )
 
 // setFreezer writes freezer.state and waits until it says so, which for a freeze is of every process in the folder and below
-// it, or until no process is left.
-func setFreezer(ctx context.Context, folder string, want State) (State, error) {
-	value := "THAWED"
-	if want == Frozen {
-		value = "FROZEN"
-	}
+// it, or until no process is left. Where an exec keeps a freeze from its end, through may say that it is let end.
+func setFreezer(ctx context.Context, folder string, want State, through func() bool) (State, error) {
 	if folder == "" {
 		return "", ErrNoCgroup
 	}
@@ -44,14 +34,14 @@ func setFreezer(ctx context.Context, folder string, want State) (State, error) {
 	var asked time.Time
 	begun := time.Now()
 	for {
-		if want == Frozen && time.Since(begun) >= letThrough {
-			// What comes of it the request that follows says.
-			_ = os.WriteFile(file, []byte("THAWED"), 0)
-			time.Sleep(through)
+		if want == Frozen && time.Since(begun) >= execWithin {
+			if waitsInExec(folder) && through() {
+				letThrough(file)
+			}
 			begun, asked = time.Now(), time.Time{}
 		}
 		if time.Since(asked) >= askAgain {
-			err := os.WriteFile(file, []byte(value), 0)
+			err := os.WriteFile(file, []byte(values[want]), 0)
 			if vanished(err) {
 				return Gone, nil
 			}
@@ -66,11 +56,14 @@ func setFreezer(ctx context.Context, folder string, want State) (State, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("wait for %s to say %s: %w", file, value, ctx.Err())
+			return "", fmt.Errorf("wait for %s to say %s: %w", file, values[want], ctx.Err())
 		case <-ticks.C:
 		}
 	}
 }
+
+// values of freezer.state.
+var values = map[State]string{Frozen: "FROZEN", Thawed: "THAWED"}
 
 // readFreezer returns Freezing as long as not every process is frozen.
 func readFreezer(folder string) (State, error) {

@@ -228,7 +228,7 @@ func TestStopNamesWhatItCannotStopAndStopsTheOthers(t *testing.T) {
 	stuck, free := idle(t, outside), idle(t, outside)
 	put(t, stuck.PID, held)
 	set := func(want State) {
-		if state, err := setFreezer(context.WithoutCancel(t.Context()), held, want); err != nil || (state != want && state != Gone) {
+		if state, err := setFreezer(context.WithoutCancel(t.Context()), held, want, never); err != nil || (state != want && state != Gone) {
 			t.Fatalf("setFreezer = %s, %v", state, err)
 		}
 	}
