@@ -34,6 +34,7 @@ func TestAdmissionFrozenPodIsGuarded(t *testing.T) {
 		"debug":                namespaced("debug", victimName, "--image=busybox", "--target="+sideName, "--", "true"),
 		"forward a port":       namespaced("port-forward", victimName, ":80"),
 		"copy a file out":      namespaced("cp", victimName+":/etc/hostname", t.TempDir()+"/hostname", "-c", sideName),
+		"have it end":          namespaced("patch", "pod", victimName, "--subresource=status", "-p", `{"status":{"phase":"Failed"}}`),
 		"replace the subject":  namespaced("patch", "pod", victimName, "--subresource=status", "-p", `{"metadata":{"labels":{"ugallu.io/frozen":null}}}`),
 	}
 	for name, attempt := range attempts {
