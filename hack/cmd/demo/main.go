@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -18,12 +19,23 @@ import (
 	"ugallu.io/forensics/hack/internal/state"
 )
 
-// farewell says how to go on; the cluster stays.
+// farewell says how to go on; the cluster stays. Its arguments are the kubeconfig, the folder of kubectl, and where the
+// evidence lies.
 const farewell = `
 The cluster stays up. Look around:
-  export KUBECONFIG=%s
-  %s get incidents,securityevents,eventresponses,attestationbundles
-  %s -n forensics-sandbox get pods
+  export KUBECONFIG='%[1]s' PATH='%[2]s':"$PATH"
+  kubectl get incidents,securityevents,eventresponses,attestationbundles
+  kubectl -n forensics-sandbox get pods
+Verify the evidence in the same shell, as a stranger would, who has the trusted root and the public key from you:
+  trust="$(mktemp -d)"
+  kubectl -n ugallu-system get configmap ugallu-trusted-root -o jsonpath='{.data.trusted_root\.json}' > "$trust/trusted_root.json"
+  kubectl -n ugallu-system get configmap ugallu-trusted-root -o jsonpath='{.data.ugallu-attestor-v1\.pub}' > "$trust/attestor.pub"
+  kubectl -n ugallu-demo port-forward svc/minio 19000:9000 > /dev/null & sleep 3
+  AWS_ACCESS_KEY_ID="$(kubectl -n ugallu-demo get secret ugallu-analyst -o jsonpath='{.data.access-key}' | base64 -d)" \
+  AWS_SECRET_ACCESS_KEY="$(kubectl -n ugallu-demo get secret ugallu-analyst -o jsonpath='{.data.secret-key}' | base64 -d)" \
+  go run ./kubectl-forensics verify %[3]s \
+    --endpoint http://127.0.0.1:19000 --trusted-root "$trust/trusted_root.json" --key "$trust/attestor.pub"
+  kill $!
 Run the tests on it:  make integration
 Remove everything:    make clean
 `
@@ -57,11 +69,12 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := play.Run(ctx, cluster, os.Stdout); err != nil {
+	stored, err := play.Run(ctx, cluster, os.Stdout)
+	if err != nil {
 		return err
 	}
 	fmt.Printf("with the cluster and the install: %.1f s\n", time.Since(start).Seconds())
-	fmt.Printf(farewell, env.Kubeconfig, env.Kubectl, env.Kubectl)
+	fmt.Printf(farewell, env.Kubeconfig, filepath.Dir(env.Kubectl), stored)
 	return nil
 }
 

@@ -39,11 +39,12 @@ type Play struct {
 	store    *store
 }
 
-// Run plays the recipe and writes it to out. It returns an error when any claim does not hold.
-func Run(ctx context.Context, cluster *Cluster, out io.Writer) (err error) {
+// Run plays the recipe and writes it to out. It returns the URL of the incident's evidence, or an error when any claim
+// does not hold.
+func Run(ctx context.Context, cluster *Cluster, out io.Writer) (stored string, err error) {
 	folder, err := os.MkdirTemp("", "forensics-demo-")
 	if err != nil {
-		return fmt.Errorf("make a work folder: %w", err)
+		return "", fmt.Errorf("make a work folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	p := &Play{Cluster: cluster, screen: screen{out: out}, folder: folder}
@@ -54,10 +55,15 @@ func Run(ctx context.Context, cluster *Cluster, out io.Writer) (err error) {
 	}()
 	for _, a := range p.acts(ctx) {
 		if err := p.screen.play(a); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return p.screen.table()
+	return p.stored(), p.screen.table()
+}
+
+// stored is where the evidence of the incident lies, as a URL that kubectl-forensics takes.
+func (p *Play) stored() string {
+	return "s3://" + p.incident.Spec.Snapshot.Destination.Bucket + "/" + v1alpha1.EvidencePrefix(p.incident.Name) + "/"
 }
 
 // acts in the recipe's order.

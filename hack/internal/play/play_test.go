@@ -71,6 +71,15 @@ func TestChecksNameEveryFalseClaim(t *testing.T) {
 	}
 }
 
+func TestStoredNamesTheFolderOfTheIncident(t *testing.T) {
+	var p Play
+	p.incident.Name = "0123456789abcdef"
+	p.incident.Spec.Snapshot.Destination.Bucket = "ugallu-forensics"
+	if got, want := p.stored(), "s3://ugallu-forensics/forensics/0123456789abcdef/"; got != want {
+		t.Errorf("the evidence is in %s, want %s", got, want)
+	}
+}
+
 var errClosed = errors.New("closed")
 
 type closed struct{}
