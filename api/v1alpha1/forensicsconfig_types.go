@@ -43,7 +43,7 @@ type TriggerConfig struct {
 	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="maxEventAge must be positive"
 	MaxEventAge *metav1.Duration `json:"maxEventAge,omitempty"`
-	// protectedNamespaces are never frozen, besides kube-system and the project's own.
+	// protectedNamespaces are never frozen, besides kube-system, ugallu-system and ugallu-system-privileged.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -49,11 +48,12 @@ func (r *Reconciler) resolve(ctx context.Context, event *v1alpha1.SecurityEvent,
 
 // protected pods are what the cluster, or this project, stands on: freezing them would end the investigation too.
 func protected(pod *corev1.Pod, namespaces []string) bool {
-	if pod.Namespace == metav1.NamespaceSystem || slices.Contains(namespaces, pod.Namespace) {
+	switch pod.Namespace {
+	// By their whole names: whoever may make namespaces could give one of their own a prefix.
+	case metav1.NamespaceSystem, v1alpha1.NamespaceSystem, v1alpha1.NamespacePrivileged:
 		return true
 	}
-	// ugallu-system and ugallu-system-privileged, and whatever else a release puts beside them.
-	if pod.Namespace == v1alpha1.NamespaceSystem || strings.HasPrefix(pod.Namespace, v1alpha1.NamespaceSystem+"-") {
+	if slices.Contains(namespaces, pod.Namespace) {
 		return true
 	}
 	// Owner references and other annotations are the pod owner's to write; this one cannot be added to a pod that is there.

@@ -80,10 +80,10 @@ func TestEventAboutAProtectedPodOpensNothing(t *testing.T) {
 		"kube-system":               {namespace: "kube-system", protected: true},
 		"our own namespace":         {namespace: v1alpha1.NamespaceSystem, protected: true},
 		"our privileged one":        {namespace: v1alpha1.NamespacePrivileged, protected: true},
-		"another one of ours":       {namespace: v1alpha1.NamespaceSystem + "-another", protected: true},
 		"configured namespace":      {namespace: "sandbox", configured: []string{"elsewhere", "sandbox"}, protected: true},
 		"mirror of a static pod":    {namespace: "sandbox", annotations: map[string]string{corev1.MirrorPodAnnotationKey: "hash"}, protected: true},
 		"namespace of a tenant":     {namespace: "sandbox", configured: []string{"elsewhere"}},
+		"name that begins as ours":  {namespace: v1alpha1.NamespaceSystem + "-another"},
 		"name that only looks ours": {namespace: "ugallu-systematic"},
 		"source set by its owner":   {namespace: "sandbox", annotations: map[string]string{"kubernetes.io/config.source": "file"}},
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -35,10 +34,10 @@ func protected(format string, args ...any) refused {
 }
 
 // ours are the namespaces that the cluster and this project live on. A way to configure exceptions would be a way to
-// stop the cluster with one object.
+// stop the cluster with one object. Whole names count: whoever may make namespaces could give one of their own a prefix.
 func ours(namespace string) bool {
 	return namespace == metav1.NamespaceSystem || namespace == v1alpha1.NamespaceSystem ||
-		strings.HasPrefix(namespace, v1alpha1.NamespaceSystem+"-")
+		namespace == v1alpha1.NamespacePrivileged
 }
 
 // checkOrder refuses what can be refused without asking anybody.

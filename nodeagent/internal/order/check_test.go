@@ -61,7 +61,6 @@ func TestProtectedPodIsRefusedByThatName(t *testing.T) {
 		"kube-system":          in("kube-system"),
 		"our own namespace":    in(v1alpha1.NamespaceSystem),
 		"our privileged one":   in(v1alpha1.NamespacePrivileged),
-		"another one of ours":  in(v1alpha1.NamespaceSystem + "-another"),
 		"static pod":           func(w *world, _ *v1alpha1.EventResponse) { w.makeStatic() },
 		"configured namespace": func(w *world, _ *v1alpha1.EventResponse) { w.protect("elsewhere", "sandbox") },
 	}
@@ -97,6 +96,27 @@ func TestPodOutsideOfTheProtectedNamespacesIsContained(t *testing.T) {
 			w := newWorld(t)
 			arrange(w)
 			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+		})
+	}
+}
+
+func TestPodInANamespaceThatIsNamedLikeOursIsContained(t *testing.T) {
+	for _, namespace := range []string{v1alpha1.NamespaceSystem + "-another", v1alpha1.NamespacePrivileged + "-2", "ugallu-systematic"} {
+		t.Run(namespace, func(t *testing.T) {
+			w := newWorld(t)
+			pod := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "victim", UID: podUID},
+				Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "web"}, {Name: "side"}}},
+			}
+			if err := w.client.Create(w.t.Context(), pod); err != nil {
+				t.Fatal(err)
+			}
+			into := func(r *v1alpha1.EventResponse) { r.Spec.PodRef.Namespace = namespace }
+			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), into))
 			if err != nil {
 				t.Fatal(err)
 			}
