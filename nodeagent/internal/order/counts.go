@@ -74,14 +74,15 @@ func (u *unfreezeStep) untouched(ctx context.Context, containment v1alpha1.Conta
 	return apierrors.IsNotFound(err) || (err == nil && freeze.Status.Containment != nil)
 }
 
-// earlier is the status of this order as an earlier start left it, or that of the attempt before this one; nil when neither
-// came to read the drop. The cache may not show it yet.
+// earlier is the status of this order as an earlier start left it, or that of the last attempt that came to read the drop; nil
+// when none did. An attempt whose time was up, or that its agent could not begin, lies between and says nothing. The cache may
+// not show it yet.
 func (u *unfreezeStep) earlier(ctx context.Context) (*v1alpha1.EventResponseStatus, error) {
 	if own := u.record.status(); own.Containment != nil {
 		return own, nil
 	}
 	spec := u.record.response.Spec
-	for attempt := spec.Attempt; attempt > 0 && attempt >= spec.Attempt-1; attempt-- {
+	for attempt := spec.Attempt; attempt > 0; attempt-- {
 		before := new(v1alpha1.EventResponse)
 		err := u.node.Live.Get(ctx, client.ObjectKey{Name: v1alpha1.ResponseName(spec.IncidentName, v1alpha1.StepUnfreeze, attempt)}, before)
 		if client.IgnoreNotFound(err) != nil {

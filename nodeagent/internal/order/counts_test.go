@@ -150,9 +150,19 @@ func TestFlowsThatAnEarlierStartStoredStayNamed(t *testing.T) {
 	}
 }
 
-// TestASecondAttemptHasWhatTheFirstReadOfTheDrop and so does a start whose cache does not show the one before.
-func TestASecondAttemptHasWhatTheFirstReadOfTheDrop(t *testing.T) {
-	for name, attempt := range map[string]int32{"a later attempt": 2, "a later start": 1} {
+// TestALaterAttemptHasWhatTheFirstReadOfTheDrop and so does a start whose cache does not show the one before.
+func TestALaterAttemptHasWhatTheFirstReadOfTheDrop(t *testing.T) {
+	tests := map[string]struct {
+		attempt int32
+		// between are attempts after the first that did not come to read the drop.
+		between []int32
+	}{
+		"a later start":               {1, nil},
+		"a later attempt":             {2, nil},
+		"attempts in between":         {4, []int32{2, 3}},
+		"attempts that are not there": {10, nil},
+	}
+	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), wasCutOff)
@@ -163,9 +173,14 @@ func TestASecondAttemptHasWhatTheFirstReadOfTheDrop(t *testing.T) {
 				}
 				r.Status.Gaps = []v1alpha1.GapCount{{Reason: evidence.GapFlowsNotStored, Message: "store away", Count: 2}}
 			})
+			for _, attempt := range tt.between {
+				w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false), closed(v1alpha1.ResponseFailed), func(r *v1alpha1.EventResponse) {
+					r.Name, r.Spec.Attempt = v1alpha1.ResponseName(incidentName, v1alpha1.StepUnfreeze, attempt), attempt
+				})
+			}
 			w.observed, w.flows = nil, Flows{}
 			order := &v1alpha1.EventResponse{Spec: w.ordered[1].Spec}
-			order.Name, order.Spec.Attempt = v1alpha1.ResponseName(incidentName, v1alpha1.StepUnfreeze, attempt), attempt
+			order.Name, order.Spec.Attempt = v1alpha1.ResponseName(incidentName, v1alpha1.StepUnfreeze, tt.attempt), tt.attempt
 			step := &unfreezeStep{node: w.agent.node, record: newRecord(w.agent.node, order)}
 			containment, err := contained(t.Context(), w.agent.node, order.Spec)
 			if err != nil {
