@@ -33,18 +33,15 @@ func (p *pins) confirm(at point) error {
 
 // update gives a hook that is in place our program. The kernel exchanges them in one step: no packet passes between.
 func (p *pins) update(at point) (v1alpha1.Hook, error) {
-	if at.kind == v1alpha1.HookClsact {
-		if err := p.insertCounter(at); err != nil {
-			return v1alpha1.Hook{}, err
-		}
-		return p.attach(at)
-	}
 	info, err := os.Stat(p.path(at.id()))
 	if err != nil {
 		return v1alpha1.Hook{}, err
 	}
 	if err := p.insertCounter(at); err != nil {
 		return v1alpha1.Hook{}, err
+	}
+	if at.kind == v1alpha1.HookClsact {
+		return p.updateFilter(at, info.ModTime())
 	}
 	err = p.withLink(at, func(pinned link.Link) error {
 		if err := pinned.Update(p.program(at)); err != nil {

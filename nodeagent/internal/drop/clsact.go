@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -70,6 +71,18 @@ func (p *pins) attachFilter(at point) (v1alpha1.Hook, error) {
 		return record, err
 	}
 	return record, nil
+}
+
+// updateFilter gives a filter that is in place our program. Its pin is a new one, and as old as the filter.
+func (p *pins) updateFilter(at point, attachedAt time.Time) (v1alpha1.Hook, error) {
+	record, err := p.attachFilter(at)
+	if err != nil {
+		return record, err
+	}
+	if err := os.Chtimes(p.path(at.id()), time.Time{}, attachedAt); err != nil {
+		return v1alpha1.Hook{}, fmt.Errorf("keep the time of its pin: %w", err)
+	}
+	return at.record(attachedAt), nil
 }
 
 // setFilter puts our program into our filter. A filter of ours that is not the first any more is taken off before, since an

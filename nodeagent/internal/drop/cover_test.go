@@ -109,6 +109,11 @@ func TestClsactDropsWhereTheKernelHasNoTCX(t *testing.T) {
 	if err != nil || len(hooks) != 4 || byID(hooks)["clsact-ingress-2"].Packets == 0 {
 		t.Errorf("Observe = %+v, %v", hooks, err)
 	}
+	p.target.Running = true // has other programs in place of these
+	if third := attached(t, again, p.target); third.Level != v1alpha1.LevelFull {
+		t.Fatalf("Attach for a running pod = %+v", third)
+	}
+	asAttached(t, again, p.target.PodUID, second.Hooks)
 	if err := again.Detach(p.target.PodUID); err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +352,8 @@ func TestANamespaceOfOneThreadIsThePodsToo(t *testing.T) {
 func TestMapsOfAnotherVersionAreReplacedAndTheLossIsSaid(t *testing.T) {
 	p := newPod(t)
 	d := dropper(t, p.config)
-	attached(t, d, p.target)
+	first := attached(t, d, p.target)
+	began := countedSince(t, d, p.target.PodUID)
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -368,6 +374,10 @@ func TestMapsOfAnotherVersionAreReplacedAndTheLossIsSaid(t *testing.T) {
 	hooks, err := next.Observe(p.target.PodUID)
 	if err != nil || byID(hooks)["tcx-inside-2-2"].Packets == 0 {
 		t.Errorf("the new maps count nothing: %+v, %v", hooks, err)
+	}
+	asAttached(t, next, p.target.PodUID, first.Hooks)
+	if since := countedSince(t, next, p.target.PodUID); !since.After(began) {
+		t.Errorf("counted since %v, before that since %v", since, began)
 	}
 }
 

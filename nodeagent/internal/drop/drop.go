@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -192,6 +193,19 @@ func (d *Dropper) Watch(ctx context.Context, changed func(ctx context.Context, p
 // Observe returns the pod's hooks with what they dropped so far. A pod that is not cut off has none.
 func (d *Dropper) Observe(podUID string) ([]v1alpha1.Hook, error) {
 	return observe(d.folder(podUID))
+}
+
+// CountedSince is when the counters began that the pod's hooks count into: an upgrade with other maps, a reboot and a removal
+// of the pins have them begin anew. It is zero for a pod that is not cut off.
+func (d *Dropper) CountedSince(podUID string) (time.Time, error) {
+	info, err := os.Stat(filepath.Join(d.folder(podUID), bpf.DropMapCounters))
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look at the pinned counters: %w", err)
+	}
+	return info.ModTime(), nil
 }
 
 // Detach lets the pod's packets pass again. What is detached already is no error.

@@ -43,6 +43,32 @@ func byID(hooks []v1alpha1.Hook) map[string]v1alpha1.Hook {
 	return out
 }
 
+// asAttached demands that each hook is observed as old as it is, by its pin, whose time is that of the kernel's tick.
+func asAttached(t *testing.T, d *Dropper, podUID string, want []v1alpha1.Hook) {
+	t.Helper()
+	hooks, err := d.Observe(podUID)
+	if err != nil || len(hooks) != len(want) {
+		t.Fatalf("Observe = %+v, %v, want %d hooks", hooks, err, len(want))
+	}
+	observed := byID(hooks)
+	for _, hook := range want {
+		got := observed[hook.ID]
+		if got.AttachedAt == nil || got.AttachedAt.Sub(hook.AttachedAt.Time).Abs() > 100*time.Millisecond {
+			t.Errorf("hook %s is observed as attached at %v, want %v", hook.ID, got.AttachedAt, hook.AttachedAt)
+		}
+	}
+}
+
+// countedSince is when the pod's counters began.
+func countedSince(t *testing.T, d *Dropper, podUID string) time.Time {
+	t.Helper()
+	since, err := d.CountedSince(podUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return since
+}
+
 func TestAttachStopsAnEstablishedStreamAndRawFramesAndDetachLetsThemPass(t *testing.T) {
 	p := newPod(t)
 	d := dropper(t, p.config)
@@ -63,6 +89,7 @@ func TestAttachStopsAnEstablishedStreamAndRawFramesAndDetachLetsThemPass(t *test
 	if err != nil {
 		t.Fatal(err)
 	}
+	asAttached(t, d, p.target.PodUID, result.Hooks)
 	dropped := 0
 	for _, hook := range hooks {
 		if hook.Packets == 0 {
@@ -130,6 +157,28 @@ func TestAttachReplacesAHookThatIsNoLongerInPlace(t *testing.T) {
 		t.Fatalf("Attach = %+v, want Full with 5 hooks", second)
 	}
 	p.quiet(t)
+	asAttached(t, d, p.target.PodUID, second.Hooks)
+}
+
+func TestADropWhosePinsWereRemovedIsObservedAsANewOne(t *testing.T) {
+	p := newPod(t)
+	d := dropper(t, p.config)
+	attached(t, d, p.target)
+	began := countedSince(t, d, p.target.PodUID)
+	if err := os.RemoveAll(d.folder(p.target.PodUID)); err != nil {
+		t.Fatal(err)
+	}
+	if since := countedSince(t, d, p.target.PodUID); !since.IsZero() {
+		t.Errorf("without pins: counted since %v", since)
+	}
+	p.loud(t)
+	time.Sleep(100 * time.Millisecond) // the kernel's tick is far shorter
+	second := attached(t, d, p.target)
+	p.quiet(t)
+	asAttached(t, d, p.target.PodUID, second.Hooks)
+	if since := countedSince(t, d, p.target.PodUID); !since.After(began) {
+		t.Errorf("counted since %v, before that since %v", since, began)
+	}
 }
 
 func TestLevelIsThatOfTheWorstPart(t *testing.T) {

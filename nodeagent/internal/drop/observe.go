@@ -41,7 +41,7 @@ func observe(folder string) ([]v1alpha1.Hook, error) {
 		if !ok {
 			continue
 		}
-		err = addCounter(&record, counters, key)
+		err = errors.Join(addTime(&record, entry), addCounter(&record, counters, key))
 		if err != nil {
 			break
 		}
@@ -86,6 +86,18 @@ func either(egress bool, out, in bpf.DropHook) bpf.DropHook {
 		return out
 	}
 	return in
+}
+
+// addTime copies when the hook was attached into its record. The pin is as old as the hook; the bpf file system keeps no more
+// exact time than the kernel's tick.
+func addTime(record *v1alpha1.Hook, pin os.DirEntry) error {
+	info, err := pin.Info()
+	if err != nil {
+		return fmt.Errorf("look at the pin of hook %s: %w", record.ID, err)
+	}
+	at := metav1.NewMicroTime(info.ModTime())
+	record.AttachedAt = &at
+	return nil
 }
 
 // addCounter copies one hook's counter into its record. A hook without a counter dropped nothing that was counted.

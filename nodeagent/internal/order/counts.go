@@ -26,7 +26,10 @@ var errNoCapture = errors.New("no capture was ordered, which would say where")
 // left them in its record. What cannot be observed does not keep the pod, and leaves the release a success, since one that is
 // not is ordered again: it is a gap of the record, which is what is signed.
 func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Containment) {
-	hooks, err := u.node.Drop.Observe(u.record.response.Spec.PodRef.UID)
+	uid := u.record.response.Spec.PodRef.UID
+	hooks, err := u.node.Drop.Observe(uid)
+	since, sinceErr := u.node.Drop.CountedSince(uid)
+	err = errors.Join(err, sinceErr)
 	if err != nil {
 		u.lack(evidence.GapDropCountsNotRead, 1, fmt.Sprintf("the last counts of the drop are lost: %v", err))
 	}
@@ -37,7 +40,7 @@ func (u *unfreezeStep) observe(ctx context.Context, containment *v1alpha1.Contai
 	if err == nil {
 		u.record.has(evidence.GapDropCountsNotRead)
 	}
-	updateHooks(containment, hooks)
+	u.interrupted(updateHooks(containment, observed{hooks: hooks, since: since, whole: err == nil}))
 	u.keepFlows(ctx, containment)
 }
 
@@ -93,26 +96,6 @@ func (u *unfreezeStep) earlier(ctx context.Context) (*v1alpha1.EventResponseStat
 		}
 	}
 	return nil, nil
-}
-
-// updateHooks brings hooks up to date, and adds those of devices that came later.
-func updateHooks(containment *v1alpha1.Containment, hooks []v1alpha1.Hook) {
-	byID := make(map[string]v1alpha1.Hook, len(hooks))
-	for _, hook := range hooks {
-		byID[hook.ID] = hook
-	}
-	for i := range containment.Hooks {
-		known := &containment.Hooks[i]
-		if now, ok := byID[known.ID]; ok {
-			known.Packets, known.Bytes, known.FirstDrop, known.LastDrop = now.Packets, now.Bytes, now.FirstDrop, now.LastDrop
-			delete(byID, known.ID)
-		}
-	}
-	for _, hook := range hooks {
-		if _, later := byID[hook.ID]; later && len(containment.Hooks) < v1alpha1.MaxHooks {
-			containment.Hooks = append(containment.Hooks, hook)
-		}
-	}
 }
 
 // keepFlows stores the list of flows as it stands at the end. Until that is done, what an earlier start stored stays named.

@@ -102,6 +102,8 @@ type Containers interface {
 type Dropper interface {
 	Attach(ctx context.Context, pod Pod, cut Cut) (Dropped, error)
 	Observe(podUID string) ([]v1alpha1.Hook, error)
+	// CountedSince is when the hooks of a pod that is cut off began to count.
+	CountedSince(podUID string) (time.Time, error)
 	// Flows of a pod that is cut off.
 	Flows(podUID string) (Flows, error)
 	// Sockets in the pod's network, nil for a pod in the node's.

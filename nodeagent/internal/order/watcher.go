@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"ugallu.io/forensics/api/v1alpha1"
 )
 
 // reconnect spaces the attempts to watch again when the runtime's stream breaks, as when containerd restarts.
@@ -102,7 +104,11 @@ func restore(ctx context.Context, node Node, podUID string) error {
 
 // restoreTo brings a pod that has processes to what is wanted of it, and says whether nothing of it may run or send any more.
 func restoreTo(ctx context.Context, node Node, pod Pod, wanted intent) (still bool, err error) {
+	began := node.Clock.Now()
 	dropped, dropErr := node.Drop.Attach(ctx, pod, Cut{Running: !wanted.frozen})
+	if fresh := attachedSince(dropped.Hooks, began); len(fresh) > 0 {
+		log.FromContext(ctx).Info("hooks that a contained pod lacked attached", "podUID", pod.UID, "hooks", fresh)
+	}
 	if len(dropped.Shortfalls) > 0 {
 		log.FromContext(ctx).Info("pod is cut off in part", "podUID", pod.UID, "level", dropped.Level, "shortfalls", dropped.Shortfalls)
 	}
@@ -115,6 +121,16 @@ func restoreTo(ctx context.Context, node Node, pod Pod, wanted intent) (still bo
 	}
 	err = errors.Join(dropErr, processErr, holdAll(ctx, node, pod, wanted.incidents))
 	return still && err == nil && len(dropped.Shortfalls) == 0, err
+}
+
+// attachedSince names the hooks that are no older than a moment.
+func attachedSince(hooks []v1alpha1.Hook, begin time.Time) (fresh []string) {
+	for _, hook := range hooks {
+		if hook.AttachedAt != nil && !hook.AttachedAt.Time.Before(begin) {
+			fresh = append(fresh, hook.ID)
+		}
+	}
+	return fresh
 }
 
 // freezeAgain freezes whatever of the pod runs. Another incident may have been told that the pod shares a namespace with

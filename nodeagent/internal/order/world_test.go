@@ -52,6 +52,8 @@ type world struct {
 	// observed are the hooks that are in place.
 	observed   []v1alpha1.Hook
 	observeErr error
+	// since is when the hooks began to count.
+	since time.Time
 	// stop answers for the strays that are to be stopped: all of them, when nil.
 	stop func([]Stray) (int, error)
 	// sockets and storeFlows are called in the middle of each; find and release with the context of each.
@@ -210,6 +212,9 @@ func (w *world) Sockets(Pod) (*v1alpha1.SocketSample, error) {
 func (w *world) Observe(string) ([]v1alpha1.Hook, error) {
 	return w.observed, w.observeErr
 }
+
+// CountedSince implements Dropper.
+func (w *world) CountedSince(string) (time.Time, error) { return w.since, nil }
 
 // Detach implements Dropper.
 func (w *world) Detach(string) error {
