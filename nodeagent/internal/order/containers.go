@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,20 @@ func find(ctx context.Context, node Node, podUID string) (Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	return node.Containers.Pod(ctx, podUID)
+}
+
+// besideEachOther acts on every container of a list that runs, by its index, side by side: one that takes long does not keep
+// the others. It returns what each came to.
+func besideEachOther(list []Container, act func(i int) error) []error {
+	errs := make([]error, len(list))
+	var group sync.WaitGroup
+	for i, container := range list {
+		if container.Process != 0 {
+			group.Go(func() { errs[i] = act(i) })
+		}
+	}
+	group.Wait()
+	return errs
 }
 
 // freezeOne returns when the freeze was confirmed, or nil when there was no process to stop.

@@ -6,8 +6,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -34,6 +36,8 @@ type keeper struct {
 	tidied map[string]bool
 	// kept are the frozen pods, by uid, as they were found and left at the last look at everything.
 	kept map[string]keptPod
+	// mutex guards done and kept while pods are tended.
+	mutex sync.Mutex
 }
 
 type keptPod struct {
@@ -76,22 +80,71 @@ func (k *keeper) look(ctx context.Context) error {
 	maps.DeleteFunc(k.kept, func(uid string, kept keptPod) bool {
 		return !known[uid].frozen || !slices.Contains(pinned, uid) || k.node.Clock.Since(kept.at) >= wholeEvery || !k.still(kept.pod)
 	})
-	for uid, wanted := range known {
-		switch {
-		case wanted.contained:
-			errs = append(errs, k.restore(ctx, uid))
-		case len(wanted.overdue) > 0:
-			errs = append(errs, k.letGo(ctx, uid))
-		case wanted.free() && k.node.Known.synced.Load() && slices.Contains(pinned, uid):
-			errs = append(errs, k.letGoAgain(ctx, uid))
-		}
+	return errors.Join(append(errs, k.tendAll(ctx, known, pinned))...)
+}
+
+// tendAll tends pods side by side: one that takes long, such as one whose freeze does not end, does not keep the others.
+func (k *keeper) tendAll(ctx context.Context, known map[string]intent, pinned []string) error {
+	uids := slices.Compact(slices.Sorted(slices.Values(slices.AppendSeq(slices.Clone(pinned), maps.Keys(known)))))
+	errs := make([]error, len(uids))
+	var group errgroup.Group
+	group.SetLimit(containments)
+	for i, uid := range uids {
+		group.Go(func() error {
+			errs[i] = k.tend(ctx, uid, known[uid], slices.Contains(pinned, uid))
+			return nil
+		})
 	}
-	for _, uid := range pinned {
-		if _, kept := k.kept[uid]; !kept {
-			errs = append(errs, k.orphan(ctx, uid))
-		}
+	return errors.Join(append(errs, group.Wait())...)
+}
+
+// tend does what is wanted of a pod, and looks whether a pod that is cut off is still there.
+func (k *keeper) tend(ctx context.Context, uid string, wanted intent, pinned bool) error {
+	var err error
+	switch {
+	case wanted.contained:
+		err = k.restore(ctx, uid)
+	case len(wanted.overdue) > 0:
+		err = k.letGo(ctx, uid)
+	case wanted.free() && k.node.Known.synced.Load() && pinned:
+		err = k.letGoAgain(ctx, uid)
 	}
-	return errors.Join(errs...)
+	if !pinned || k.isKept(uid) {
+		return err
+	}
+	return errors.Join(err, k.orphan(ctx, uid))
+}
+
+func (k *keeper) isKept(uid string) bool {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	_, kept := k.kept[uid]
+	return kept
+}
+
+func (k *keeper) keep(uid string, pod Pod) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	if k.kept == nil {
+		k.kept = map[string]keptPod{}
+	}
+	k.kept[uid] = keptPod{k.node.Clock.Now(), pod}
+}
+
+// isDone says whether a pod was let go completely for these incidents.
+func (k *keeper) isDone(uid, incidents string) bool {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return k.done[uid] == incidents
+}
+
+func (k *keeper) noteDone(uid, incidents string) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	if k.done == nil {
+		k.done = map[string]string{}
+	}
+	k.done[uid] = incidents
 }
 
 // restore leaves out a pod that somebody else is at, as do orphan and letGo: whatever takes long about one pod does not
@@ -102,7 +155,7 @@ func (k *keeper) restore(ctx context.Context, uid string) error {
 		return nil
 	}
 	defer unlock()
-	if _, kept := k.kept[uid]; kept {
+	if k.isKept(uid) {
 		return nil
 	}
 	known, err := intents(ctx, k.node)
@@ -114,14 +167,10 @@ func (k *keeper) restore(ctx context.Context, uid string) error {
 		return err
 	}
 	still, err := restoreTo(ctx, k.node, pod, known[uid])
-	if err != nil || !still {
-		return err
+	if err == nil && still {
+		k.keep(uid, pod)
 	}
-	if k.kept == nil {
-		k.kept = map[string]keptPod{}
-	}
-	k.kept[uid] = keptPod{k.node.Clock.Now(), pod}
-	return nil
+	return err
 }
 
 // still says whether every container that ran at the last look stands still.
@@ -209,7 +258,7 @@ func (k *keeper) letGo(ctx context.Context, uid string) error {
 	}
 	overdue := slices.Sorted(slices.Values(known[uid].overdue))
 	incidents := strings.Join(overdue, ", ")
-	if k.done[uid] == incidents {
+	if k.isDone(uid, incidents) {
 		return nil
 	}
 	pod, err := find(ctx, k.node, uid)
@@ -227,10 +276,7 @@ func (k *keeper) letGo(ctx context.Context, uid string) error {
 	if err := errors.Join(errors.Join(errs...), thawErr, k.node.Drop.Detach(uid)); err != nil {
 		return err
 	}
-	if k.done == nil {
-		k.done = map[string]string{}
-	}
-	k.done[uid] = incidents
+	k.noteDone(uid, incidents)
 	log.FromContext(ctx).Info("pod let go at its deadline without an order", "podUID", uid, "incidents", overdue)
 	return nil
 }

@@ -200,20 +200,17 @@ func (f *freezeStep) nameElsewhere(found Pod) {
 // freezeAll freezes side by side. What fails for one container does not keep the others.
 func (f *freezeStep) freezeAll(ctx context.Context, list []Container, wanted bool) []v1alpha1.ContainerFreeze {
 	done := make([]v1alpha1.ContainerFreeze, len(list))
-	errs := make([]error, len(list))
-	var group errgroup.Group
 	for i, container := range list {
 		done[i] = v1alpha1.ContainerFreeze{ContainerID: container.ID, Name: container.Name}
-		if !wanted || container.Process == 0 {
-			continue
-		}
-		group.Go(func() error {
-			done[i].FrozenAt, errs[i] = freezeOne(ctx, f.node, container)
-			f.tell(container.ID, done[i].FrozenAt == nil && errs[i] == nil)
-			return nil
-		})
 	}
-	errs = append(errs, group.Wait())
+	if !wanted {
+		return done
+	}
+	errs := besideEachOther(list, func(i int) (err error) {
+		done[i].FrozenAt, err = freezeOne(ctx, f.node, list[i])
+		f.tell(list[i].ID, done[i].FrozenAt == nil && err == nil)
+		return err
+	})
 	for _, err := range errs {
 		if err != nil {
 			f.fallShort("freeze: %v", err)

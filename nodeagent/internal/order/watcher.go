@@ -136,8 +136,8 @@ func attachedSince(hooks []v1alpha1.Hook, begin time.Time) (fresh []string) {
 // freezeAgain freezes whatever of the pod runs. Another incident may have been told that the pod shares a namespace with
 // the node, of which more may run than was found: that is on its record.
 func freezeAgain(ctx context.Context, node Node, pod Pod) (still bool, err error) {
-	err = eachRunning(pod, func(container Container) error {
-		_, err := freezeOne(ctx, node, container)
+	errs := besideEachOther(pod.Containers, func(i int) error {
+		_, err := freezeOne(ctx, node, pod.Containers[i])
 		return err
 	})
 	strays := stopStrays(ctx, node, pod, true)
@@ -145,7 +145,7 @@ func freezeAgain(ctx context.Context, node Node, pod Pod) (still bool, err error
 	if shared {
 		strays.lookErr = nil
 	}
-	err = errors.Join(err, strays.lookErr, strays.stopErr)
+	err = errors.Join(append(errs, strays.lookErr, strays.stopErr)...)
 	return err == nil && !shared, err
 }
 

@@ -155,6 +155,13 @@ func (m memory) Collect(_ context.Context, wanted func(podUID string) bool) erro
 }
 
 func (w *world) note(what string) error {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.noted(what)
+}
+
+// noted is for who has the mutex.
+func (w *world) noted(what string) error {
 	w.done = append(w.done, what)
 	return w.failing[what]
 }
@@ -166,6 +173,8 @@ func (w *world) Pod(ctx context.Context, uid string) (Pod, error) {
 			return Pod{}, err
 		}
 	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
 	found := w.pod
 	w.pod.Containers = append(w.pod.Containers, w.later...)
 	w.later = nil
@@ -174,6 +183,8 @@ func (w *world) Pod(ctx context.Context, uid string) (Pod, error) {
 
 // Strays implements Containers.
 func (w *world) Strays(context.Context, string) (running []Stray, stopped int, err error) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
 	if len(w.strays) == 0 {
 		return nil, w.stopped, w.strayErr
 	}
@@ -189,7 +200,7 @@ func (w *world) Attach(_ context.Context, pod Pod, cut Cut) (Dropped, error) {
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	_ = w.note("drop")
+	_ = w.noted("drop")
 	w.cuts, w.processes = append(w.cuts, cut), append(w.processes, pod.Processes)
 	if w.attach != nil {
 		return w.attach(cut)
@@ -240,7 +251,7 @@ func (w *world) Freeze(_ context.Context, container Container) (bool, error) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	if len(w.done) == 0 || w.done[len(w.done)-1] != "freeze" {
-		_ = w.note("freeze")
+		_ = w.noted("freeze")
 	}
 	return container.Process != 0, nil
 }
@@ -282,9 +293,7 @@ func (w *world) StoreFlows(ctx context.Context, to FlowsTarget, _ []evidence.Flo
 
 // Hold implements Holder. A capture holds side by side.
 func (w *world) Hold(ctx context.Context, _, container string) (time.Time, error) {
-	w.mutex.Lock()
 	_ = w.note("hold " + container)
-	w.mutex.Unlock()
 	if w.hold != nil {
 		return time.Time{}, w.hold(ctx, container)
 	}
