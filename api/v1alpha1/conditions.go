@@ -81,8 +81,13 @@ const (
 	// ReasonKeyNotTrusted on Signed, Logged and Ready: add the signing key's public part, the identity or the
 	// certificate authority to the trusted-root ConfigMap.
 	ReasonKeyNotTrusted = "KeyNotTrusted"
-	// ReasonBundleInvalid on Sealed: the bundle does not verify against the trusted root, so it is not stored.
+	// ReasonBundleInvalid on Sealed: the bundle does not verify against the trusted root, so it is not stored. On Signed of a
+	// custody record: a statement that it would list does not name the one before it, or what is staged is no record.
 	ReasonBundleInvalid = "BundleInvalid"
+	// ReasonDigestOpen on Signed, which is True: the store could not be asked whether a bundle of the statement lies there
+	// already, or something else lies there, as the message says. Until the bundle is stored its digest may change, and the
+	// statement after it waits.
+	ReasonDigestOpen = "DigestOpen"
 	// ReasonSubjectGone on Signed: the object to attest, or one that a custody record would list, was deleted before it was
 	// signed; or a Forensic event is not the one that its incident names.
 	ReasonSubjectGone = "SubjectGone"

@@ -50,7 +50,7 @@ func (r *Reconciler) makeRecord(ctx context.Context, job *job) error {
 	if err != nil {
 		return failure(v1alpha1.ReasonConfigInvalid, err)
 	}
-	record, err := r.record(ctx, store, incident, job.bundle.Spec.Number)
+	record, err := r.record(ctx, store, incident, job)
 	if err != nil {
 		return recordFailure(err)
 	}
@@ -85,21 +85,57 @@ func recordFailure(err error) error {
 		return &waiting{message: err.Error(), after: recordPoll}
 	case errors.Is(err, custody.ErrMissing):
 		return failure(v1alpha1.ReasonSubjectGone, err)
+	case errors.Is(err, custody.ErrBroken):
+		return failure(v1alpha1.ReasonBundleInvalid, err)
 	}
 	return storeFailure(err)
 }
 
-// record of this number. The second one goes on from the first as it lies in the store.
+// record that a bundle is to attest, of an unbroken chain.
 func (r *Reconciler) record(
-	ctx context.Context, store worm.Reader, incident *v1alpha1.Incident, number int32,
+	ctx context.Context, store worm.Reader, incident *v1alpha1.Incident, job *job,
 ) (*evidence.Custody, error) {
 	material, err := r.material(ctx, incident)
 	if err != nil {
 		return nil, err
 	}
-	if number == evidence.CustodyCaptured {
-		return custody.Captured(material)
+	var record *evidence.Custody
+	if job.bundle.Spec.Number == evidence.CustodyCaptured {
+		record, err = custody.Captured(material)
+	} else {
+		record, err = released(ctx, store, material)
 	}
+	if err != nil {
+		return nil, err
+	}
+	notary, err := r.notary(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	return record, custody.Chained(material, record, func(statement *evidence.CustodyStatement) (string, error) {
+		return previousOf(ctx, store, notary, statement)
+	})
+}
+
+// previousOf is what a sealed statement names as the one before it, as it lies in the store.
+func previousOf(ctx context.Context, store worm.Reader, notary Notary, statement *evidence.CustodyStatement) (string, error) {
+	data, err := readObject(ctx, store, statement.Bundle.Key, statement.Bundle.VersionID)
+	if err != nil {
+		return "", err
+	}
+	stored, err := notary.Verify(data)
+	if err != nil {
+		return "", invalidBundle(fmt.Errorf("%s: %w", statement.Bundle.Key, err))
+	}
+	if digest := evidence.Digest(stored.Payload); digest != statement.PayloadSHA256 {
+		return "", failure(v1alpha1.ReasonDigestMismatch, fmt.Errorf("%s attests statement %s", statement.Bundle.Key, digest))
+	}
+	return namedBefore(stored.Payload)
+}
+
+// released is the second record, which goes on from the first as it lies in the store.
+func released(ctx context.Context, store worm.Reader, material *custody.Material) (*evidence.Custody, error) {
+	incident := material.Incident
 	name := v1alpha1.CustodyBundleName(string(incident.UID), evidence.CustodyCaptured)
 	for i := range material.Bundles {
 		before := &material.Bundles[i]

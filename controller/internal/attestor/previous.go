@@ -79,14 +79,19 @@ func (r *Reconciler) namedPoll(event *v1alpha1.SecurityEvent) time.Duration {
 	return recordPoll
 }
 
-// signed is the statement digest of an object, which is waited for as long as the object is there to be signed.
+// signed is the statement digest of an object, which is waited for as long as the object is there to be signed, and until the
+// digest is settled.
 func (r *Reconciler) signed(ctx context.Context, ref v1alpha1.Ref, look func() error) (string, error) {
 	wait := &waiting{message: "waits until the statement about " + ref.Name + ", before this one, is signed", after: parentPoll}
 	var bundle v1alpha1.AttestationBundle
 	err := r.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.BundleName(ref.UID)}, &bundle)
 	switch {
-	case err == nil && bundle.Status.StatementDigest != "":
+	case err == nil && settled(&bundle.Status):
 		return bundle.Status.StatementDigest, nil
+	case err == nil && bundle.Status.StatementDigest != "":
+		return "", &waiting{
+			message: "waits until the statement about " + ref.Name + ", before this one, is stored: see Signed of bundle " + bundle.Name, after: parentPoll,
+		}
 	case err == nil && custody.Unsignable(&bundle):
 		return "", nil
 	case err == nil:

@@ -59,6 +59,7 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 		RetainUntil: metav1.NewTime(object.Lock.RetainUntil),
 	}
 	status.Staged = nil
+	r.settle(job.bundle)
 	if len(further(job.bundle)) == 0 {
 		r.sealed(job.bundle)
 	}
@@ -99,17 +100,9 @@ type adoption struct {
 // object was deleted and made again. The first bundle stored wins, if this attestor makes the same statement of the same
 // moment, and if it stays long enough.
 func (r *Reconciler) adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.Object, error) {
-	object, err := store.Stat(ctx, at.key, "")
+	object, data, stored, err := newest(ctx, store, at.key, a.notary)
 	if err != nil {
 		return worm.Object{}, err
-	}
-	data, err := readObject(ctx, store, at.key, object.VersionID)
-	if err != nil {
-		return worm.Object{}, err
-	}
-	stored, err := a.notary.Verify(data)
-	if err != nil {
-		return worm.Object{}, invalidBundle(fmt.Errorf("%s holds another object: %w", at.key, err))
 	}
 	if err := r.fits(ctx, at.key, stored, a); err != nil {
 		return worm.Object{}, err
@@ -130,30 +123,40 @@ func (r *Reconciler) adopt(ctx context.Context, store worm.Reader, at place, a *
 // put a bundle there first must not have it countersigned in the other. A countersignature is over the same bytes, in its
 // mode.
 func (r *Reconciler) fits(ctx context.Context, key string, stored attest.Verified, a *adoption) error {
-	if of := a.of.Spec.Countersigns; of != nil {
-		own, err := a.notary.Verify(a.bundle)
-		if err != nil {
-			return invalidBundle(err)
-		}
-		return countersigns(key, of.Mode, stored, own.Payload)
+	of := a.of.Spec.Countersigns
+	if of == nil {
+		return r.fitsFirst(ctx, key, a.of, stored)
 	}
-	if err := firstInMode(key, a.of, stored); err != nil {
+	own, err := a.notary.Verify(a.bundle)
+	if err != nil {
+		return invalidBundle(err)
+	}
+	return countersigns(key, of.Mode, stored, own.Payload)
+}
+
+// fitsFirst refuses what is not the first bundle of a statement. Once its digest is settled, another moment makes it another
+// statement: the one after it names the digest.
+func (r *Reconciler) fitsFirst(ctx context.Context, key string, bundle *v1alpha1.AttestationBundle, stored attest.Verified) error {
+	if err := firstInMode(key, bundle, stored); err != nil {
 		return fmt.Errorf("%w: find out who put it there; then hide it behind a delete marker in the store, and the attestor's own bundle is stored", err)
 	}
-	if evidence.Digest(stored.Payload) == a.of.Status.StatementDigest {
+	digest, own, moment := evidence.Digest(stored.Payload), bundle.Status.StatementDigest, "signed, and gave to the statement after it"
+	if digest == own {
 		return nil // it made this one, and the answer to the put was lost
 	}
-	own, err := r.stateAgain(ctx, a.of, stored.Payload)
-	if err != nil {
-		return err
+	if !settled(&bundle.Status) {
+		again, err := r.stateAgain(ctx, bundle, stored.Payload)
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(again, stored.Payload) {
+			return nil
+		}
+		own, moment = evidence.Digest(again), "makes of the same moment"
 	}
-	if !bytes.Equal(own, stored.Payload) {
-		return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds a signed bundle over another statement, sha256 %s, than this attestor "+
-			"makes of the same moment, sha256 %s: find out who signed it and take whoever it was out of the trusted-root ConfigMap if it was not "+
-			"this attestor; then hide it behind a delete marker in the store, and the attestor's own bundle is stored",
-			key, evidence.Digest(stored.Payload), evidence.Digest(own)))
-	}
-	return nil
+	return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds a signed bundle over another statement, sha256 %s, than this attestor "+
+		"%s, sha256 %s: find out who signed it and take whoever it was out of the trusted-root ConfigMap if it was not "+
+		"this attestor; then hide it behind a delete marker in the store, and the attestor's own bundle is stored", key, digest, moment, own))
 }
 
 // readObject reads a bundle into memory.

@@ -41,7 +41,7 @@ func (r *Reconciler) readBack(ctx context.Context, job *job) error {
 	return nil
 }
 
-// sign makes the statement and stages its envelope.
+// sign makes the statement, or takes the one that is in the store already, and stages its envelope.
 func (r *Reconciler) sign(ctx context.Context, job *job) error {
 	statement, err := r.statement(ctx, job.bundle, evidence.Attestor{Account: r.Account, At: r.Clock.Now().UTC()})
 	if err != nil {
@@ -51,7 +51,20 @@ func (r *Reconciler) sign(ctx context.Context, job *job) error {
 	if err != nil {
 		return err
 	}
-	return r.signPayload(ctx, job, payload)
+	if _, err := r.notary(ctx, job); err != nil {
+		return err
+	}
+	before, open := r.storedBefore(ctx, job)
+	if before != nil {
+		payload = before
+	}
+	if err := r.signPayload(ctx, job, payload); err != nil {
+		return err
+	}
+	if open != nil {
+		r.leaveOpen(job.bundle, open)
+	}
+	return nil
 }
 
 // signPayload stages the envelope over a payload and records who signed it.
@@ -60,8 +73,7 @@ func (r *Reconciler) signPayload(ctx context.Context, job *job, payload []byte) 
 		return err
 	}
 	job.bundle.Status.StatementDigest = evidence.Digest(payload)
-	r.set(job.bundle, v1alpha1.ConditionSigned,
-		conditionTrue(v1alpha1.ReasonSucceeded, "signed by "+job.bundle.Status.Signer))
+	r.settle(job.bundle)
 	return nil
 }
 

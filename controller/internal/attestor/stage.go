@@ -52,15 +52,14 @@ func outcome(err error) (reason string, requeue time.Duration, cause error) {
 }
 
 func conditionTrue(reason, message string) metav1.Condition {
-	return metav1.Condition{Status: metav1.ConditionTrue, Reason: reason, Message: message}
+	return metav1.Condition{Status: metav1.ConditionTrue, Reason: reason, Message: cut(message)}
 }
 
 func conditionFalse(reason, message string) metav1.Condition {
-	if len(message) > maxMessage {
-		message = message[:maxMessage]
-	}
-	return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: cut(message)}
 }
+
+func cut(message string) string { return message[:min(len(message), maxMessage)] }
 
 // set records a condition at the reconciler's time.
 func (r *Reconciler) set(bundle *v1alpha1.AttestationBundle, condition string, value metav1.Condition) {

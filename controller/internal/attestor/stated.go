@@ -32,6 +32,19 @@ func madeAt(payload []byte) (time.Time, error) {
 	return parsed.Predicate.Attestor.At, nil
 }
 
+// namedBefore is what a statement names as the one before it.
+func namedBefore(payload []byte) (string, error) {
+	var parsed struct {
+		Predicate struct {
+			Previous string `json:"previous"`
+		} `json:"predicate"`
+	}
+	if err := json.Unmarshal(payload, &parsed); err != nil {
+		return "", fmt.Errorf("parse statement: %w", err)
+	}
+	return parsed.Predicate.Previous, nil
+}
+
 func parseStatement(payload []byte) (stated, error) {
 	var parsed stated
 	if err := json.Unmarshal(payload, &parsed); err != nil {

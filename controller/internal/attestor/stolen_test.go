@@ -20,8 +20,8 @@ import (
 	"ugallu.io/forensics/internal/worm"
 )
 
-// plant puts a bundle, signed in a mode by whoever stole it, where an event's first one belongs.
-func (w *world) plant(event *v1alpha1.SecurityEvent, mode v1alpha1.SigningMode, payload []byte) {
+// plant puts a bundle, signed in a mode by whoever stole it, under the key of a first one.
+func (w *world) plant(key string, mode v1alpha1.SigningMode, payload []byte) {
 	w.t.Helper()
 	envelope, _, err := w.notary.sign(mode, payload)
 	if err != nil {
@@ -32,7 +32,7 @@ func (w *world) plant(event *v1alpha1.SecurityEvent, mode v1alpha1.SigningMode, 
 		w.t.Fatal(err)
 	}
 	lock := worm.Lock{Mode: string(v1alpha1.LockCompliance), RetainUntil: w.clock.Now().AddDate(1, 0, 0)}
-	if _, err := w.store.Put(w.t.Context(), evidence.TriggerBundleKey(string(event.UID)), bytes.NewReader(bundle), lock); err != nil {
+	if _, err := w.store.Put(w.t.Context(), key, bytes.NewReader(bundle), lock); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -50,8 +50,9 @@ func adoptsNoForgery(t *testing.T, w *world) {
 		"another attestor": {transit, func(p []byte) []byte {
 			return bytes.Replace(p, []byte("ugallu-attestor"), []byte("ugallu-another!"), 1)
 		}, "delete marker", true, false},
-		"the same, other mode":  {keyless, func(p []byte) []byte { return p }, "not in mode openbao-transit", false, false},
-		"its own, made by hand": {transit, func(p []byte) []byte { return p }, "", true, true},
+		"the same, another moment": {transit, anotherMoment, "gave to the statement after it", false, false},
+		"the same, other mode":     {keyless, func(p []byte) []byte { return p }, "not in mode openbao-transit", false, false},
+		"its own, made by hand":    {transit, func(p []byte) []byte { return p }, "", true, true},
 	} {
 		event := w.newEvent()
 		before := w.signedOnly(event)
@@ -60,7 +61,7 @@ func adoptsNoForgery(t *testing.T, w *world) {
 		if !row.made && row.mode == transit && bytes.Equal(forged, own) {
 			t.Fatalf("%s: nothing is forged in %s", name, own)
 		}
-		w.plant(event, row.mode, forged)
+		w.plant(evidence.TriggerBundleKey(string(event.UID)), row.mode, forged)
 		if row.again { // as after a deletion: nothing of the statement is remembered
 			if err := w.base.Delete(t.Context(), before); err != nil {
 				t.Fatal(err)

@@ -21,13 +21,13 @@ import (
 	"ugallu.io/forensics/internal/worm"
 )
 
-// signedOnly has an event's statement signed while the log does not answer.
-func (w *world) signedOnly(event *v1alpha1.SecurityEvent) *v1alpha1.AttestationBundle {
+// signedOnly has an object's statement signed while the log does not answer.
+func (w *world) signedOnly(object client.Object) *v1alpha1.AttestationBundle {
 	w.t.Helper()
 	w.notary.published = errors.New("connection refused")
-	w.expectFailure(event, v1alpha1.ConditionLogged, v1alpha1.ReasonLogUnavailable)
+	w.expectFailure(object, v1alpha1.ConditionLogged, v1alpha1.ReasonLogUnavailable)
 	w.notary.published = nil
-	return w.bundle(event)
+	return w.bundle(object)
 }
 
 // reconcile takes an object's bundle as far as it goes.
