@@ -89,7 +89,7 @@ const (
 	// statement after it waits.
 	ReasonDigestOpen = "DigestOpen"
 	// ReasonSubjectGone on Signed: the object to attest, or one that a custody record would list, was deleted before it was
-	// signed; or a Forensic event is not the one that its incident names.
+	// signed; or a Forensic event or response is not the one that its incident names.
 	ReasonSubjectGone = "SubjectGone"
 	// ReasonModeWithdrawn on Signed and Logged of a bundle that countersigns: AttestorConfig neither lists its mode nor has
 	// the servers for it any more. The statement is sealed without it, and says so.

@@ -80,6 +80,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		For(&v1alpha1.AttestationBundle{}, builder.WithPredicates(readBackChanged())).
 		Watches(&v1alpha1.AttestationBundle{}, r.recordsOf(), builder.WithPredicates(sealedNow())).
 		Watches(&v1alpha1.AttestationBundle{}, handler.EnqueueRequestsFromMapFunc(countersigned)).
+		Watches(&v1alpha1.Incident{}, handler.EnqueueRequestsFromMapFunc(namedOf), builder.WithPredicates(namesChanged())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: limiter}).
 		Complete(r)
 }

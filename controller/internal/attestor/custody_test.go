@@ -64,6 +64,8 @@ func TestCustody(t *testing.T) {
 		"a child waits for a digest that is open":          waitsForOpenDigest,
 		"a child waits until what is foreign is hidden":    waitsForForeignToGo,
 		"no record is made of a broken chain":              refusesBrokenChain,
+		"a response that nobody ordered is never attested": neverAttestsUnordered,
+		"a response made in place of another is neither":   neverAttestsReplaced,
 		"statements follow the published schemas":          followSchemas,
 		"an outage of the store is recorded and ends":      storeOutage,
 		"the API server refuses a useless bundle":          refusesUselessBundle,

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -62,7 +63,7 @@ func (w *world) snapshot(incident string) v1alpha1.FilesystemSnapshotAction {
 	}
 }
 
-// newResponse is a step of an incident, not complete yet.
+// newResponse is a step of an incident, which names it, not complete yet.
 func (w *world) newResponse(incident *v1alpha1.Incident, step v1alpha1.Step, parent *v1alpha1.EventResponse) *v1alpha1.EventResponse {
 	w.t.Helper()
 	response := &v1alpha1.EventResponse{
@@ -85,6 +86,11 @@ func (w *world) newResponse(incident *v1alpha1.Incident, step v1alpha1.Step, par
 		response.Spec.ParentRef = &v1alpha1.Ref{Name: parent.Name, UID: string(parent.UID)}
 	}
 	w.create(response)
+	w.get(client.ObjectKeyFromObject(incident), incident)
+	incident.Status.Responses = append(incident.Status.Responses, v1alpha1.Ref{Name: response.Name, UID: string(response.UID)})
+	if err := w.base.Status().Update(w.t.Context(), incident); err != nil {
+		w.t.Fatal(err)
+	}
 	return response
 }
 

@@ -14,8 +14,12 @@ import (
 )
 
 // previous is the statement digest of the parent response, which is signed first. A parent that is gone from the
-// cluster before it was signed leaves the link empty, beside a spec that names it.
+// cluster before it was signed leaves the link empty, beside a spec that names it. A response that its incident does not name
+// is not the controller's.
 func (r *Reconciler) previous(ctx context.Context, response *v1alpha1.EventResponse) (string, error) {
+	if err := r.named(ctx, response); err != nil {
+		return "", err
+	}
 	parent := response.Spec.ParentRef
 	if parent == nil {
 		return "", nil
@@ -33,17 +37,14 @@ func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEv
 	if event.Spec.Class != v1alpha1.ClassForensic || event.Spec.Incident == nil {
 		return "", nil
 	}
-	incident, err := incidentOf(ctx, r.Client, event.Spec.Incident.UID)
+	incident, err := r.namingIncident(ctx, event.Spec.Incident.UID)
 	if err != nil {
 		return "", err
-	}
-	if incident == nil {
-		return "", failure(v1alpha1.ReasonSubjectGone, fmt.Errorf("the incident with uid %s is gone", event.Spec.Incident.UID))
 	}
 	ending := incident.Status.CompletionEvent
 	if ending == nil {
 		return "", &waiting{
-			message: "waits until incident " + incident.Name + " names this event as the end of its capture", after: r.namedPoll(event),
+			message: "waits until incident " + incident.Name + " names this event as the end of its capture", after: r.namedPoll(event.CreationTimestamp.Time),
 		}
 	}
 	if ending.UID != string(event.UID) {
@@ -71,9 +72,11 @@ func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEv
 	return r.signed(ctx, v1alpha1.Ref{Name: last.Name, UID: string(last.UID)}, func() error { return nil })
 }
 
-// namedPoll is how soon to look again whether an event is named: the controller names it right after it made it.
-func (r *Reconciler) namedPoll(event *v1alpha1.SecurityEvent) time.Duration {
-	if r.Clock.Since(event.CreationTimestamp.Time) < recordPoll {
+// namedPoll is how soon to look again, besides the watch, whether something is named: the controller names an event right
+// after it made it, and a response at the latest when it sees that it is complete. Of a release that failed it does so with
+// the next one.
+func (r *Reconciler) namedPoll(since time.Time) time.Duration {
+	if r.Clock.Since(since) < recordPoll {
 		return parentPoll
 	}
 	return recordPoll
