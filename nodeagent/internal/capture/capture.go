@@ -11,6 +11,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/worm"
+	"ugallu.io/forensics/nodeagent/internal/upload"
 )
 
 // Capturer captures pods of this node.
@@ -27,6 +28,8 @@ type Capturer struct {
 	FirstSegment int64
 	// Pause before a part that failed is tried again, which doubles with each try; 0 is a second.
 	Pause time.Duration
+	// claims are those that the next call can use, of captures under way.
+	claims upload.Claims
 }
 
 // Container to capture.
@@ -107,6 +110,14 @@ type run struct {
 // is waited for by calls until the context's deadline: shortly before it the stream that is being stored is ended, and what
 // is not stored by then is a gap.
 func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (Result, error) {
+	result, err := c.carryOut(ctx, order, progress)
+	if err == nil {
+		c.claims.Forget(artifacts(order.Action.Destination))
+	}
+	return result, err
+}
+
+func (c *Capturer) carryOut(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (Result, error) {
 	r := &run{
 		Capturer: c, order: order, progress: progress, result: order.Previous, window: newWindow(ctx),
 		why: map[string]error{}, left: map[string][]string{}, waited: map[string]bool{},

@@ -35,7 +35,7 @@ func (c *Capturer) StoreFlows(ctx context.Context, destination v1alpha1.Destinat
 	if err != nil {
 		return v1alpha1.StoredObject{}, fmt.Errorf("open bucket %s: %w", destination.Bucket, err)
 	}
-	out, err := newDepot(store, destination, seal).single(ctx, name, true)
+	out, err := c.depot(store, destination, seal).single(ctx, name, true)
 	if err != nil {
 		return v1alpha1.StoredObject{}, err
 	}

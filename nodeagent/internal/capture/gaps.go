@@ -148,7 +148,7 @@ func (r *run) recordMissing(ctx context.Context, others []evidence.Gap) error {
 	if r.shut != nil {
 		return fmt.Errorf("store gaps: %w", r.shut)
 	}
-	depot := newDepot(r.store, r.order.Action.Destination, r.seal)
+	depot := r.depot(r.store, r.order.Action.Destination, r.seal)
 	lines := &gapLines{previous: r.result.GapsObject, start: func() (*single, error) {
 		return depot.single(ctx, "missing.gaps.jsonl", false)
 	}}

@@ -242,3 +242,47 @@ func TestKeysThatStrangersTookOfGapsAreCountedAndNamed(t *testing.T) {
 		t.Errorf("named (-want +got):\n%s", diff)
 	}
 }
+
+// shut is a store that takes claims, and refuses the rest of one artifact at its end.
+type shut struct {
+	worm.Putter
+	word string
+}
+
+func (s shut) Put(ctx context.Context, key string, body io.Reader, lock worm.Lock) (worm.Object, error) {
+	if !strings.Contains(key, s.word) || strings.HasSuffix(key, ".claim") {
+		return s.Putter.Put(ctx, key, body, lock)
+	}
+	_, _ = io.Copy(io.Discard, body)
+	return worm.Object{}, worm.ErrFull
+}
+
+// TestAStoreThatIsFullForDaysUsesUpNoNumbers is tried more often than an artifact has numbers.
+func TestAStoreThatIsFullForDaysUsesUpNoNumbers(t *testing.T) {
+	f := newFixture(t, "id")
+	f.look.Processes = []capture.Part{stream("volatile.ndjson.zst", written)}
+	o, capturer := order(capture.Container{ID: "id", Name: "c"}), f.capturer()
+	f.putter = shut{f.store, "/volatile"}
+	for range 1100 {
+		result, err := capturer.Capture(t.Context(), o, nil)
+		if !errors.Is(err, worm.ErrFull) || len(result.Gaps) > 0 {
+			t.Fatalf("error %v, gaps %+v", err, result.Gaps)
+		}
+		o.Previous = result
+	}
+	f.putter = f.store
+	result, err := capturer.Capture(t.Context(), o, nil)
+	must(t, err)
+	if got := string(unzstd(t, f.read(t, artifact(t, result, "volatile.ndjson.zst").Segments...))); got != "written" {
+		t.Errorf("stream %q", got)
+	}
+	claims := 0
+	for _, object := range f.store.Objects() {
+		if strings.Contains(object.Key, "/volatile") && strings.HasSuffix(object.Key, ".claim") {
+			claims++
+		}
+	}
+	if claims != 1 || len(result.Gaps) > 0 {
+		t.Errorf("%d claims, gaps %+v", claims, result.Gaps)
+	}
+}

@@ -71,7 +71,7 @@ func (r *run) notCompleted(why error) Lost {
 
 // try returns what was stored, also beside an error that came after.
 func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
-	depot := newDepot(r.store, r.order.Action.Destination, r.seal)
+	depot := r.depot(r.store, r.order.Action.Destination, r.seal)
 	lines := &gapLines{previous: r.result.GapsObject, start: func() (*single, error) {
 		return depot.single(ctx, r.beside(part, ".gaps.jsonl"), false)
 	}}

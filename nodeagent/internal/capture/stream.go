@@ -30,18 +30,22 @@ type depot struct {
 	prefix string
 	lock   worm.Lock
 	sealer
+	claims  *upload.Claims
 	writers []*upload.Writer
 }
 
-func newDepot(store worm.Putter, destination v1alpha1.Destination, seal sealer) *depot {
+func (c *Capturer) depot(store worm.Putter, destination v1alpha1.Destination, seal sealer) *depot {
 	return &depot{
-		store: store, prefix: destination.Prefix, sealer: seal,
+		store: store, prefix: artifacts(destination), sealer: seal, claims: &c.claims,
 		lock: worm.Lock{Mode: string(destination.LockMode), RetainUntil: destination.RetainUntil.Time},
 	}
 }
 
+// artifacts begins every key of an incident's artifacts.
+func artifacts(destination v1alpha1.Destination) string { return destination.Prefix + "/artifacts/" }
+
 func (d *depot) options(name string) upload.Options {
-	return upload.Options{Folder: d.prefix + "/artifacts/" + name, Lock: d.lock, Seal: d.seal}
+	return upload.Options{Folder: d.prefix + name, Lock: d.lock, Seal: d.seal, Claims: d.claims}
 }
 
 func (d *depot) writer(ctx context.Context, options upload.Options) *upload.Writer {

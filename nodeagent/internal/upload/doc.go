@@ -18,5 +18,6 @@
 // the store grants once, and then puts <folder>/<number>. Numbers rise over the life of an artifact, whoever tries. A
 // number that is taken belongs to a try that did not live to record its segment, or to a stranger; the next one is
 // tried. So the numbers below the last one that are not among the segments name every object that was given up, and
-// without a crash the number of a segment is its index. A claim holds no evidence.
+// without a crash the number of a segment is its index. A claim holds no evidence. A number whose put the store refused, or
+// never got the end of, is used again by the process that claimed it: a store that is full for days uses up none.
 package upload

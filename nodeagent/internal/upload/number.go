@@ -21,6 +21,7 @@ type numbers struct {
 	store  worm.Putter
 	folder string
 	lock   worm.Lock
+	claims *Claims
 	// next is above every number that is known to be taken.
 	next int
 	kept map[int]bool
@@ -40,6 +41,11 @@ func (n *numbers) keep(key string) {
 
 // claim takes the next free number for the segment with this index and returns the key that goes with it.
 func (n *numbers) claim(ctx context.Context, index int) (string, error) {
+	if number, ok := n.claims.take(n.folder, index, n.next); ok {
+		// It was claimed when every number below it was found to be taken.
+		n.next = number + 1
+		return n.key(number), nil
+	}
 	for ; n.next < maxNumbers; n.next++ {
 		key := n.key(n.next)
 		_, err := n.store.Put(ctx, key+".claim", strings.NewReader(fmt.Sprintf("{\"segment\":%d}\n", index)), n.lock)
@@ -53,6 +59,19 @@ func (n *numbers) claim(ctx context.Context, index int) (string, error) {
 		return key, nil
 	}
 	return "", fmt.Errorf("claim a number in %s: %w", n.folder, ErrUsedUp)
+}
+
+// free gives the number back that was claimed last: nothing is stored under it.
+func (n *numbers) free(index int) { n.claims.give(n.folder, claimed{n.next - 1, index}) }
+
+// look finds the numbers that other tries took, by claiming the one after them.
+func (n *numbers) look(ctx context.Context, index int) error {
+	if _, err := n.claim(ctx, index); err != nil {
+		return err
+	}
+	n.free(index)
+	n.next--
+	return nil
 }
 
 // taken are the keys that were claimed.

@@ -41,6 +41,8 @@ type Options struct {
 	Stored func(v1alpha1.StoredObject) error
 	// Seal makes an encrypted file of its own of each segment. May be nil.
 	Seal Seal
+	// Claims are shared by the writers that follow one another in a folder. May be nil.
+	Claims *Claims
 }
 
 // Writer stores a stream as segments, each locked when it is complete. Either Finish or Abort ends it.
@@ -75,9 +77,12 @@ func NewWriter(ctx context.Context, store worm.Putter, options Options) *Writer 
 	if options.First == 0 {
 		options.First = FirstSegment
 	}
+	if options.Claims == nil {
+		options.Claims = new(Claims)
+	}
 	w := &Writer{
 		ctx: ctx, store: store, options: options, segments: slices.Clone(options.Resume), sum: sha256.New(),
-		numbers: numbers{store: store, folder: options.Folder, lock: options.Lock, kept: map[int]bool{}},
+		numbers: numbers{store: store, folder: options.Folder, lock: options.Lock, claims: options.Claims, kept: map[int]bool{}},
 	}
 	for i := range w.segments {
 		w.numbers.keep(w.segments[i].Key)
@@ -156,11 +161,8 @@ func (w *Writer) finish() error {
 		return w.finishSegment()
 	}
 	if !w.sent {
-		// Everything was recorded. Taking a number finds those above the recorded ones that another try took.
-		if _, err := w.numbers.claim(w.ctx, len(w.segments)); err != nil {
-			return err
-		}
-		w.numbers.next--
+		// Everything was recorded. There may be numbers above the recorded ones that another try took.
+		return w.numbers.look(w.ctx, len(w.segments))
 	}
 	return nil
 }
@@ -174,6 +176,7 @@ func (w *Writer) Abort(cause error) {
 		w.current.object.abort(cause)
 		if !errors.Is(w.err, worm.ErrExists) {
 			w.aborted = w.current.object.key
+			w.numbers.free(len(w.segments))
 		}
 		w.current = nil
 	}
@@ -194,6 +197,9 @@ func (w *Writer) finishSegment() error {
 	w.current = nil
 	segment, err := current.finish(len(w.segments))
 	if err != nil {
+		if refused(err) {
+			w.numbers.free(len(w.segments))
+		}
 		return err
 	}
 	w.segments = append(w.segments, segment)
