@@ -306,7 +306,7 @@ func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress fu
 	}
 	result, err := c.inner.Capture(ctx, capture.Order{
 		Incident: wanted.Incident, Pod: wanted.Pod, Containers: list, Flows: wanted.Flows, Memory: wanted.Memory,
-		Action: wanted.Action, Previous: capture.Result(wanted.Previous),
+		Action: wanted.Action, Previous: capture.Result(wanted.Previous), Again: wanted.Again,
 		Stored: func(stored capture.Result) error { return wanted.Stored(order.Captured(stored)) },
 	}, progress)
 	return order.Captured(result), troubled(err)

@@ -197,3 +197,88 @@ func TestEveryObjectOfAPartThatIsNotStoredIsNamed(t *testing.T) {
 		t.Errorf("%d segments, gaps %+v", segments, result.Gaps)
 	}
 }
+
+// TestWhatAKilledAgentStoredOfALostPartIsNamed kills it between the put and the record; then the processes are gone.
+func TestWhatAKilledAgentStoredOfALostPartIsNamed(t *testing.T) {
+	gone := func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
+		return capture.Summary{}, capture.Lost{Reason: "ProcessesGone", Cause: errors.New("no process is left")}
+	}
+	f := newFixture(t, "id")
+	f.look.Processes = []capture.Part{stream("volatile.ndjson.zst", func(ctx context.Context, within time.Duration, out, gaps io.Writer) (capture.Summary, error) {
+		_, err := io.WriteString(gaps, "{}\n")
+		must(t, err)
+		return written(ctx, within, out, gaps)
+	}), stream("second", gone)}
+	o, died := order(capture.Container{ID: "id", Name: "c"}), errors.New("agent died")
+	o.Stored = func(capture.Result) error { return died }
+	_, err := f.capturer().Capture(t.Context(), o, nil)
+	if !errors.Is(err, died) {
+		t.Fatalf("error %v", err)
+	}
+	stored := f.store.Objects()
+	f.look.Processes = []capture.Part{stream("volatile.ndjson.zst", gone), stream("second", gone)}
+	o.Again, o.Stored = true, nil
+	capturer := f.capturer()
+	// The store refuses what is needed in the end, so that more is found out than once.
+	f.putter = failing{f.store, "missing.gaps", worm.ErrFull}
+	for range 3 {
+		if _, err := capturer.Capture(t.Context(), o, nil); !errors.Is(err, worm.ErrFull) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	f.putter = f.store
+	result, err := capturer.Capture(t.Context(), o, nil)
+	must(t, err)
+	named := map[string]bool{}
+	for _, line := range f.gapLines(t, result) {
+		if line.Reason == evidence.GapAttemptAbandoned {
+			named[strings.TrimPrefix(line.Path, o.Action.Destination.Prefix+"/artifacts/")] = true
+		}
+	}
+	for _, object := range stored {
+		name := strings.TrimPrefix(object.Key, o.Action.Destination.Prefix+"/artifacts/")
+		if strings.HasPrefix(name, "volatile") && !strings.HasSuffix(name, ".claim") && !named[name] {
+			t.Errorf("%s is named nowhere: %v", name, named)
+		}
+	}
+	if !named["volatile.ndjson.zst/0"] || named["volatile.ndjson.zst/1"] || named["second/0"] || gap(result, "ProcessesGone").Count != 2 {
+		t.Errorf("named %v, gaps %+v", named, result.Gaps)
+	}
+	claims := 0
+	for _, object := range f.store.Objects() {
+		if strings.Contains(object.Key, "/volatile.ndjson.zst/") && strings.HasSuffix(object.Key, ".claim") {
+			claims++
+		}
+	}
+	if claims != 2 {
+		t.Errorf("%d claims, want that of the killed one and one of the looks", claims)
+	}
+}
+
+// TestAPartThatIsLostAtTheFirstCallTakesNoKey has no earlier call to name keys of.
+func TestAPartThatIsLostAtTheFirstCallTakesNoKey(t *testing.T) {
+	f := newFixture(t, "id")
+	f.look.Processes = []capture.Part{stream("volatile.ndjson.zst", func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
+		return capture.Summary{}, capture.Lost{Reason: "ProcessesGone", Cause: errors.New("no process is left")}
+	})}
+	_, err := f.capturer().Capture(t.Context(), order(capture.Container{ID: "id", Name: "c"}), nil)
+	must(t, err)
+	for _, object := range f.store.Objects() {
+		if strings.Contains(object.Key, "/volatile") {
+			t.Errorf("%s", object.Key)
+		}
+	}
+}
+
+func TestALostPartIsNotDoneWithWhileTheStoreThatMayHoldItIsAway(t *testing.T) {
+	f := newFixture(t, "id")
+	f.look.Processes = []capture.Part{stream("volatile.ndjson.zst", func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
+		return capture.Summary{}, capture.Lost{Reason: "ProcessesGone", Cause: errors.New("no process is left")}
+	})}
+	o := order(capture.Container{ID: "id", Name: "c"})
+	o.Again = true
+	f.putter = failing{f.store, "/volatile", worm.ErrUnavailable}
+	if result, err := f.capturer().Capture(t.Context(), o, nil); !errors.Is(err, worm.ErrUnavailable) || len(result.Gaps) > 0 {
+		t.Errorf("error %v, gaps %+v", err, result.Gaps)
+	}
+}

@@ -55,6 +55,9 @@ type Order struct {
 	Action *v1alpha1.FilesystemSnapshotAction
 	// Previous is the last result that Stored was given: its artifacts are not captured again.
 	Previous Result
+	// Again says that there was an earlier call, which may have stored what is not in Previous: an agent can be killed between
+	// the two.
+	Again bool
 	// Stored is called after each artifact, and after each segment of one, with everything so far. The caller persists it
 	// before it returns, so that a restart repeats one segment at most. May be nil.
 	Stored func(Result) error

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -124,6 +125,9 @@ func (r *run) attempt(ctx context.Context, part *Part) error {
 func (r *run) capture(ctx context.Context, part *Part) error {
 	err := r.part(ctx, part)
 	if lost, ok := errors.AsType[Lost](err); ok {
+		if err := r.findLeft(ctx, part); err != nil {
+			return fmt.Errorf("%w; what an earlier call stored of it is not known: %w", lost, err)
+		}
 		r.missing = append(r.missing, missingPart{part.Name, lost})
 		return nil
 	}

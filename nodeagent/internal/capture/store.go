@@ -114,6 +114,34 @@ func (r *run) leave(part string, keys []string) {
 	}
 }
 
+// findLeft finds the keys that earlier calls took of a part that is lost: what they stored and did not live to record is
+// named by them.
+func (r *run) findLeft(ctx context.Context, part *Part) error {
+	if !r.order.Again {
+		return nil
+	}
+	// No index, timeline or list of gaps is complete before the artifact is.
+	names := []string{part.Name, r.beside(part, ".gaps.jsonl")}
+	if part.Open != nil {
+		names = append(names, r.beside(part, ".index.ndjson.zst"), r.beside(part, ".timeline.body.zst"))
+	}
+	depot := r.depot(r.store, r.order.Action.Destination, r.seal)
+	for _, name := range names {
+		options := depot.options(name)
+		if storing := r.result.Storing; storing != nil && storing.Artifact == name {
+			options.Resume = storing.Segments
+		}
+		if err := depot.writer(ctx, options).Look(); err != nil {
+			return err
+		}
+		if len(depot.taken()) == 0 {
+			break
+		}
+	}
+	r.leave(part.Name, depot.taken())
+	return nil
+}
+
 // beside names an object that goes with the part's artifact.
 func (r *run) beside(part *Part, suffix string) string {
 	return strings.TrimSuffix(part.Name, r.extension()) + suffix

@@ -174,6 +174,8 @@ type Capture struct {
 	Action *v1alpha1.FilesystemSnapshotAction
 	// Previous is what an earlier start stored.
 	Previous Captured
+	// Again says that there was an earlier start, which may have stored what is not in Previous.
+	Again bool
 	// Stored persists everything so far, after each artifact and each segment. It may be called while progress is.
 	Stored func(Captured) error
 }

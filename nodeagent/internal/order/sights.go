@@ -1,6 +1,7 @@
 package order
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,19 @@ type sight struct {
 	unheld error
 	// waiting are the ids of the containers that a capture waits for to be held: everything else of it is stored.
 	waiting []string
+	// unwritten is what a capture stored of which the record could not be written. The next start begins with it.
+	unwritten *Captured
+}
+
+// keep what a capture stored until a record of it was written, which ended with err.
+func (s *sight) keep(captured Captured, err error) {
+	if err == nil {
+		s.unwritten = nil
+		return
+	}
+	// The capture goes on counting in its own.
+	captured.Artifacts, captured.Gaps = slices.Clone(captured.Artifacts), slices.Clone(captured.Gaps)
+	s.unwritten = &captured
 }
 
 // sights are those of the orders that are not closed, by name. The zero value has none.

@@ -33,6 +33,9 @@ type snapshotStep struct {
 }
 
 func (s *snapshotStep) run(ctx context.Context) (result, error) {
+	if kept := s.seen.unwritten; kept != nil && len(kept.Artifacts) >= len(s.record.status().Artifacts) {
+		s.take(*kept)
+	}
 	ended, err := s.carryOut(ctx)
 	if err != nil && s.seen.late {
 		s.nameMissing()
@@ -60,6 +63,7 @@ func (s *snapshotStep) carryOut(ctx context.Context) (result, error) {
 	if err := s.record.write(ctx, fmt.Sprintf("capturing %d containers", len(list))); err != nil {
 		return result{}, err
 	}
+	s.seen.unwritten = nil
 	unheld, err := s.hold(ctx, spec.IncidentName, list)
 	if err != nil {
 		return result{}, err
@@ -121,12 +125,14 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 			flows, err := s.node.Drop.Flows(spec.PodRef.UID)
 			return flows.List, err
 		},
+		Again:    status.Attempts > 1,
 		Previous: Captured{Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject, Storing: status.Storing},
 		Stored: func(captured Captured) error {
 			s.mutex.Lock()
 			defer s.mutex.Unlock()
 			s.take(captured)
 			err := s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), len(list)))
+			s.seen.keep(captured, err)
 			if errors.Is(err, errClosed) {
 				stop(errClosed)
 			}

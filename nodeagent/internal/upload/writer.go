@@ -148,6 +148,16 @@ func (w *Writer) Taken() []string {
 	return slices.DeleteFunc(w.numbers.taken(), func(key string) bool { return key == w.aborted })
 }
 
+// Look finds the keys in the folder that earlier tries, or a stranger, took: Taken then has them all. It is for a writer that
+// is given nothing to write, and stores nothing but a claim.
+func (w *Writer) Look() error {
+	err := w.numbers.look(w.ctx, len(w.segments))
+	if errors.Is(err, ErrUsedUp) {
+		return nil
+	}
+	return err
+}
+
 func (w *Writer) finish() error {
 	if err := w.replay.end(); err != nil {
 		return err

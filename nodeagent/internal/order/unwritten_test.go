@@ -1,0 +1,85 @@
+package order
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// TestWhatWasStoredWhileTheAPIServerWasAwayIsOnRecord has it go away after the first write, to the end of the start. By the
+// next one the processes are gone, and the volatile state could not be read again.
+func TestWhatWasStoredWhileTheAPIServerWasAwayIsOnRecord(t *testing.T) {
+	away := errors.New("the API server is away")
+	tests := map[string][]error{
+		"to the end of the start":    {nil, away, away},
+		"to the next start as well":  {nil, away, away, away, away},
+		"to the end of the artifact": {nil, away},
+	}
+	for name, writes := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			order := w.order(v1alpha1.StepSnapshot, snapshot())
+			state := v1alpha1.Artifact{Name: "volatile.ndjson.zst", Kind: v1alpha1.ArtifactVolatileState, Size: 1}
+			w.deafTo(writes...)
+			w.capture = func(wanted Capture) error {
+				if wanted.Again {
+					t.Error("an earlier start is told of at the first one")
+				}
+				w.captured = Captured{Artifacts: []v1alpha1.Artifact{state}, Gaps: []v1alpha1.GapCount{{Reason: "Limit", Count: 1}}}
+				return wanted.Stored(w.captured)
+			}
+			if _, err := w.carryOut(order); !errors.Is(err, away) {
+				t.Fatalf("error %v", err)
+			}
+			var previous Captured
+			w.capture = func(wanted Capture) error {
+				if !wanted.Again {
+					t.Error("the earlier start is not told of")
+				}
+				previous, w.captured = wanted.Previous, wanted.Previous
+				for _, name := range []string{"web", "side"} {
+					w.captured.Artifacts = append(w.captured.Artifacts, v1alpha1.Artifact{
+						Name: name + "/rootfs.tar.zst", Kind: v1alpha1.ArtifactRootFilesystem, Container: name, Size: 1,
+					})
+				}
+				return wanted.Stored(w.captured)
+			}
+			record, err := w.carryOut(order)
+			for tries := 0; errors.Is(err, away) && tries < 3; tries++ {
+				record, err = w.carryOut(order)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(Captured{Artifacts: []v1alpha1.Artifact{state}, Gaps: []v1alpha1.GapCount{{Reason: "Limit", Count: 1}}}, previous); diff != "" {
+				t.Errorf("previous (-want +got):\n%s", diff)
+			}
+			if len(record.Status.Artifacts) != 3 || !stored(record.Status.Artifacts, state.Name) {
+				t.Errorf("artifacts %+v", record.Status.Artifacts)
+			}
+			if len(w.agent.sights.seen) != 0 {
+				t.Errorf("remembered of a closed order: %+v", w.agent.sights.seen)
+			}
+		})
+	}
+}
+
+func TestWhatIsOnRecordIsNotReplacedByLess(t *testing.T) {
+	w := newWorld(t)
+	stored := []v1alpha1.Artifact{{Name: "volatile.ndjson.zst"}, {Name: "process-files.tar.zst"}}
+	order := w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Status.Artifacts = stored })
+	seen, _ := w.agent.sights.of(order, w.agent.node.now())
+	seen.unwritten = &Captured{Artifacts: stored[:1]}
+	w.capture = func(wanted Capture) error {
+		if diff := cmp.Diff(stored, wanted.Previous.Artifacts); diff != "" {
+			t.Errorf("previous (-want +got):\n%s", diff)
+		}
+		return nil
+	}
+	if _, err := w.carryOut(order); err != nil {
+		t.Fatal(err)
+	}
+}
