@@ -128,6 +128,13 @@ func served(filesystem string) bool {
 	return false
 }
 
+// servedTypes are the types of such filesystems as statfs tells them, where a mount is in no list.
+var servedTypes = map[int64]bool{
+	unix.FUSE_SUPER_MAGIC: true, unix.NFS_SUPER_MAGIC: true, unix.CIFS_SUPER_MAGIC: true, unix.SMB_SUPER_MAGIC: true,
+	unix.SMB2_SUPER_MAGIC: true, unix.V9FS_MAGIC: true, unix.CEPH_SUPER_MAGIC: true, unix.AFS_SUPER_MAGIC: true,
+	unix.AFS_FS_MAGIC: true, unix.OCFS2_SUPER_MAGIC: true, unix.CODA_SUPER_MAGIC: true, unix.AUTOFS_SUPER_MAGIC: true,
+}
+
 // identified names a version of a file's content.
 type identified struct {
 	major, minor uint32

@@ -27,7 +27,8 @@ type FilesResult struct {
 }
 
 // File is a regular file that no name leads to, or that lives in memory alone: a deleted executable, a memfd, a deleted
-// file that is open or mapped, shared memory. It is held while it is visited.
+// file that is open or mapped, shared memory, what is open or mapped of a mount that no path leads to. It is held while it
+// is visited.
 type File struct {
 	evidence.VolatileFile
 	pinned pinned
@@ -48,8 +49,12 @@ type fileReader struct {
 	guard   *guard
 	gaps    *gapLog
 	held    map[fileKey]*File
-	bytes   int64
-	files   int64
+	mounted *mounted
+	// named are mounts that no path leads to and that have a gap; silent are devices whose filesystem did not answer.
+	named  map[uint64]bool
+	silent map[string]bool
+	bytes  int64
+	files  int64
 }
 
 // Files calls visit for each file of the processes that must be stored as one, each once, in the order of their names. All
@@ -58,8 +63,10 @@ type fileReader struct {
 // Only regular files are opened, without waiting; what cannot be read is a gap.
 func Files(ctx context.Context, target Target, options Options, visit func(*File) error) (FilesResult, error) {
 	options.Limits = options.Limits.withDefaults()
+	options.NodeMounts = cmp.Or(options.NodeMounts, "/proc/1/mountinfo")
 	r := &fileReader{
 		options: options, guard: newGuard(options.Limits), gaps: newGapLog(options), held: map[fileKey]*File{},
+		mounted: newMounted(), named: map[uint64]bool{}, silent: map[string]bool{},
 	}
 	defer r.close()
 	if err := r.all(ctx, target, visit); err != nil {
@@ -75,6 +82,9 @@ func (r *fileReader) close() {
 }
 
 func (r *fileReader) all(ctx context.Context, target Target, visit func(*File) error) error {
+	if err := r.findMounted(ctx, target); err != nil {
+		return err
+	}
 	for _, process := range target.Processes {
 		if err := r.find(ctx, process); err != nil {
 			return err
@@ -115,7 +125,7 @@ func (r *fileReader) find(ctx context.Context, process Process) error {
 		return r.gaps.add(folder, reasonOf(err), err)
 	}
 	defer h.release()
-	limits := r.options.Limits
+	limits, known := r.options.Limits, r.mounted
 	through, missing, err := watched(ctx, r.guard, h.shared, h.patience, func(found *findings) (string, error) {
 		return findThrough(h, found)
 	})
@@ -126,7 +136,7 @@ func (r *fileReader) find(ctx context.Context, process Process) error {
 	if err == nil {
 		h.through = through
 		found, missing, err = watched(ctx, r.guard, h.shared, h.patience, func(found *findings) (listedFiles, error) {
-			return listFiles(h, limits, found)
+			return listFiles(h, limits, known, found)
 		})
 	}
 	if ctx.Err() != nil {
@@ -140,6 +150,9 @@ func (r *fileReader) find(ctx context.Context, process Process) error {
 			return err
 		}
 	}
+	if err := r.detached(h, found.detached); err != nil {
+		return err
+	}
 	for _, candidate := range found.candidates {
 		if err := r.hold(ctx, h, candidate, found.mounts); err != nil {
 			return err
@@ -152,18 +165,23 @@ func (r *fileReader) find(ctx context.Context, process Process) error {
 type listedFiles struct {
 	candidates []candidate
 	mounts     []evidence.VolatileMount
+	// known are the mounts of all processes, detached those of this process that are not among them.
+	known    *mounted
+	detached []detachedMount
 }
 
 var errNoMaps = errors.New("its main thread has ended: the kernel does not lead to what the other threads map")
 
-// listFiles looks at the executable, at the descriptors of each table and at the mappings.
-func listFiles(h *handle, limits Limits, found *findings) (listedFiles, error) {
+// listFiles looks at the executable, the working folder and the root, at the descriptors of each table and at the mappings.
+func listFiles(h *handle, limits Limits, known *mounted, found *findings) (listedFiles, error) {
 	seen, err := readMounts(h, limits.Mounts, found)
 	if err != nil {
 		return listedFiles{}, err
 	}
-	listed := listedFiles{mounts: seen.list}
+	listed := listedFiles{mounts: seen.list, known: known}
 	listed.consider(h, "executable", h.through+"exe", found)
+	listed.consider(h, "folders", h.through+"cwd", found)
+	listed.consider(h, "folders", h.through+"root", found)
 	tables, err := descriptorTables(h, limits.Threads, found)
 	if err != nil {
 		return listed, err
@@ -180,8 +198,8 @@ func listFiles(h *handle, limits Limits, found *findings) (listedFiles, error) {
 	return listed, listed.considerAll(h, "maps", "map_files", limits.Maps, found)
 }
 
-// consider keeps a link that leads to a regular file without a name. Namespaces and the like are regular files, too, but
-// have no path.
+// consider keeps a link that leads to a regular file without a name, or on a mount that no path leads to. Namespaces and
+// the like are regular files, too, but have no path.
 func (l *listedFiles) consider(h *handle, part, name string, found *findings) {
 	path, err := h.link(name)
 	if errors.Is(err, unix.ENAMETOOLONG) {
@@ -198,8 +216,16 @@ func (l *listedFiles) consider(h *handle, part, name string, found *findings) {
 		found.once(part, reasonOf(err), err)
 		return
 	}
-	regular := stat.Mode&unix.S_IFMT == unix.S_IFREG && (path == "" || strings.HasPrefix(path, "/"))
-	if regular && (stat.Nlink == 0 || markedDeleted(path)) {
+	kind := stat.Mode & unix.S_IFMT
+	if (kind != unix.S_IFREG && kind != unix.S_IFDIR) || (path != "" && !strings.HasPrefix(path, "/")) {
+		return
+	}
+	nameless := stat.Nlink == 0 || markedDeleted(path)
+	detached := !nameless && l.known.nowhere(&stat)
+	if detached {
+		l.detached = append(l.detached, detachedMount{stat.Mnt_id, name})
+	}
+	if kind == unix.S_IFREG && (nameless || detached) {
 		key := fileKey{stat.Dev_major, stat.Dev_minor, stat.Ino}
 		l.candidates = append(l.candidates, candidate{name, path, key})
 	}
@@ -265,6 +291,13 @@ func (r *fileReader) hold(ctx context.Context, h *handle, candidate candidate, s
 	err = readable(object.stat, seen)
 	if err == nil && key != candidate.key {
 		err = fmt.Errorf("%s leads to another file now: %w", candidate.link, unix.ESTALE)
+	}
+	if err == nil {
+		err = r.answers(ctx, h, object)
+	}
+	if ctx.Err() != nil {
+		object.release()
+		return ctx.Err()
 	}
 	if err != nil {
 		object.release()

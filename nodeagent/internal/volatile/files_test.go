@@ -30,6 +30,9 @@ func writeFiles(t *testing.T, target Target, options Options) filesOf {
 	t.Helper()
 	var out, gaps bytes.Buffer
 	options.Gaps = &gaps
+	if options.NodeMounts == "" {
+		options.NodeMounts = "/proc/self/mountinfo"
+	}
 	result, err := WriteFiles(t.Context(), &out, target, options)
 	must(t, err)
 	f := filesOf{result: result, bytes: out.Bytes(), index: map[string]evidence.VolatileFile{}, members: map[string][]byte{}}
@@ -138,7 +141,8 @@ func TestFilesHoldsWhatNoNameLeadsTo(t *testing.T) {
 func TestFilesAreHeldWhenTheirProcessIsKilled(t *testing.T) {
 	a := start(t, "files", nil)
 	var got bytes.Buffer
-	result, err := Files(t.Context(), a.target(), Options{}, func(file *File) error {
+	options := Options{NodeMounts: "/proc/self/mountinfo"}
+	result, err := Files(t.Context(), a.target(), options, func(file *File) error {
 		if a.ProcessState == nil {
 			must(t, a.Process.Kill())
 			_ = a.Wait()

@@ -20,6 +20,8 @@ const (
 	GapNotAnonymous = "TextNotInAnonymousMemory"
 	// GapFilesystem: the file lies on a filesystem that a server answers for, which could wait for ever; it was not read.
 	GapFilesystem = "FilesystemNotRead"
+	// GapDetached: no path leads to a mount on which something is open; what else lies on it was not read.
+	GapDetached = "DetachedMount"
 	// GapEnded: the process ended before its memory or its files were read.
 	GapEnded = "ProcessEnded"
 	// GapLimit: there is more than the limit.

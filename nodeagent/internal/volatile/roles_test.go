@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 	play, ok := map[string]func(string) (told, error){
 		"wait": func(string) (told, error) { return told{}, nil }, "descriptors": playDescriptors, "network": playNetwork,
 		"secret": playSecret, "mounts": playMounts, "parent": playParent, "files": playFiles, "thread": playThread,
-		"fragments": playFragments, "fill": playFill,
+		"fragments": playFragments, "fill": playFill, "detached": playDetached, "holder": playHolder,
+		"chroot": func(folder string) (told, error) { return told{}, unix.Chroot(folder) },
 	}[role]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "no role %q\n", role)

@@ -43,6 +43,8 @@ type Options struct {
 	Limits      Limits
 	// NodeNetwork is the node's own network namespace; empty is /proc/1/ns/net.
 	NodeNetwork string
+	// NodeMounts lists the mounts of the node's own mount namespace; empty is /proc/1/mountinfo.
+	NodeMounts string
 	// Artifact is the name that gaps carry.
 	Artifact string
 	// Gaps receives one line of JSON for each gap; nil keeps counts only.

@@ -1,0 +1,218 @@
+package volatile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxMounted bounds the mounts of all namespaces together: the kernel lets one have 100,000 by default. 20 MiB.
+const maxMounted = 250_000
+
+// mounted are the mounts that a path leads to: those of the mount namespaces that threads of the pod are in, and of the
+// node's own.
+type mounted struct {
+	ids map[uint64]bool
+	// whole are the devices of filesystems that are mounted from their root on: a path leads to every file of them that has
+	// a name.
+	whole map[string]bool
+	// views were read.
+	views map[view]bool
+	// partial says that some are missing, so that of no mount it can be said that no path leads to it.
+	partial bool
+}
+
+// view is what decides which mounts the kernel lists for a thread: its mount namespace, and its root in it.
+type view struct {
+	namespace, mount uint64
+	root             fileKey
+}
+
+func newMounted() *mounted {
+	return &mounted{ids: map[uint64]bool{}, whole: map[string]bool{}, views: map[view]bool{}}
+}
+
+// nowhere says whether what was looked at lies on a mount that no path leads to, of a filesystem that is mounted from its
+// root on nowhere: the mount was taken away while it was in use, or never attached, or is of a namespace that only a
+// descriptor holds. Nothing but the processes leads to its files.
+func (m *mounted) nowhere(stat *unix.Statx_t) bool {
+	return !m.partial && stat.Mask&unix.STATX_MNT_ID != 0 && !m.ids[stat.Mnt_id] &&
+		!m.whole[device(stat.Dev_major, stat.Dev_minor)]
+}
+
+// findMounted reads the lists of mounts of the node and of the target's threads.
+func (r *fileReader) findMounted(ctx context.Context, target Target) error {
+	if err := r.mounted.node(r.options.NodeMounts); err != nil {
+		if err := r.mountsUnknown(r.options.NodeMounts, GapUnreadable, err); err != nil {
+			return err
+		}
+	}
+	for _, process := range target.Processes {
+		h, err := open(process, r.options.Limits.Patience)
+		if err != nil {
+			continue // find names it
+		}
+		err = r.mountsOf(ctx, h)
+		h.release()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			continue
+		}
+		if err := r.mountsUnknown("/proc/"+strconv.Itoa(process.PID)+"/mountinfo", reasonOfContent(err), err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountsUnknown names a list of mounts that could not be read.
+func (r *fileReader) mountsUnknown(path, reason string, err error) error {
+	r.mounted.partial = true
+	cause := fmt.Errorf("files on mounts that no path leads to are not told apart: %w", err)
+	return r.gaps.add(path, reason, cause)
+}
+
+// node adds the mounts of the node.
+func (m *mounted) node(mountinfo string) error {
+	file, err := os.Open(mountinfo)
+	if err != nil {
+		return fmt.Errorf("open the node's list of mounts: %w", err)
+	}
+	return errors.Join(m.list(file, maxMounted), file.Close())
+}
+
+// mountsOf adds the mounts that the threads of a process see.
+func (r *fileReader) mountsOf(ctx context.Context, h *handle) error {
+	list := newMounted()
+	list.views = maps.Clone(r.mounted.views)
+	threads, room := r.options.Limits.Threads, maxMounted-len(r.mounted.ids)
+	more, _, err := watched(ctx, r.guard, h.shared, h.patience, func(*findings) (*mounted, error) {
+		return list, list.read(h, threads, room)
+	})
+	if err != nil {
+		return err
+	}
+	maps.Copy(r.mounted.ids, more.ids)
+	maps.Copy(r.mounted.whole, more.whole)
+	r.mounted.views = more.views
+	return nil
+}
+
+// read adds the mounts of each view that a process's threads have and that was not read before.
+func (m *mounted) read(h *handle, threads, room int) error {
+	var failed error
+	total := 0
+	err := h.names("task", func(name string) bool {
+		if total++; total > threads {
+			return false // find names it
+		}
+		folder := "task/" + name + "/"
+		at, err := viewOf(h, folder)
+		if err == nil && !m.views[at] {
+			err = m.thread(h, folder+"mountinfo", room)
+			m.views[at] = err == nil
+		}
+		// A thread that has ended has no namespace: EINVAL.
+		if err != nil && !gone(err) && !errors.Is(err, unix.EINVAL) {
+			failed = err
+		}
+		return failed == nil
+	})
+	if gone(err) {
+		err = nil
+	}
+	return errors.Join(err, failed)
+}
+
+func viewOf(h *handle, folder string) (view, error) {
+	link, err := h.link(folder + "ns/mnt")
+	if err != nil {
+		return view{}, err
+	}
+	namespace, err := inodeOf(link)
+	if err != nil {
+		return view{}, err
+	}
+	root, err := h.look(folder + "root")
+	return view{namespace, root.Mnt_id, fileKey{root.Dev_major, root.Dev_minor, root.Ino}}, err
+}
+
+func (m *mounted) thread(h *handle, name string, room int) error {
+	file, err := h.file(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.list(file, room), file.Close())
+}
+
+func (m *mounted) list(from io.Reader, room int) error {
+	var failed error
+	err := scan(from, "mountinfo", func(line string) bool {
+		mount, err := parseMount(line)
+		switch {
+		case err != nil:
+			failed = fmt.Errorf("read mountinfo: %q: %w", line, err)
+		case len(m.ids) >= room:
+			failed = errLimit{limited("more mounts", maxMounted)}
+		default:
+			m.ids[uint64(mount.ID)] = true // #nosec G115 -- ids are positive
+			m.whole[mount.Device] = m.whole[mount.Device] || mount.Root == "/"
+		}
+		return failed == nil
+	})
+	return errors.Join(err, failed)
+}
+
+// detachedMount is a mount that no path leads to, and a link to something on it.
+type detachedMount struct {
+	id   uint64
+	link string
+}
+
+var errDetached = errors.New("no path leads to this mount: of its files those that are open or mapped are stored")
+
+// detached names each mount that no path leads to, once: files that nobody holds may lie on it.
+func (r *fileReader) detached(h *handle, list []detachedMount) error {
+	for _, mount := range list {
+		if r.named[mount.id] {
+			continue
+		}
+		r.named[mount.id] = true
+		if err := r.gaps.add("/proc/"+strconv.Itoa(h.PID)+"/"+mount.link, GapDetached, errDetached); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answers refuses a file of a mount that is in no list if a server answers for its filesystem. The kernel may have to ask
+// that server what it is: of a device that did not answer once, nothing is asked again.
+func (r *fileReader) answers(ctx context.Context, h *handle, object pinned) error {
+	from := device(object.stat.Dev_major, object.stat.Dev_minor)
+	if r.mounted.ids[object.stat.Mnt_id] {
+		return nil
+	}
+	if r.silent[from] {
+		return errBlocked
+	}
+	kind, _, err := watched(ctx, r.guard, object.shared, h.patience, func(*findings) (int64, error) {
+		var stat unix.Statfs_t
+		err := unix.Fstatfs(object.fd, &stat)
+		return stat.Type, err
+	})
+	if errors.Is(err, errBlocked) {
+		r.silent[from] = true
+	}
+	if err == nil && servedTypes[kind] {
+		err = fmt.Errorf("type %#x: %w", kind, errServed)
+	}
+	return err
+}
