@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/archive"
 )
 
@@ -185,8 +186,41 @@ func TestWriteNamesWhatItCannotArchive(t *testing.T) {
 	if gaps[1].Entry == nil || gaps[1].Entry.Type != evidence.EntrySocket || gaps[0].Artifact != "web/rootfs.tar.zst" {
 		t.Errorf("gaps stream lacks the socket's entry or the artifact: %+v", gaps)
 	}
-	if result.Entries != 2 {
-		t.Errorf("%d entries, want the root and the folder mounted on", result.Entries)
+	if gaps[0].Entry == nil || gaps[0].Entry.Type != evidence.EntryDirectory {
+		t.Errorf("gaps stream lacks the mount's entry: %+v", gaps[0])
+	}
+	if result.Entries != 1 {
+		t.Errorf("%d entries, want the root", result.Entries)
+	}
+}
+
+// silentFUSE mounts a filesystem on a folder or file whose server never answers.
+func silentFUSE(t *testing.T, at string, mode int) {
+	t.Helper()
+	requireRoot(t)
+	server, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	testneeds.That(t, err == nil, "no /dev/fuse")
+	// Who waits for it all the same is let go with the server.
+	t.Cleanup(func() { must(t, errors.Join(unix.Unmount(at, unix.MNT_DETACH), unix.Close(server))) })
+	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=0,group_id=0,allow_other", server, mode)
+	must(t, unix.Mount("silent", at, "fuse", 0, options))
+}
+
+func TestWriteAsksNoServerOfAMountBelow(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(root, "folder"), 0o755))
+	for _, name := range []string{"file", "after"} {
+		must(t, os.WriteFile(filepath.Join(root, name), nil, 0o600))
+	}
+	silentFUSE(t, filepath.Join(root, "folder"), unix.S_IFDIR|0o755)
+	silentFUSE(t, filepath.Join(root, "file"), unix.S_IFREG|0o644)
+	var stream bytes.Buffer
+	data, result := write(t, root, archive.Options{Gaps: &stream})
+	if diff := cmp.Diff(map[string][]string{archive.GapMountPoint: {"file", "folder"}}, reasons(lines(t, stream.Bytes()))); diff != "" {
+		t.Errorf("gaps (-want +got):\n%s", diff)
+	}
+	if read := fromTar(t, data); len(read) != 2 || result.Entries != 2 {
+		t.Errorf("entries %+v, want the root and the last file", read)
 	}
 }
 

@@ -206,6 +206,9 @@ func (w *walker) name(o *object, depth int) error {
 	if err := describe(o.folder, o.name, &o.stat); err != nil {
 		return w.missing(o, GapUnreadable, err)
 	}
+	if isMountPoint(&o.stat) {
+		return w.missing(o, GapMountPoint, errMountPoint)
+	}
 	if err := w.findLayer(o); err != nil {
 		return err
 	}
@@ -264,9 +267,12 @@ func (w *walker) enter(o *object, depth int) error {
 		return w.missing(o, GapTooDeep, fmt.Errorf("paths below exceed %d bytes", maxPath))
 	}
 	fd, err := open(o.folder, o.name, unix.O_DIRECTORY)
+	if errors.Is(err, unix.EXDEV) {
+		return w.missing(o, GapMountPoint, err)
+	}
 	if err != nil {
 		// The folder itself is still archived: its name, owner, mode and times are evidence.
-		if err := w.gap(o, whyClosed(err), err); err != nil {
+		if err := w.gap(o, GapUnreadable, err); err != nil {
 			return err
 		}
 		return w.folderEntry(o, attributesAt(o.folder, o.name))
@@ -316,11 +322,19 @@ func openRoot(path string) (int, error) {
 	return fd, nil
 }
 
-// describe fills stat for a name of a folder, or for the descriptor itself when the name is empty.
+var errMountPoint = errors.New("something is mounted on it, which was not looked into")
+
+// isMountPoint says whether a name leads onto another mount. A kernel before 5.8 does not tell; opening it does.
+func isMountPoint(stat *unix.Statx_t) bool {
+	return stat.Attributes_mask&stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
+
+// describe fills stat for a name of a folder, or for the descriptor itself when the name is empty. A name can lead onto a
+// mount whose server never answers: of a name the kernel tells what it has in memory, which is all on a local filesystem.
 func describe(folder int, name string, stat *unix.Statx_t) error {
-	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
 	if name == "" {
-		flags |= unix.AT_EMPTY_PATH
+		flags = unix.AT_EMPTY_PATH
 	}
 	err := unix.Statx(folder, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, stat)
 	if err != nil {

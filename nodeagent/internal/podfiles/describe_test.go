@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"ugallu.io/forensics/api/evidence"
+	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/nodeagent/internal/podfiles"
 )
 
@@ -84,6 +85,32 @@ func TestSecretsAreDescribedAndNeverWritten(t *testing.T) {
 		if records[0].Header.SecretsHashed != hashed {
 			t.Errorf("header: %+v", records[0].Header)
 		}
+	}
+}
+
+func TestWhatIsMountedInsideOfAVolumeIsNamedAndNotAsked(t *testing.T) {
+	_, err := os.Stat("/dev/fuse")
+	testneeds.That(t, err == nil, "no /dev/fuse")
+	n := newNode(t)
+	n.pod.Volumes = []corev1.Volume{
+		{Name: "settings", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}},
+	}
+	settings := n.volume(t, "configmap", "settings")
+	must(t, os.Mkdir(settings+"/folder", 0o755))
+	must(t, put(settings+"/file", "covered"))
+	must(t, fuse(settings+"/folder"))
+	t.Cleanup(func() { must(t, unix.Unmount(settings+"/folder", unix.MNT_DETACH)) })
+	must(t, bind(settings+"/file", settings+"/file"))
+	t.Cleanup(func() { must(t, unix.Unmount(settings+"/file", unix.MNT_DETACH)) })
+	must(t, put(settings+"/level", "debug"))
+	_, records, gaps := describe(t, n.find(t), podfiles.DescribeOptions{})
+	want := []evidence.Gap{{Reason: podfiles.GapMountPoint, Message: gaps[0].Message, Count: 2}}
+	if diff := cmp.Diff(want, gaps); diff != "" {
+		t.Errorf("gaps (-want +got):\n%s", diff)
+	}
+	got := files(records)
+	if _, is := got["settings:folder"]; is || got["settings:level"].SHA256 == "" {
+		t.Errorf("files %+v", got)
 	}
 }
 

@@ -71,12 +71,20 @@ func (d *describer) names(fd int) ([]string, error) {
 	return names, errors.Join(err, list.Close())
 }
 
+var errMountPoint = errors.New("something is mounted on it, which was not looked into")
+
+// entry describes a name of a folder, and what is below it.
 func (d *describer) entry(fd int, name, path string, level int) error {
 	full := filepath.Join(d.volume.folder, path)
 	var stat unix.Statx_t
-	err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stat)
-	if err != nil {
+	// A server of something mounted here may never answer: the kernel tells what it has in memory.
+	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+	if err := unix.Statx(fd, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stat); err != nil {
 		d.gaps.add(full, GapUnreadable, fmt.Errorf("look at it: %w", err))
+		return nil
+	}
+	if stat.Attributes_mask&stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		d.gaps.add(full, GapMountPoint, errMountPoint)
 		return nil
 	}
 	file := describeFile(&stat)

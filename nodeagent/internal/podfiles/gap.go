@@ -20,6 +20,8 @@ const (
 	GapNodeNamespace = "ProcessInNodeNamespace"
 	// GapUntrusted: the way there leads through a file system that somebody may serve, and who looks there may hang.
 	GapUntrusted = "UntrustedFilesystem"
+	// GapMountPoint: something is mounted inside of a volume, which is not part of it.
+	GapMountPoint = "MountPointNotEntered"
 	// GapTooMany: there is more of it than is listed.
 	GapTooMany = "TooManyToList"
 	// GapChanged: it was another one when it was opened than when it was found.
