@@ -194,7 +194,7 @@ func (w *walker) goOn(r *reading, left int64) error {
 	if r.short != nil || !w.late() {
 		return nil //nolint:nilerr // a short file is filled up, and named as a gap at its end
 	}
-	r.short, r.unhashed = errLimit, left > w.hashed
+	r.short, r.unhashed, w.skipped = errLimit, left > w.hashed, true
 	return nil
 }
 

@@ -231,6 +231,26 @@ func TestTimeThatRunsOutInsideALargeFileLeavesAWholeArchive(t *testing.T) {
 	}
 }
 
+func TestTimeThatRunsOutInsideTheLastFileTruncatesTheArchive(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "large"), make([]byte, 4<<20), 0o600))
+	const limit = 2 * time.Second // long enough for the file to be begun
+	end := time.Now().Add(limit + time.Millisecond)
+	var gaps bytes.Buffer
+	result, err := Write(t.Context(), io.Discard, root, Options{MaxDuration: limit, Gaps: &gaps, Progress: func(p Progress) {
+		if p.BytesRead > 0 {
+			time.Sleep(time.Until(end))
+		}
+	}})
+	must(t, err)
+	if result.Entries != 2 || !strings.Contains(gaps.String(), "the rest of this file is zeros") {
+		t.Errorf("result %+v, gaps %s", result, gaps.String())
+	}
+	if !result.Truncated {
+		t.Error("an archive whose last file ends in zeros is not truncated")
+	}
+}
+
 func decompress(t *testing.T, format Format, compressed []byte) []byte {
 	t.Helper()
 	var plain io.Reader

@@ -75,7 +75,7 @@ type walker struct {
 	here, joined []byte
 
 	entries, bytesRead int64
-	// skipped is set when a file was left out because of MaxBytes.
+	// skipped is set when a file was left out because of MaxBytes, or ends in zeros because of MaxDuration.
 	skipped bool
 	// hashed is maxHashed, or less in a test.
 	hashed int64
