@@ -273,6 +273,64 @@ func TestWriteNeverAbortsOnAFileThatChanges(t *testing.T) {
 	}
 }
 
+func TestWriteNamesAFolderThatChangesAndArchivesWhatCame(t *testing.T) {
+	root := t.TempDir()
+	at := func(name string) string { return filepath.Join(root, name) }
+	must(t, os.MkdirAll(at("app/deep"), 0o755))
+	must(t, os.WriteFile(at("app/deep/quiet"), []byte("stays"), 0o600))
+	must(t, os.WriteFile(at("app/0-first"), bytes.Repeat([]byte("f"), 1<<20), 0o600))
+	must(t, os.WriteFile(at("app/1.log"), []byte("before the rotation"), 0o600))
+	rotated := false
+	var stream bytes.Buffer
+	data, result := write(t, root, archive.Options{Gaps: &stream, Progress: func(p archive.Progress) {
+		if rotated || p.BytesRead == 0 {
+			return
+		}
+		rotated = true
+		must(t, os.Rename(at("app/1.log"), at("app/1.log.20261129")))
+		must(t, os.WriteFile(at("app/1.log"), []byte("after"), 0o600))
+	}})
+	if diff := cmp.Diff(map[string][]string{archive.GapChangedWhileRead: {"app"}}, reasons(lines(t, stream.Bytes()))); diff != "" {
+		t.Errorf("gaps (-want +got):\n%s", diff)
+	}
+	got := map[string]int64{}
+	for reader := open(t, data); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		if _, twice := got[header.Name]; twice {
+			t.Errorf("%s is in the archive twice", header.Name)
+		}
+		got[header.Name] = header.Size
+	}
+	if diff := cmp.Diff(map[string]int64{
+		"./": 0, "app/": 0, "app/0-first": 1 << 20, "app/1.log": 5, "app/1.log.20261129": 19, "app/deep/": 0, "app/deep/quiet": 5,
+	}, got); diff != "" {
+		t.Errorf("archived sizes (-want +got):\n%s", diff)
+	}
+	if result.Truncated {
+		t.Error("the archive is said to be truncated")
+	}
+}
+
+func TestWriteNamesAFolderThatLosesANameWhileItIsRead(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "first"), bytes.Repeat([]byte("f"), 1<<20), 0o600))
+	must(t, os.WriteFile(filepath.Join(root, "gone"), nil, 0o600))
+	var stream bytes.Buffer
+	_, result := write(t, root, archive.Options{Gaps: &stream, Progress: func(p archive.Progress) {
+		if p.BytesRead > 0 {
+			_ = os.Remove(filepath.Join(root, "gone"))
+		}
+	}})
+	want := map[string][]string{archive.GapUnreadable: {"gone"}, archive.GapChangedWhileRead: {"."}}
+	if diff := cmp.Diff(want, reasons(lines(t, stream.Bytes()))); diff != "" || result.Entries != 2 {
+		t.Errorf("%d entries, gaps (-want +got):\n%s", result.Entries, diff)
+	}
+}
+
 func TestWriteStopsAtLimitsAndSaysSo(t *testing.T) {
 	root := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(root, "a-large"), make([]byte, 5000), 0o600))

@@ -6,7 +6,8 @@ const (
 	GapUnreadable = "Unreadable"
 	// GapReadError: reading stopped in the middle; the rest of the file is zeros in the archive.
 	GapReadError = "ReadError"
-	// GapChangedWhileRead: the file was written to while it was read; the archive holds what was seen.
+	// GapChangedWhileRead: the file was written to while it was read, or names came to the folder or went; the archive holds
+	// what was seen.
 	GapChangedWhileRead = "ChangedWhileRead"
 	// GapAttributes: extended attributes are missing.
 	GapAttributes = "AttributesNotArchived"

@@ -81,7 +81,11 @@ func (c *captured) entries(t testing.TB) map[string]*evidence.Entry {
 		if gap.PathBytes != nil {
 			path = string(gap.PathBytes)
 		}
-		if entry := entries[path]; entry == nil || !strings.Contains(strings.Join(entry.Gaps, " "), gap.Reason) {
+		entry := entries[path]
+		if entry != nil && entry.Type == evidence.EntryDirectory && gap.Reason == archive.GapChangedWhileRead {
+			continue // its line comes before its content, which it cannot know of
+		}
+		if entry == nil || !strings.Contains(strings.Join(entry.Gaps, " "), gap.Reason) {
 			t.Errorf("the index does not know of the gap %s at %q", gap.Reason, path)
 		}
 	}

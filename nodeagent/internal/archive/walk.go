@@ -147,25 +147,77 @@ func (w *walker) content(o *object, list *os.File, beside layers, depth int) err
 		w.here = append(w.here[:0], o.path...)
 	}
 	o.path = "" // it stands in here while the levels below are walked
-	parent := object{folder: int(list.Fd()), beside: beside}
+	parent := &object{folder: int(list.Fd()), beside: beside}
 	parent.xwhiteouts = w.options.UpperLayer && w.marks.hasWhiteoutFiles(parent.folder)
-	var err error
-	for err == nil {
-		names, held, done := w.readNames(list)
-		for i := 0; i < len(names) && err == nil; i++ {
-			child := parent
-			child.name, child.path = names[i], w.join(names[i])
-			err = w.name(&child, depth)
-		}
-		w.nameRoom += held
-		if done != nil {
-			if err == nil && !errors.Is(done, io.EOF) {
-				err = w.lack(w.join(""), GapUnreadable, done, nil)
-			}
-			break
-		}
+	seen, whole, err := w.batches(parent, list, depth)
+	changed := false
+	if err == nil {
+		changed, err = w.folderChanges(o, parent)
+	}
+	if changed && whole && err == nil {
+		err = w.newNames(parent, list, seen, depth)
 	}
 	w.here = w.here[:above]
+	return err
+}
+
+// batches walks the names of a folder. It returns the last batch, and whether that is all names there are.
+func (w *walker) batches(parent *object, list *os.File, depth int) (names []string, whole bool, err error) {
+	for whole = true; ; whole = false {
+		var held int
+		var done error
+		names, held, done = w.readNames(list)
+		err = w.names(parent, names, depth)
+		w.nameRoom += held
+		if err == nil && done != nil && !errors.Is(done, io.EOF) {
+			err = w.lack(w.join(""), GapUnreadable, done, nil)
+		}
+		if err != nil || done != nil {
+			return names, whole, err
+		}
+	}
+}
+
+func (w *walker) names(parent *object, names []string, depth int) error {
+	for _, name := range names {
+		child := *parent
+		child.name, child.path = name, w.join(name)
+		if err := w.name(&child, depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// folderChanges names a folder in which names came, went or were replaced while its content was archived.
+func (w *walker) folderChanges(o, parent *object) (changed bool, err error) {
+	var after unix.Statx_t
+	if err := describe(parent.folder, "", &after); err != nil {
+		return false, w.lack(w.join(""), GapUnreadable, err, nil)
+	}
+	if after.Mtime == o.stat.Mtime && after.Ctime == o.stat.Ctime {
+		return false, nil
+	}
+	cause := fmt.Errorf("the folder was modified %s and %s, changed %s and %s",
+		stamp(o.stat.Mtime), stamp(after.Mtime), stamp(o.stat.Ctime), stamp(after.Ctime))
+	return true, w.lack(w.join(""), GapChangedWhileRead, cause, nil)
+}
+
+// newNames walks, once, the names that a folder has got since it was read: a log that was rotated has another name.
+func (w *walker) newNames(parent *object, list *os.File, seen []string, depth int) error {
+	if _, err := list.Seek(0, io.SeekStart); err != nil {
+		return w.lack(w.join(""), GapUnreadable, fmt.Errorf("read the folder again: %w", err), nil)
+	}
+	names, held, done := w.readNames(list)
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, is := slices.BinarySearch(seen, name)
+		return is
+	})
+	err := w.names(parent, names, depth)
+	w.nameRoom += held
+	if err == nil && done != nil && !errors.Is(done, io.EOF) {
+		err = w.lack(w.join(""), GapUnreadable, done, nil)
+	}
 	return err
 }
 
