@@ -44,9 +44,9 @@ const (
 	CheckContent = "content"
 )
 
-// File checks one file in every archive that holds it, and of the chain what that rests
-// on: the custody record, its statement, and the statement of the capture. It reads the index and the frames that hold the
-// file, not the archive.
+// File checks one file in every archive that holds it, and of the chain what that rests on: the custody record, the
+// statements, what was read back of the captures that are searched, and the locks of what is read. It reads the index and
+// the frames that hold the file, not the archive.
 func File(ctx context.Context, source Source, prover Prover, target Target, query FileQuery) (*Report, []FileProof, error) {
 	v, err := begin(ctx, source, prover, target)
 	if err != nil {
@@ -66,14 +66,11 @@ func (v *verification) findFile(ctx context.Context, query FileQuery) []FileProo
 	var proofs []FileProof
 	searched := 0
 	for _, l := range v.links {
-		if l.response == nil {
-			continue
+		archives := searchable(l, query.Artifact)
+		if len(archives) > 0 {
+			v.report.add(l.name, CheckReadBack, readBackError(l.response), "")
 		}
-		for i := range l.response.Artifacts {
-			artifact := &l.response.Artifacts[i]
-			if artifact.Index == nil || (query.Artifact != "" && artifact.Name != query.Artifact) {
-				continue
-			}
+		for _, artifact := range archives {
 			searched++
 			if proof := v.proveFile(ctx, artifact, query.Path); proof != nil {
 				proofs = append(proofs, *proof)
@@ -84,6 +81,21 @@ func (v *verification) findFile(ctx context.Context, query FileQuery) []FileProo
 		v.report.add(LinkFile+query.Path, CheckIncluded, refuse("no index of %d names it", searched), "")
 	}
 	return proofs
+}
+
+// searchable are the archives of a statement that have an index; name limits them to one.
+func searchable(l *link, name string) []*evidence.Artifact {
+	if l.response == nil {
+		return nil
+	}
+	var found []*evidence.Artifact
+	for i := range l.response.Artifacts {
+		artifact := &l.response.Artifacts[i]
+		if artifact.Index != nil && (name == "" || artifact.Name == name) {
+			found = append(found, artifact)
+		}
+	}
+	return found
 }
 
 // proveFile returns nil where the artifact does not hold the file.
@@ -98,6 +110,7 @@ func (v *verification) proveFile(ctx context.Context, artifact *evidence.Artifac
 			"the index has %d bytes, more than the %d that are held to find one file: check the whole", artifact.Index.Size, maxHeldIndex)}, "")
 		return nil
 	}
+	v.checkKept(ctx, "object "+artifact.Index.Key, version(*artifact.Index), v.lockMode())
 	var packed bytes.Buffer
 	if err := stream(ctx, v.source, version(*artifact.Index), &packed); err != nil {
 		v.report.add(link, CheckDigest, err, "")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -56,8 +57,20 @@ func TestOneFileIsProvenByItsFramesAlone(t *testing.T) {
 	}
 }
 
+// shorten the retention of the one key with this part.
+func shorten(part string) func(*testing.T, *verifytest.Incident) {
+	return func(_ *testing.T, i *verifytest.Incident) {
+		lock := &i.Newest(i.Key(part)).Object.Lock
+		lock.RetainUntil = lock.RetainUntil.Add(-time.Second)
+	}
+}
+
 func TestAFileThatIsNotAsSignedIsRefused(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
+	readBack := func(change func(*evidence.EventResponsePredicate)) verifytest.Change {
+		return predicate(v1alpha1.StepSnapshot, change)
+	}
+	const indexLink = "object forensics/INCIDENT/artifacts/web/rootfs.index.ndjson.zst"
 	rows := map[string]struct {
 		tampering
 		file string
@@ -70,8 +83,13 @@ func TestAFileThatIsNotAsSignedIsRefused(t *testing.T) {
 		}), check: verify.CheckMerkle}, "/etc/passwd"},
 		"a wrong signer": {tampering{
 			change: signer(func(s *verifytest.Signature) { s.Identity += "-2" }),
-			link:   "statement er-" + v1alpha1.IncidentName(verifytest.TriggerUID) + "-filesystem-snapshot", check: verify.CheckSignature,
+			link:   snapshotLink, check: verify.CheckSignature,
 		}, "/etc/passwd"},
+		"nobody read back":          {tampering{change: readBack(func(p *evidence.EventResponsePredicate) { p.ReadBack = nil }), link: snapshotLink, check: verify.CheckReadBack}, "/etc/passwd"},
+		"the read-back disagrees":   {tampering{change: readBack(func(p *evidence.EventResponsePredicate) { p.ReadBack.Agrees = false }), link: snapshotLink, check: verify.CheckReadBack}, "/etc/passwd"},
+		"the node read back itself": {tampering{change: readBack(func(p *evidence.EventResponsePredicate) { p.ReadBack.By = p.Artifacts[0].Asserted.By }), link: snapshotLink, check: verify.CheckReadBack}, "/etc/passwd"},
+		"an index kept too short":   {tampering{tamper: shorten("rootfs.index"), link: indexLink, check: verify.CheckLock}, "/etc/passwd"},
+		"a segment kept too short":  {tampering{tamper: shorten("rootfs.tar.zst/0"), link: strings.TrimSuffix(segmentLink, "1") + "0", check: verify.CheckLock}, "/etc/passwd"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +101,7 @@ func TestAFileThatIsNotAsSignedIsRefused(t *testing.T) {
 				row.link = "file " + row.file + " in " + verifytest.RootArtifact
 			}
 			report, _ := proveFile(t, incident, authority.Trust(), row.file)
-			demand(t, report, row.link, row.check)
+			demand(t, report, strings.ReplaceAll(row.link, "INCIDENT", incident.Name), row.check)
 		})
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 )
 
-// openFrames streams the frames that an entry lies in, from as many segments as they lie in.
+// openFrames streams the frames that an entry lies in, from as many segments as they lie in, and checks the locks of these.
 func (v *verification) openFrames(ctx context.Context, artifact *evidence.Artifact, at *evidence.Position) (io.ReadCloser, error) {
 	left := max(at.FrameSize, at.Span)
 	if at.Frame < 0 || left <= 0 || at.Frame > artifact.Size-left {
@@ -29,6 +29,7 @@ func (v *verification) openFrames(ctx context.Context, artifact *evidence.Artifa
 		end := begin + segment.Size
 		from, to := max(begin, at.Frame), min(end, at.Frame+left)
 		if from < to {
+			v.checkKept(ctx, "object "+segment.Key, version(segment), v.lockMode())
 			part, err := v.source.OpenRange(ctx, segment.Key, segment.VersionID, from-begin, to-from)
 			if err != nil {
 				return nil, errors.Join(sourceError(err), joined.Close())
