@@ -106,9 +106,7 @@ func (v *verification) lacks(proven []*link, unread map[signers]error) error {
 func (v *verification) proveBeside(ctx context.Context, l *link, beside evidence.Countersignature) (*link, error) {
 	name := besideLink(l, beside.Mode)
 	data, err := v.readBundle(ctx, name, beside.StoredVersion, l.listed.Kind)
-	if beside.SHA256 != "" {
-		v.checkKept(ctx, name, beside.StoredVersion, v.record.custody.LockMode)
-	}
+	v.checkKept(ctx, name, beside.StoredVersion, v.lockMode())
 	if err != nil {
 		return nil, err
 	}

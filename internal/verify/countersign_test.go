@@ -190,6 +190,13 @@ func TestCountersignaturesThatDoNotFitAreRefused(t *testing.T) {
 		}), link: "custody-2", check: verify.CheckRecords},
 		"that over custody-1, a byte":    {change: inBothModes(), tamper: flip("custody-1", "fulcio-keyless"), link: "statement over custody-1 in fulcio-keyless", check: verify.CheckDigest},
 		"that over custody-2 is missing": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) { i.Delete(lastKey(i)) }, link: over, check: verify.CheckDigest},
+		"that over custody-2 kept too short": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
+			lock := &i.Newest(lastKey(i)).Object.Lock
+			lock.RetainUntil = lock.RetainUntil.Add(-time.Second)
+		}, link: over, check: verify.CheckLock},
+		"that over custody-2 in a weaker mode": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
+			i.Newest(lastKey(i)).Object.Lock.Mode = "GOVERNANCE"
+		}, link: over, check: verify.CheckLock},
 		"that over custody-2 is of custody-1": {change: inBothModes(), tamper: func(_ *testing.T, i *verifytest.Incident) {
 			i.Newest(lastKey(i)).Data = i.Newest(i.Key("custody-1", "fulcio-keyless")).Data
 		}, link: over, check: verify.CheckStatement},

@@ -70,10 +70,12 @@ func (v *verification) proveRecords(ctx context.Context) {
 		return
 	}
 	v.checkRivals(ctx)
+	name := "statement over " + v.record.link
 	bundle := evidence.StoredVersion{Key: evidence.CustodyBundleKey(v.record.at.Key), RetainUntil: v.record.custody.RetainUntil}
-	statement := v.prove(ctx, "statement over "+v.record.link, evidence.CustodyStatement{
+	statement := v.prove(ctx, name, evidence.CustodyStatement{
 		Kind: evidence.StatementIncident, Subject: v.record.custody.Incident, Bundle: bundle, Countersignatures: v.record.promised(bundle),
 	})
+	v.checkKept(ctx, name, bundle, v.record.custody.LockMode)
 	if statement != nil {
 		v.report.add(statement.name, CheckPrevious, v.recordError(v.record, statement), "")
 		v.vouched(ctx, statement)

@@ -177,6 +177,9 @@ func TestWeakerLocksAreRefused(t *testing.T) {
 		return func(_ *testing.T, i *verifytest.Incident) { change(i.Newest(i.Key(parts...))) }
 	}
 	shorter := func(v *verifytest.Version) { v.Object.Lock.RetainUntil = v.Object.Lock.RetainUntil.Add(-time.Second) }
+	last := func(i *verifytest.Incident) *verifytest.Version {
+		return i.Newest(evidence.CustodyBundleKey(i.Released))
+	}
 	segment := []string{"rootfs.tar.zst/1"}
 	run(t, map[string]tampering{
 		"retention of a segment shortened":  {tamper: weaken(segment, shorter), link: segmentLink, check: verify.CheckLock},
@@ -184,6 +187,8 @@ func TestWeakerLocksAreRefused(t *testing.T) {
 		"retention of a bundle":             {tamper: weaken([]string{bundleOf(v1alpha1.StepSnapshot)(nil)}, shorter), link: snapshotLink, check: verify.CheckLock},
 		"retention of custody-1":            {tamper: func(_ *testing.T, i *verifytest.Incident) { shorter(i.Newest(i.Captured)) }, link: "custody-1", check: verify.CheckLock},
 		"retention of custody-2":            {tamper: func(_ *testing.T, i *verifytest.Incident) { shorter(i.Newest(i.Released)) }, link: "custody-2", check: verify.CheckLock},
+		"retention of the last bundle":      {tamper: func(_ *testing.T, i *verifytest.Incident) { shorter(last(i)) }, link: "statement over custody-2", check: verify.CheckLock},
+		"mode of the last bundle":           {tamper: func(_ *testing.T, i *verifytest.Incident) { last(i).Object.Lock.Mode = "GOVERNANCE" }, link: "statement over custody-2", check: verify.CheckLock},
 		"mode of a segment downgraded":      {tamper: weaken(segment, func(v *verifytest.Version) { v.Object.Lock.Mode = "GOVERNANCE" }), link: segmentLink, check: verify.CheckLock},
 		"mode of a bundle downgraded":       {tamper: weaken([]string{bundleOf(v1alpha1.StepSnapshot)(nil)}, func(v *verifytest.Version) { v.Object.Lock.Mode = "GOVERNANCE" }), link: snapshotLink, check: verify.CheckLock},
 		"a segment without a lock":          {tamper: weaken(segment, func(v *verifytest.Version) { v.Object.Lock.Mode = "" }), link: segmentLink, check: verify.CheckLock},
