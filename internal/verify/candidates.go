@@ -121,55 +121,103 @@ func (c *custodyKeys) bound(number int) {
 	c.claimed[number] = keys
 }
 
+// seal is what came of the bundles over a record.
+type seal struct {
+	// by are the sorts that somebody whom the caller named signed it as.
+	by []signers
+	// err says why not each sort that is named is among them; nil where each is.
+	err error
+}
+
 // sealError says why nothing proves that the record of this key is the attestor's. The key has the record's digest, so
-// that the statement alone proves it. Each is read once.
+// that the statements alone prove it.
+//
+// One by a single sort of those that are named proves it only where no record of the incident has them all: who stole one
+// mode of signing is to take no record's place, and the reader of an incident that was sealed in one mode is to be told.
 func (v *verification) sealError(ctx context.Context, key string) error {
-	err, known := v.seals[key]
+	found := v.sealOf(ctx, key)
+	if found.err == nil || len(found.by) == 0 || v.anySealed(ctx) {
+		return found.err
+	}
+	return nil
+}
+
+// anySealed is whether each sort that is named signed some record of the incident.
+func (v *verification) anySealed(ctx context.Context) bool {
+	keys := slices.Concat(v.custody.claimed[evidence.CustodyReleased], v.custody.claimed[evidence.CustodyCaptured])
+	if v.record != nil { // which may be one of too many to be claimed
+		keys = append(keys, v.record.at.Key)
+	}
+	return slices.ContainsFunc(keys, func(key string) bool { return v.sealOf(ctx, key).err == nil })
+}
+
+// sealOf reads the bundles over each record once.
+func (v *verification) sealOf(ctx context.Context, key string) seal {
+	found, known := v.seals[key]
 	if !known {
-		err = v.readSeals(ctx, key)
-		v.seals[key] = err
+		found = v.readSeals(ctx, key)
+		v.seals[key] = found
 	}
-	return err
+	return found
 }
 
-// readSeals looks for a bundle over the record that is by somebody whom the caller named: the first one, or one beside it.
-func (v *verification) readSeals(ctx context.Context, key string) error {
-	err := v.readSeal(ctx, key, evidence.CustodyBundleKey(key))
-	for _, beside := range v.custody.besides[key] {
-		if err == nil {
-			return nil
+// readSeals looks for a bundle over the record by somebody of each sort that the caller named: the first one, and those
+// beside it.
+func (v *verification) readSeals(ctx context.Context, key string) seal {
+	var by []signers
+	var unproven error
+	for _, at := range slices.Concat([]string{evidence.CustodyBundleKey(key)}, v.custody.besides[key]) {
+		sort, err := v.readSeal(ctx, key, at)
+		switch {
+		case err == nil:
+			by = append(by, sort)
+		case unproven == nil || isUnread(err):
+			unproven = err
 		}
-		if other := v.readSeal(ctx, key, beside); other == nil {
-			return nil
-		} else if isUnread(other) {
-			err = other
+		if err == nil && v.lacking(by) == "" {
+			return seal{by: by}
 		}
 	}
-	return err
+	if len(by) > 0 && !isUnread(unproven) {
+		unproven = refuse("the statement over it is signed by one of the %s asked about and by none of the %s: somebody stole that mode of "+
+			"signing, or the incident was sealed in it alone, and then it is verified with that sort alone", by[0], v.lacking(by))
+	}
+	return seal{by: by, err: unproven}
 }
 
-func (v *verification) readSeal(ctx context.Context, key, at string) error {
+// lacking is a sort that the caller named and that is not among these; empty where there is none.
+func (v *verification) lacking(by []signers) signers {
+	for _, sort := range v.named() {
+		if !slices.Contains(by, sort) {
+			return sort
+		}
+	}
+	return ""
+}
+
+// readSeal returns the sort that one bundle over the record is signed by.
+func (v *verification) readSeal(ctx context.Context, key, at string) (signers, error) {
 	data, err := read(ctx, v.source, evidence.StoredVersion{Key: at}, maxSeal)
 	if err != nil {
-		return err
+		return "", err
 	}
 	over, err := v.checkSignature(data)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !over.asked {
-		return notAsked(over)
+		return "", notAsked(over)
 	}
 	if err := over.parse(); err != nil {
-		return err
+		return "", err
 	}
 	number, digest := numberAndDigest(key)
 	subjects := []evidence.Subject{evidence.SHA256Subject(path.Base(key), digest)}
 	if over.incident == nil || !sameSubjects(over.subjects, subjects) || over.incident.Number != number ||
 		over.incident.Incident.Name != path.Base(v.prefix) {
-		return refuse("the statement over it is about something else")
+		return "", refuse("the statement over it is about something else")
 	}
-	return nil
+	return over.signers(), nil
 }
 
 // readRecord returns the bytes of a record, which have the digest that its name gives: nothing else is walked.

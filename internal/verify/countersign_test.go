@@ -1,6 +1,8 @@
 package verify_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -235,13 +237,17 @@ func TestAForgedSignatureNobodyAsksAboutIsRefused(t *testing.T) {
 func unsealed(t *testing.T, authority *verifytest.Authority) *verifytest.Incident {
 	t.Helper()
 	incident := verifytest.NewIncident(t, authority, inBothModes())
-	for _, record := range []string{incident.Captured, incident.Released} {
-		bundle := evidence.CustodyBundleKey(record)
-		for _, key := range []string{record, bundle, evidence.CountersignatureKey(bundle, evidence.ModeKeyless)} {
-			incident.Delete(key)
-		}
-	}
+	unseal(incident, incident.Captured)
+	unseal(incident, incident.Released)
 	return incident
+}
+
+// unseal takes away a record that is signed in both modes.
+func unseal(i *verifytest.Incident, record string) {
+	bundle := evidence.CustodyBundleKey(record)
+	for _, key := range []string{record, bundle, evidence.CountersignatureKey(bundle, evidence.ModeKeyless)} {
+		i.Delete(key)
+	}
 }
 
 // TestALoneCountersignatureIsNoStepAndNoRival has bundles beside nothing.
@@ -305,16 +311,112 @@ func keyOfFirst(i *verifytest.Incident) string {
 	return i.Prefix + "/bundles/" + bundleOf(v1alpha1.StepFreeze)(i) + ".sigstore.json"
 }
 
-// TestASecondSignedRecordIsRefusedInWhicheverModeItIsSigned: the attestor's word against itself.
+// signIn puts a statement over a rival: in both modes as inBothModes does, in one with garbage in place of the other.
+func signIn(t *testing.T, i *verifytest.Incident, key string, custody evidence.Custody, modes ...string) {
+	t.Helper()
+	first, lock := evidence.CustodyBundleKey(key), i.Newest(key).Object.Lock
+	if slices.Contains(modes, evidence.ModeKeyless) {
+		sign(t, i, key, custody, verifytest.Keyless())
+		i.Put(evidence.CountersignatureKey(first, evidence.ModeKeyless), i.Newest(first).Data, lock)
+		i.Put(first, []byte("{}"), lock)
+	}
+	if slices.Contains(modes, evidence.ModeTransit) {
+		sign(t, i, key, custody, keySigned)
+	}
+}
+
+// TestASecondSignedRecordIsRefusedInWhicheverModeItIsSigned: the word of everybody who is asked about against itself.
 func TestASecondSignedRecordIsRefusedInWhicheverModeItIsSigned(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
-	incident := verifytest.NewIncident(t, authority, inBothModes())
-	key, custody := rival(t, incident, incident.Captured)
-	sign(t, incident, key, custody, verifytest.Keyless())
-	bundle := incident.Newest(evidence.CustodyBundleKey(key))
-	incident.Put(evidence.CountersignatureKey(evidence.CustodyBundleKey(key), evidence.ModeKeyless), bundle.Data, bundle.Object.Lock)
-	incident.Put(evidence.CustodyBundleKey(key), []byte("{}"), bundle.Object.Lock)
-	demand(t, check(t, incident, authority.TrustBoth(), incident.Released), verify.LinkChain, verify.CheckRecords)
+	for name, row := range map[string]struct {
+		trust *attest.Trust
+		modes []string
+	}{
+		"asked about both, signed in both":       {authority.TrustBoth(), []string{evidence.ModeKeyless, evidence.ModeTransit}},
+		"asked about keys, signed by one":        {authority.TrustKey(), []string{evidence.ModeTransit}},
+		"asked about identities, signed by one":  {authority.Trust(), []string{evidence.ModeKeyless}},
+		"asked about identities, signed in both": {authority.Trust(), []string{evidence.ModeKeyless, evidence.ModeTransit}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, of := range []func(*verifytest.Incident) string{captured, released} {
+				incident := verifytest.NewIncident(t, authority, inBothModes())
+				key, custody := rival(t, incident, of(incident))
+				signIn(t, incident, key, custody, row.modes...)
+				for _, target := range []string{incident.Released, incident.Prefix + "/"} {
+					demand(t, check(t, incident, row.trust, target), verify.LinkChain, verify.CheckRecords)
+				}
+			}
+		})
+	}
+}
+
+func captured(i *verifytest.Incident) string { return i.Captured }
+func released(i *verifytest.Incident) string { return i.Released }
+
+// TestAStolenModeTakesNoRecordsPlace: to whom asks about both sorts, who stole one mode and may write adds a note.
+func TestAStolenModeTakesNoRecordsPlace(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	for name, row := range map[string]struct {
+		of      func(*verifytest.Incident) string
+		records int
+	}{
+		"a first beside the first":          {captured, 2},
+		"a second beside the second":        {released, 2},
+		"a second where there is the first": {released, 1},
+	} {
+		for mode, lacks := range map[string]string{evidence.ModeKeyless: "none of the keys", evidence.ModeTransit: "none of the identities"} {
+			t.Run(name+" in "+mode, func(t *testing.T) {
+				incident := verifytest.NewIncident(t, authority, inBothModes())
+				key, custody := rival(t, incident, row.of(incident))
+				signIn(t, incident, key, custody, mode)
+				named := targets(incident)
+				if row.records == 1 {
+					delete(named, "custody-2")
+					unseal(incident, incident.Released)
+				}
+				for from, target := range named {
+					report := check(t, incident, authority.TrustBoth(), target)
+					if report.Verdict() != verify.Verified || !has(report, verify.NotChecked, key, lacks) {
+						t.Errorf("from %s: verdict %s:\n%s", from, report.Verdict(), table(t, report))
+					}
+					if from != "custody-1" && report.Records != row.records {
+						t.Errorf("from %s: record %d", from, report.Records)
+					}
+				}
+				demandCopied(t, incident, authority.TrustBoth(), key)
+				report := check(t, incident, authority.TrustBoth(), key)
+				over := fmt.Sprintf("statement over custody-%d", custody.Number)
+				if report.Verdict() != verify.Refused || !has(report, verify.Failed, over, "") {
+					t.Errorf("named itself:\n%s", table(t, report))
+				}
+			})
+		}
+	}
+}
+
+// demandCopied wants a folder that was filled from the incident to verify, with a note of the rival.
+func demandCopied(t *testing.T, i *verifytest.Incident, trust *attest.Trust, rival string) {
+	t.Helper()
+	dir := t.TempDir()
+	copier, err := verify.NewCopier(i, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, copier, trust, i.Prefix+"/")
+	if err := copier.Close(); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := verify.OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := check(t, folder, trust, i.Prefix+"/")
+	if report.Verdict() != verify.Verified || !has(report, verify.NotChecked, rival, "") {
+		t.Errorf("from a folder:\n%s", table(t, report))
+	}
+	if err := folder.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAModeThatWasWithdrawnIsReported(t *testing.T) {
@@ -368,7 +470,6 @@ func TestWhoeverNamesBothSortsIsToldOfAStolenMode(t *testing.T) {
 	}{
 		"all by the key":                  {verifytest.Change{Signer: inBothModes().Signer}, "statement over custody-2", "none of the identities"},
 		"all by the identity":             {verifytest.Change{}, "statement over custody-2", "none of the keys"},
-		"the last record":                 {lacks("custody-2"), "statement over custody-2", "none of the identities"},
 		"the record before":               {lacks("custody-1"), "statement over custody-1", "none of the identities"},
 		"one statement":                   {lacks("podunfreeze"), "statement er-INCIDENT-podunfreeze", "none of the identities"},
 		"the trigger":                     {lacks("se-trigger"), "statement se-trigger", "none of the identities"},
@@ -387,6 +488,16 @@ func TestWhoeverNamesBothSortsIsToldOfAStolenMode(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the last record", func(t *testing.T) {
+		incident := verifytest.NewIncident(t, authority, lacks("custody-2"))
+		demand(t, check(t, incident, authority.TrustBoth(), incident.Released), "statement over custody-2", verify.CheckSignature)
+		for _, target := range []string{incident.Prefix + "/", incident.ManifestKey} {
+			report := check(t, incident, authority.TrustBoth(), target)
+			if report.Verdict() != verify.Verified || report.Records != 1 || !has(report, verify.NotChecked, incident.Released, "none of the identities") {
+				t.Error(table(t, report))
+			}
+		}
+	})
 	t.Run("asked about one sort", func(t *testing.T) {
 		incident := verifytest.NewIncident(t, authority, lacks("custody-2"))
 		if report := check(t, incident, authority.TrustKey(), incident.Released); report.Verdict() != verify.Verified {

@@ -13,7 +13,8 @@ import (
 // maxNoted objects that do not belong are named in a report; anybody who may write to the bucket can add any number.
 const maxNoted = 100
 
-// newestRecord is the last record that is proven, by its statement and its content; its key is empty where none is.
+// newestRecord is the last record that is proven, by its statement and its content; its key is empty where none is. One
+// that each sort that is named signed comes before a later one that a single sort did.
 // Whoever may write to the bucket can add an object with the name of a record: without a statement over it, it is
 // nobody's word and takes no record's place. What cannot be read does not either: checkRivals says so.
 func (v *verification) newestRecord(ctx context.Context) (key string, data []byte, err error) {
@@ -44,7 +45,8 @@ type findings struct {
 }
 
 // checkRivals refuses a second proven record of one number: the attestor contradicts itself, and it would be for the
-// reader to choose. What is not proven is noted, and decides nothing.
+// reader to choose. What is not proven is noted, and decides nothing; what a single sort of those that are named signed is
+// not, beside a record that all of them did.
 //
 // What cannot be read is unread where no record of its number is proven: it could be that record. Beside a proven one it
 // is noted. An object that can be put and never read, with a key of the writer's own or in an archive, takes one put,

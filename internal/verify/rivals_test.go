@@ -70,8 +70,6 @@ func TestWhatNobodySignedTakesNoRecordsPlace(t *testing.T) {
 			return key
 		}
 	}
-	captured := func(i *verifytest.Incident) string { return i.Captured }
-	released := func(i *verifytest.Incident) string { return i.Released }
 	unsigned := func(*testing.T, *verifytest.Incident, string, evidence.Custody) {}
 	rows := map[string]func(*testing.T, *verifytest.Incident) string{
 		"no digest in the name":      put("custody-1-x.json"),
@@ -123,8 +121,8 @@ func TestWhatNobodySignedTakesNoRecordsPlace(t *testing.T) {
 func TestTwoSignedRecordsOfOneNumberAreRefused(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
 	for name, of := range map[string]func(*verifytest.Incident) string{
-		"custody-1": func(i *verifytest.Incident) string { return i.Captured },
-		"custody-2": func(i *verifytest.Incident) string { return i.Released },
+		"custody-1": captured,
+		"custody-2": released,
 	} {
 		for _, kept := range []bool{true, false} {
 			incident := verifytest.NewIncident(t, authority, verifytest.Change{})

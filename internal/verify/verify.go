@@ -52,7 +52,7 @@ func Incident(ctx context.Context, source Source, prover Prover, target Target) 
 func begin(ctx context.Context, source Source, prover Prover, target Target) (*verification, error) {
 	v := &verification{
 		source: source, prover: prover, report: &Report{}, prefix: path.Dir(target.Key), listed: map[place]evidence.StoredVersion{},
-		seals: map[string]error{}, replaced: map[string]error{},
+		seals: map[string]seal{}, replaced: map[string]error{},
 	}
 	switch {
 	case strings.HasSuffix(target.Key, "/"):
@@ -96,8 +96,8 @@ type verification struct {
 
 	// custody is what is called a record; nil until it was listed.
 	custody *custodyKeys
-	// seals say what came of the statement over a record, by the record's key.
-	seals map[string]error
+	// seals say what came of the bundles over a record, by the record's key.
+	seals map[string]seal
 	// replaced are records with a statement that proves them, whose newest version is something else or cannot be read.
 	replaced map[string]error
 }
