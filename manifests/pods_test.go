@@ -34,14 +34,17 @@ func TestAFrozenPodIsEndedByTheKubeletOfItsNodeAlone(t *testing.T) {
 		status corev1.PodStatus
 		says   string // empty is allowed
 	}{
-		"failed":                       {by: tenant, status: corev1.PodStatus{Phase: corev1.PodFailed}, says: "may not say that it ended"},
-		"succeeded":                    {by: tenant, status: corev1.PodStatus{Phase: corev1.PodSucceeded}, says: "may not say that it ended"},
-		"failed, by another node":      {by: "system:node:other", status: corev1.PodStatus{Phase: corev1.PodFailed}, says: "may not say that it ended"},
-		"failed, by its node":          {by: "system:node:worker", status: corev1.PodStatus{Phase: corev1.PodFailed}},
-		"failed, of a pod free":        {by: tenant, free: true, status: corev1.PodStatus{Phase: corev1.PodFailed}},
-		"what does not end it":         {by: tenant, status: corev1.PodStatus{Phase: corev1.PodRunning, Message: "m"}},
-		"a message, of one that did":   {by: tenant, before: corev1.PodFailed, status: corev1.PodStatus{Phase: corev1.PodFailed, Message: "m"}},
-		"another end, of one that did": {by: tenant, before: corev1.PodFailed, status: corev1.PodStatus{Phase: corev1.PodSucceeded}, says: "may not say that it ended"},
+		"failed":                              {by: tenant, status: corev1.PodStatus{Phase: corev1.PodFailed}, says: "may not say that it ended"},
+		"succeeded":                           {by: tenant, status: corev1.PodStatus{Phase: corev1.PodSucceeded}, says: "may not say that it ended"},
+		"failed, by another node":             {by: "system:node:other", status: corev1.PodStatus{Phase: corev1.PodFailed}, says: "may not say that it ended"},
+		"failed, by its node":                 {by: "system:node:worker", status: corev1.PodStatus{Phase: corev1.PodFailed}},
+		"failed, by the collector of pods":    {by: "system:serviceaccount:kube-system:pod-garbage-collector", status: corev1.PodStatus{Phase: corev1.PodFailed}},
+		"failed, by the controllers' manager": {by: "system:kube-controller-manager", status: corev1.PodStatus{Phase: corev1.PodFailed}},
+		"failed, by another of its accounts":  {by: "system:serviceaccount:kube-system:namespace-controller", status: corev1.PodStatus{Phase: corev1.PodFailed}, says: "may not say that it ended"},
+		"failed, of a pod free":               {by: tenant, free: true, status: corev1.PodStatus{Phase: corev1.PodFailed}},
+		"what does not end it":                {by: tenant, status: corev1.PodStatus{Phase: corev1.PodRunning, Message: "m"}},
+		"a message, of one that did":          {by: tenant, before: corev1.PodFailed, status: corev1.PodStatus{Phase: corev1.PodFailed, Message: "m"}},
+		"another end, of one that did":        {by: tenant, before: corev1.PodFailed, status: corev1.PodStatus{Phase: corev1.PodSucceeded}, says: "may not say that it ended"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

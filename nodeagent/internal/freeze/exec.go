@@ -22,8 +22,8 @@ const (
 )
 
 // inExec are the names of where a thread waits in an exec for the others of its process, by /proc/<thread>/wchan: the
-// compiler may make one function of both.
-var inExec = []string{"begin_new_exec", "de_thread"}
+// compiler may make de_thread a part of what calls it, which was flush_old_exec before 5.8, and add its own name after a dot.
+var inExec = []string{"begin_new_exec", "flush_old_exec", "de_thread"}
 
 // waitsInExec says whether a thread in a folder of the v1 tree, or below it, waits so. What waits for anything else, as for a
 // disk, is frozen when it comes back.
@@ -34,7 +34,7 @@ func waitsInExec(folder string) bool {
 		for thread := range strings.FieldsSeq(string(threads)) {
 			// Who is gone waits for nobody.
 			where, _ := os.ReadFile(filepath.Join("/proc", thread, "wchan")) // #nosec G304 -- a number, by the kernel
-			if slices.Contains(inExec, string(where)) {
+			if function, _, _ := strings.Cut(string(where), "."); slices.Contains(inExec, function) {
 				found = true
 				return true, nil
 			}
