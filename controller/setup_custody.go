@@ -35,7 +35,7 @@ func setupAttestor(mgr ctrl.Manager, o options.Options) error {
 		return err
 	}
 	r := &attestor.Reconciler{
-		Client: mgr.GetClient(), Clock: clock.RealClock{}, Account: o.Pod.Account(),
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: clock.RealClock{}, Account: o.Pod.Account(),
 		Modes: configuration.Modes,
 		Notary: func(ctx context.Context, mode v1alpha1.SigningMode) (attestor.Notary, error) {
 			return configuration.Notary(ctx, mode)

@@ -50,7 +50,9 @@ type Notary interface {
 // next one starts, so that a crash repeats one stage at most.
 type Reconciler struct {
 	Client client.Client
-	Clock  clock.PassiveClock
+	// Live reads past the cache whether something is gone.
+	Live  client.Reader
+	Clock clock.PassiveClock
 	// Account that signs, as the API server knows it.
 	Account string
 	// Modes that the current configuration signs in, the first one first.

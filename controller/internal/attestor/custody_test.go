@@ -66,6 +66,8 @@ func TestCustody(t *testing.T) {
 		"no record is made of a broken chain":              refusesBrokenChain,
 		"a response that nobody ordered is never attested": neverAttestsUnordered,
 		"a response made in place of another is neither":   neverAttestsReplaced,
+		"an incident that the cache lacks is waited for":   waitsForCache,
+		"what went before it was signed stays unsigned":    deletedTooEarly,
 		"statements follow the published schemas":          followSchemas,
 		"an outage of the store is recorded and ends":      storeOutage,
 		"the API server refuses a useless bundle":          refusesUselessBundle,

@@ -32,27 +32,35 @@ func (r *Reconciler) named(ctx context.Context, response *v1alpha1.EventResponse
 	}
 	wait := &waiting{message: "waits until incident " + incident.Name + " names this response: what the controller did not order is not signed", after: recordPoll}
 	if completed := response.Status.CompletedAt; completed != nil {
-		wait.after = r.namedPoll(completed.Time)
+		wait.after = r.pollSince(completed.Time)
 	}
 	return wait
 }
 
-// namingIncident is the incident with this uid, which names what belongs to it.
+// namingIncident is the incident with this uid, which names what belongs to it. One that the cache does not have yet is
+// waited for; it is gone, for good, only where the API server does not have it either: what follows from this statement is
+// then signed without it.
 func (r *Reconciler) namingIncident(ctx context.Context, uid string) (*v1alpha1.Incident, error) {
 	incident, err := incidentOf(ctx, r.Client, uid)
 	if err != nil {
 		return nil, err
 	}
-	if incident == nil {
-		return nil, failure(v1alpha1.ReasonSubjectGone, fmt.Errorf("the incident with uid %s is gone", uid))
+	if incident != nil {
+		return incident, nil
 	}
-	return incident, nil
+	if incident, err = incidentOf(ctx, r.Live, uid); err != nil {
+		return nil, err
+	}
+	if incident == nil {
+		return nil, &stageError{reason: v1alpha1.ReasonSubjectGone, err: fmt.Errorf("the incident with uid %s is gone", uid), final: true}
+	}
+	return nil, &waiting{message: "waits until incident " + incident.Name + " comes into the attestor's cache", after: recordPoll}
 }
 
-// namesChanged passes incidents that came to name something.
+// namesChanged passes incidents that came to name something, or into the cache.
 func namesChanged() predicate.Predicate {
 	return predicate.Funcs{
-		CreateFunc: func(event.CreateEvent) bool { return false }, // after a start every bundle is looked at anyway
+		CreateFunc: func(event.CreateEvent) bool { return true },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			before, okBefore := e.ObjectOld.(*v1alpha1.Incident)
 			after, okAfter := e.ObjectNew.(*v1alpha1.Incident)

@@ -1,13 +1,16 @@
 package attestor_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -61,5 +64,76 @@ func neverAttestsReplaced(t *testing.T, config *rest.Config) {
 	orphan.Spec.IncidentUID, orphan.Spec.IncidentName = "of-no-incident", "0123456789abcdef"
 	s.create(orphan)
 	s.finish(orphan)
-	s.expectFailure(orphan, v1alpha1.ConditionSigned, v1alpha1.ReasonSubjectGone)
+	s.goneForGood(orphan)
+}
+
+// goneForGood demands that an object is not signed, for its incident is gone, and not tried again.
+func (w *world) goneForGood(object client.Object) {
+	w.t.Helper()
+	if !w.step(object) {
+		w.t.Error("it is looked at again, though its incident is gone")
+	}
+	condition := w.condition(object, v1alpha1.ConditionSigned)
+	if condition.Status != metav1.ConditionFalse || condition.Reason != v1alpha1.ReasonSubjectGone || !strings.Contains(condition.Message, "is gone") {
+		w.t.Errorf("condition %+v", condition)
+	}
+}
+
+// withoutIncidents is the API server as a cache shows it that has no incident yet.
+func withoutIncidents(base client.WithWatch) client.Client {
+	return interceptor.NewClient(base, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*v1alpha1.IncidentList); ok {
+				return nil
+			}
+			return c.List(ctx, list, options...)
+		},
+	})
+}
+
+// waitsForCache has the incident come into the cache after two of its responses, of which the child is looked at first.
+func waitsForCache(t *testing.T, config *rest.Config) {
+	s := newWorld(t, config).newScene()
+	freeze := s.step(v1alpha1.StepFreeze, 1, nil)
+	s.finish(freeze)
+	snapshot := s.step(v1alpha1.StepSnapshot, 1, freeze)
+	s.finish(snapshot)
+	s.note(s.responses...)
+	s.end(v1alpha1.EventCaptureFailed, nil)
+	there := s.stages.Client
+	s.stages.Client = withoutIncidents(s.base)
+	for _, object := range []client.Object{freeze, snapshot, s.ending} {
+		if s.world.step(object) {
+			t.Errorf("nothing left to do for %s", object.GetName())
+		}
+		if condition := s.condition(object, v1alpha1.ConditionSigned); condition.Reason != v1alpha1.ReasonWaiting ||
+			!strings.Contains(condition.Message, s.incident.Name) {
+			t.Errorf("condition %+v", condition)
+		}
+	}
+	s.stages.Client = there
+	for _, object := range []client.Object{s.ending, snapshot} {
+		if s.world.step(object) {
+			t.Errorf("%s is signed before what it follows from", object.GetName())
+		}
+	}
+	before := s.run(freeze).Status.StatementDigest
+	if predicate, _ := s.responsePredicate(s.run(snapshot)); predicate.Previous != before || before == "" {
+		t.Errorf("the snapshot names %q, the statement before it is %q", predicate.Previous, before)
+	}
+	s.run(s.trigger)
+	s.run(s.ending)
+	s.record(s.incident, 1)
+	s.checkRecord(s.incident, 1)
+}
+
+// deletedTooEarly deletes the incident after the release, before the statement about that is signed.
+func deletedTooEarly(t *testing.T, config *rest.Config) {
+	s := newWorld(t, config).playShort()
+	unfreeze, signed := s.free(), s.notary.signed
+	s.remove(s.incident)
+	s.goneForGood(unfreeze)
+	if s.notary.signed != signed {
+		t.Errorf("%d signatures", s.notary.signed-signed)
+	}
 }

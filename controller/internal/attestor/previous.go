@@ -7,6 +7,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -44,7 +45,7 @@ func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEv
 	ending := incident.Status.CompletionEvent
 	if ending == nil {
 		return "", &waiting{
-			message: "waits until incident " + incident.Name + " names this event as the end of its capture", after: r.namedPoll(event.CreationTimestamp.Time),
+			message: "waits until incident " + incident.Name + " names this event as the end of its capture", after: r.pollSince(event.CreationTimestamp.Time),
 		}
 	}
 	if ending.UID != string(event.UID) {
@@ -72,10 +73,10 @@ func (r *Reconciler) beforeEvent(ctx context.Context, event *v1alpha1.SecurityEv
 	return r.signed(ctx, v1alpha1.Ref{Name: last.Name, UID: string(last.UID)}, func() error { return nil })
 }
 
-// namedPoll is how soon to look again, besides the watch, whether something is named: the controller names an event right
-// after it made it, and a response at the latest when it sees that it is complete. Of a release that failed it does so with
-// the next one.
-func (r *Reconciler) namedPoll(since time.Time) time.Duration {
+// pollSince is how soon to look again for what usually comes soon after a moment, and need not come: the controller names an
+// event right after it made it, and a response at the latest when it sees that it is complete; and the bundle of a parent is
+// stored right after it was signed.
+func (r *Reconciler) pollSince(since time.Time) time.Duration {
 	if r.Clock.Since(since) < recordPoll {
 		return parentPoll
 	}
@@ -92,9 +93,11 @@ func (r *Reconciler) signed(ctx context.Context, ref v1alpha1.Ref, look func() e
 	case err == nil && settled(&bundle.Status):
 		return bundle.Status.StatementDigest, nil
 	case err == nil && bundle.Status.StatementDigest != "":
-		return "", &waiting{
-			message: "waits until the statement about " + ref.Name + ", before this one, is stored: see Signed of bundle " + bundle.Name, after: parentPoll,
+		wait.message = "waits until the statement about " + ref.Name + ", before this one, is stored: see Signed of bundle " + bundle.Name
+		if signed := meta.FindStatusCondition(bundle.Status.Conditions, v1alpha1.ConditionSigned); signed != nil {
+			wait.after = r.pollSince(signed.LastTransitionTime.Time)
 		}
+		return "", wait
 	case err == nil && custody.Unsignable(&bundle):
 		return "", nil
 	case err == nil:

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/evidence"
@@ -125,6 +126,16 @@ func madeAgainUnderChild(t *testing.T, config *rest.Config) {
 	}
 }
 
+// looksAgainAfter demands how soon a statement that waits is looked at again.
+func (w *world) looksAgainAfter(object client.Object, want time.Duration) {
+	w.t.Helper()
+	name := client.ObjectKey{Name: v1alpha1.BundleName(string(object.GetUID()))}
+	result, err := w.stages.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: name})
+	if err != nil || result.RequeueAfter != want {
+		w.t.Errorf("%s is looked at again after %s (%v), want %s", object.GetName(), result.RequeueAfter, err, want)
+	}
+}
+
 // unreachable is a store that nothing can be asked of.
 type unreachable struct{ away }
 
@@ -157,6 +168,9 @@ func waitsForOpenDigest(t *testing.T, config *rest.Config) {
 				!strings.Contains(waits.Message, s.bundle(freeze).Name) {
 				t.Errorf("condition %+v", waits)
 			}
+			s.looksAgainAfter(s.ending, 500*time.Millisecond)
+			s.clock.SetTime(s.clock.Now().Add(time.Minute))
+			s.looksAgainAfter(s.ending, 30*time.Second)
 			s.stages.Store = there
 			s.endsUnbroken(freeze)
 			if signed := s.condition(freeze, v1alpha1.ConditionSigned); signed.Reason != v1alpha1.ReasonSucceeded {

@@ -160,7 +160,7 @@ func neverAttestsForged(t *testing.T, w *world) {
 	forged.Name, forged.ResourceVersion, forged.UID = "se-0123456789abcdef-completed", "", ""
 	forged.Spec.Incident.UID = "of-no-incident"
 	w.create(forged)
-	w.expectFailure(forged, v1alpha1.ConditionSigned, v1alpha1.ReasonSubjectGone)
+	w.goneForGood(forged)
 }
 
 func slowsDownForUnnamed(t *testing.T, w *world) {

@@ -86,7 +86,7 @@ func (w *world) restart() {
 	})
 	w.announcer = &attestor.Announcer{Client: c}
 	w.stages = &attestor.Reconciler{
-		Client: c, Clock: w.clock, Account: account,
+		Client: c, Live: w.base, Clock: w.clock, Account: account,
 		Modes: func(context.Context) ([]v1alpha1.SigningMode, error) { return w.modes, nil },
 		Notary: func(_ context.Context, mode v1alpha1.SigningMode) (attestor.Notary, error) {
 			return &crashing{w.notary, mode, w.effects}, nil
