@@ -52,6 +52,17 @@ func ParseEnvelope(data []byte) (Envelope, error) {
 	return envelope, nil
 }
 
+// Payload is what a bundle says that it is signed over, for whoever knows its digest. Trust.Verify proves who signed it.
+func Payload(bundleJSON []byte) ([]byte, error) {
+	var parsed struct {
+		Envelope Envelope `json:"dsseEnvelope"`
+	}
+	if err := json.Unmarshal(bundleJSON, &parsed); err != nil {
+		return nil, fmt.Errorf("parse bundle: %w", err)
+	}
+	return parsed.Envelope.Payload, nil
+}
+
 // credential of the one signature.
 func (e Envelope) credential() Credential {
 	return Credential{KeyID: e.Signatures[0].KeyID, Certificate: e.Signatures[0].Certificate}

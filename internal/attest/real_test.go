@@ -73,6 +73,9 @@ func verifiesOffline(t *testing.T, servers *custodytest.Servers) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if says, err := attest.Payload(bundle); err != nil || !bytes.Equal(says, payload) {
+		t.Errorf("says that it is signed over %s (%v), not %s", says, err, payload)
+	}
 	if !bytes.Equal(verified.Payload, payload) || verified.Signer != "named" || verified.LogIndex < 0 {
 		t.Errorf("got %+v", verified)
 	}

@@ -12,6 +12,7 @@ import (
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/controller/internal/custody"
+	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/worm"
 )
 
@@ -50,7 +51,7 @@ func (r *Reconciler) makeRecord(ctx context.Context, job *job) error {
 	if err != nil {
 		return failure(v1alpha1.ReasonConfigInvalid, err)
 	}
-	record, err := r.record(ctx, store, incident, job)
+	record, err := r.record(ctx, store, incident, job.bundle.Spec.Number)
 	if err != nil {
 		return recordFailure(err)
 	}
@@ -91,16 +92,16 @@ func recordFailure(err error) error {
 	return storeFailure(err)
 }
 
-// record that a bundle is to attest, of an unbroken chain.
+// record of this number, of an unbroken chain.
 func (r *Reconciler) record(
-	ctx context.Context, store worm.Reader, incident *v1alpha1.Incident, job *job,
+	ctx context.Context, store worm.Reader, incident *v1alpha1.Incident, number int32,
 ) (*evidence.Custody, error) {
 	material, err := r.material(ctx, incident)
 	if err != nil {
 		return nil, err
 	}
 	var record *evidence.Custody
-	if job.bundle.Spec.Number == evidence.CustodyCaptured {
+	if number == evidence.CustodyCaptured {
 		record, err = custody.Captured(material)
 	} else {
 		record, err = released(ctx, store, material)
@@ -108,29 +109,26 @@ func (r *Reconciler) record(
 	if err != nil {
 		return nil, err
 	}
-	notary, err := r.notary(ctx, job)
-	if err != nil {
-		return nil, err
-	}
 	return record, custody.Chained(material, record, func(statement *evidence.CustodyStatement) (string, error) {
-		return previousOf(ctx, store, notary, statement)
+		return previousOf(ctx, store, statement)
 	})
 }
 
-// previousOf is what a sealed statement names as the one before it, as it lies in the store.
-func previousOf(ctx context.Context, store worm.Reader, notary Notary, statement *evidence.CustodyStatement) (string, error) {
+// previousOf is what a sealed statement names as the one before it, as it lies in the store. It is the statement that was
+// sealed if it has the digest that was recorded then; whoever signed it may not be trusted any more.
+func previousOf(ctx context.Context, store worm.Reader, statement *evidence.CustodyStatement) (string, error) {
 	data, err := readObject(ctx, store, statement.Bundle.Key, statement.Bundle.VersionID)
 	if err != nil {
 		return "", err
 	}
-	stored, err := notary.Verify(data)
+	payload, err := attest.Payload(data)
 	if err != nil {
-		return "", invalidBundle(fmt.Errorf("%s: %w", statement.Bundle.Key, err))
+		return "", failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s: %w", statement.Bundle.Key, err))
 	}
-	if digest := evidence.Digest(stored.Payload); digest != statement.PayloadSHA256 {
+	if digest := evidence.Digest(payload); digest != statement.PayloadSHA256 {
 		return "", failure(v1alpha1.ReasonDigestMismatch, fmt.Errorf("%s attests statement %s", statement.Bundle.Key, digest))
 	}
-	return namedBefore(stored.Payload)
+	return namedBefore(payload)
 }
 
 // released is the second record, which goes on from the first as it lies in the store.

@@ -64,6 +64,8 @@ func TestCustody(t *testing.T) {
 		"a child waits for a digest that is open":          waitsForOpenDigest,
 		"a child waits until what is foreign is hidden":    waitsForForeignToGo,
 		"no record is made of a broken chain":              refusesBrokenChain,
+		"no record is made of what was not sealed":         refusesExchanged,
+		"records go on when a key is not trusted any more": goesOnWithoutFormerKey,
 		"a response that nobody ordered is never attested": neverAttestsUnordered,
 		"a response made in place of another is neither":   neverAttestsReplaced,
 		"an incident that the cache lacks is waited for":   waitsForCache,

@@ -3,7 +3,9 @@ package attestor_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/worm"
 )
 
@@ -213,4 +216,51 @@ func refusesBrokenChain(t *testing.T, config *rest.Config) {
 	s.remove(s.bundle(s.ending))
 	s.hideNewest()
 	s.endsUnbroken(freeze)
+}
+
+// goesOnWithoutFormerKey takes the key that signed so far out of the trust before each record is made.
+func goesOnWithoutFormerKey(t *testing.T, config *rest.Config) {
+	s := newWorld(t, config).playShort()
+	s.notary.distrusted = s.notary.signed
+	s.record(s.incident, 1)
+	s.checkRecord(s.incident, 1)
+	s.release()
+	s.notary.distrusted = s.notary.signed
+	s.record(s.incident, 2)
+	s.checkRecord(s.incident, 2)
+}
+
+// exchanged is a store that gives something else than what was stored under one key.
+type exchanged struct {
+	*worm.Memory
+	key     string
+	content []byte
+}
+
+func (e exchanged) Open(ctx context.Context, key, versionID string) (io.ReadCloser, error) {
+	if key == e.key {
+		return io.NopCloser(bytes.NewReader(e.content)), nil
+	}
+	return e.Memory.Open(ctx, key, versionID)
+}
+
+// refusesExchanged has the end be, in the store, a statement that names the right one before it, of another moment.
+func refusesExchanged(t *testing.T, config *rest.Config) {
+	s := newWorld(t, config).playShort()
+	key := s.bundle(s.ending).Status.Object.Key
+	sealed := s.content(worm.Object{Key: key, VersionID: s.bundle(s.ending).Status.Object.VersionID})
+	payload, err := attest.Payload(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	another, err := json.Marshal(forged{Envelope: attest.Envelope{Payload: anotherMoment(payload)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for content, reason := range map[string]string{string(another): v1alpha1.ReasonDigestMismatch, "no bundle": v1alpha1.ReasonBundleInvalid} {
+		s.stages.Store = func(context.Context, string) (worm.Store, error) {
+			return exchanged{s.store, key, []byte(content)}, nil
+		}
+		s.waitsFor(s.incident, 1, reason, key)
+	}
 }

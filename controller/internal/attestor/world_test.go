@@ -141,7 +141,7 @@ type notary struct {
 const certified = "certified"
 
 type forged struct {
-	Envelope attest.Envelope `json:"envelope"`
+	Envelope attest.Envelope `json:"dsseEnvelope"`
 	Index    int64           `json:"index"`
 }
 
@@ -181,7 +181,7 @@ func (n *notary) Publish(_ context.Context, envelope []byte) ([]byte, error) {
 		return nil, err
 	}
 	signature := string(parsed.Signatures[0].Sig)
-	if number, err := strconv.Atoi(signature); err == nil && number <= n.distrusted {
+	if n.former(signature) {
 		return nil, attest.ErrUnknownKey
 	}
 	if _, known := n.logged[signature]; known {
@@ -190,6 +190,12 @@ func (n *notary) Publish(_ context.Context, envelope []byte) ([]byte, error) {
 	index := int64(len(n.logged))
 	n.logged[signature] = index
 	return json.Marshal(forged{Envelope: parsed, Index: index})
+}
+
+// former is whether a signature is by a key that is not trusted any more.
+func (n *notary) former(signature string) bool {
+	number, err := strconv.Atoi(signature)
+	return err == nil && number <= n.distrusted
 }
 
 func (n *notary) Verify(bundle []byte) (attest.Verified, error) {
@@ -205,7 +211,11 @@ func (n *notary) Verify(bundle []byte) (attest.Verified, error) {
 	if len(parsed.Envelope.Signatures) != 1 {
 		return attest.Verified{}, errors.New("not a bundle")
 	}
-	if index, known := n.logged[string(parsed.Envelope.Signatures[0].Sig)]; !known || index != parsed.Index {
+	signature := string(parsed.Envelope.Signatures[0].Sig)
+	if n.former(signature) {
+		return attest.Verified{}, attest.ErrUnknownKey
+	}
+	if index, known := n.logged[signature]; !known || index != parsed.Index {
 		return attest.Verified{}, errors.New("not in the log")
 	}
 	verified := attest.Verified{
