@@ -50,6 +50,7 @@ func TestIncident(t *testing.T) {
 		"goes on when the pod is gone":                     podGone,
 		"deletes the pod when its disposition says so":     deletesPod,
 		"is released with its node":                        nodeGone,
+		"names an attempt at a release that failed":        namesFailedRelease,
 		"refuses an order that somebody else made":         foreignOrder,
 		"is not opened again after a change of the config": notOpenedAgain,
 	}

@@ -86,6 +86,8 @@ func due(response *v1alpha1.EventResponse, attempt int32, now time.Time) bool {
 		reason != v1alpha1.ReasonNodeGone && attempt < attempts && now.Sub(response.Status.CompletedAt.Time) >= attemptEvery
 }
 
+// again waits for the next attempt. What it says of each one that failed has that one recorded on the incident, without which
+// it is not attested.
 func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progress, error) {
 	_, message := ending(response)
 	if response.Spec.Attempt >= attempts {
@@ -93,6 +95,9 @@ func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progres
 			fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent: %s", s.incident.Spec.Pod.NodeName, attempts, message))
 		return waiting(0), nil
 	}
+	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting,
+		fmt.Sprintf("node %s could not let the pod go in attempt %d of %d; the next one follows: %s", s.incident.Spec.Pod.NodeName,
+			response.Spec.Attempt, attempts, message))
 	return waiting(max(attemptEvery-s.now.Sub(response.Status.CompletedAt.Time), time.Second)), nil
 }
 

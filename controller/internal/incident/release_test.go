@@ -1,6 +1,7 @@
 package incident_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -219,5 +220,27 @@ func nodeGone(t *testing.T, w *world) {
 	want := []evidence.Gap{{Reason: "FlowsNotRead", Message: "what the drop had counted by the release, and of which flows, was not read", Count: 1}}
 	if diff := cmp.Diff(want, evidenceGaps(&release)); diff != "" {
 		t.Errorf("gaps of the release (-want +got):\n%s", diff)
+	}
+}
+
+func namesFailedRelease(t *testing.T, w *world) {
+	w.agent = failing(v1alpha1.ActionPodUnfreeze)
+	_, event := w.victim("stuck")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	found := w.steady(event, v1alpha1.IncidentReleasing)
+	var release v1alpha1.EventResponse
+	w.get(v1alpha1.ResponseName(found.Name, v1alpha1.StepUnfreeze, 1), &release)
+	want := v1alpha1.Ref{Name: release.Name, UID: string(release.UID)}
+	if named := found.Status.Responses[len(found.Status.Responses)-1]; named != want {
+		t.Errorf("the last response that is named is %+v, want %+v", named, want)
+	}
+	released := meta.FindStatusCondition(found.Status.Conditions, v1alpha1.ConditionReleased)
+	if released == nil || released.Reason != v1alpha1.ReasonWaiting || !strings.Contains(released.Message, "attempt 1 of 10") {
+		t.Errorf("condition %+v", released)
+	}
+	if again := w.steady(event, v1alpha1.IncidentReleasing); again.ResourceVersion != found.ResourceVersion {
+		t.Errorf("written again without a change: %+v", again.Status)
 	}
 }
