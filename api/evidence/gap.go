@@ -37,7 +37,7 @@ const (
 	GapFlowsNotStored = "FlowsNotStored"
 	// GapDropCountsNotRead: what the drop had counted by the release is not known.
 	GapDropCountsNotRead = "DropCountsNotRead"
-	// GapDropInterrupted: the drop, or its counts, began anew after the containment was recorded.
+	// GapDropInterrupted: hooks, or their counts, ended or began anew after the containment was recorded.
 	GapDropInterrupted = "DropInterrupted"
 	// GapClusterStateMissing: the pod's objects of the API server were not stored.
 	GapClusterStateMissing = "ClusterStateMissing"

@@ -376,8 +376,8 @@ func TestMapsOfAnotherVersionAreReplacedAndTheLossIsSaid(t *testing.T) {
 		t.Errorf("the new maps count nothing: %+v, %v", hooks, err)
 	}
 	asAttached(t, next, p.target.PodUID, first.Hooks)
-	if since := countedSince(t, next, p.target.PodUID); !since.After(began) {
-		t.Errorf("counted since %v, before that since %v", since, began)
+	if since := countedSince(t, next, p.target.PodUID); !since.After(began) || since.After(result.ContainedAt) {
+		t.Errorf("counted since %v, before that since %v, contained at %v", since, began, result.ContainedAt)
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 const (
 	// sameHook is how far apart the times of one hook may be, that on record and that of its pin: the first is read beside
 	// the pin's making, between which an agent short of processor time stands still for some 100 ms, and the pin's is that of
-	// the kernel's tick. Both stay as they are when the node's clock is set.
+	// the kernel's tick. Both stay as they are when the node's clock is set. Counters are as much newer than the record when
+	// they are not those that it was read from.
 	sameHook = time.Second
 	// againSuffix ends the id of a hook whose counts began anew: the record has both.
 	againSuffix = "-again"
@@ -40,13 +41,13 @@ func updateHooks(containment *v1alpha1.Containment, now observed) (interrupted [
 		case at < 0 && now.whole:
 			interrupted = append(interrupted, fmt.Sprintf("%s is not there any more", describe(*known)))
 		case at < 0:
-		case beganAnew(*known, later[at], now.since):
+		case beganAnew(*known, later[at], now.since, readAt(containment.ContainedAt, *known)):
 			later[at].ID += againSuffix
 			interrupted = append(interrupted, fmt.Sprintf("%s is followed by %s, counted since %s",
-				describe(*known), describe(later[at]), now.since.UTC().Format(time.RFC3339Nano)))
+				describe(*known), describe(later[at]), moment(&metav1.MicroTime{Time: now.since})))
 		default:
 			if attachedAnew(*known, later[at]) {
-				interrupted = append(interrupted, fmt.Sprintf("%s is now %s, counts and all", describe(*known), describe(later[at])))
+				interrupted = append(interrupted, fmt.Sprintf("%s is now %s", describe(*known), describe(later[at])))
 			}
 			known.Packets, known.Bytes, known.FirstDrop, known.LastDrop = later[at].Packets, later[at].Bytes, later[at].FirstDrop, later[at].LastDrop
 			later = slices.Delete(later, at, at+1)
@@ -57,12 +58,25 @@ func updateHooks(containment *v1alpha1.Containment, now observed) (interrupted [
 	return interrupted
 }
 
-// beganAnew says whether the counts of a hook are not those on record, carried on.
-func beganAnew(known, now v1alpha1.Hook, since time.Time) bool {
+// readAt is when the counts on record had been read of a hook, zero when that is not known: at the containment, before which
+// the counters may have begun anew under a hook that an earlier incident had attached. A record of no verified hook lacks that
+// time. A hook that is younger by its time was attached before the node's clock was set back, and so were its counters made.
+func readAt(contained *metav1.MicroTime, known v1alpha1.Hook) (at time.Time) {
+	for _, one := range []*metav1.MicroTime{contained, known.AttachedAt} {
+		if one != nil && one.After(at) {
+			at = one.Time
+		}
+	}
+	return at
+}
+
+// beganAnew says whether the counts of a hook are not those on record, carried on: they are fewer, or those of counters that
+// are newer than the record.
+func beganAnew(known, now v1alpha1.Hook, since, read time.Time) bool {
 	if now.Packets < known.Packets || now.Bytes < known.Bytes {
 		return true
 	}
-	return known.AttachedAt != nil && since.Sub(known.AttachedAt.Time) > sameHook
+	return !read.IsZero() && since.Sub(read) > sameHook
 }
 
 // attachedAnew says whether a hook is another one than that on record. One that is older by its time is so as well: somebody
@@ -76,7 +90,7 @@ func describe(hook v1alpha1.Hook) string {
 }
 
 func moment(at *metav1.MicroTime) string {
-	if at == nil {
+	if at.IsZero() {
 		return "an unknown time"
 	}
 	return at.UTC().Format(time.RFC3339Nano)
@@ -87,6 +101,6 @@ func (u *unfreezeStep) interrupted(hooks []string) {
 	if len(hooks) == 0 {
 		return
 	}
-	u.lack(evidence.GapDropInterrupted, int64(len(hooks)), "the drop was interrupted after it was recorded: what it dropped between then and its new begin is not known, "+
-		"nor whether packets passed, and flows of that time may not be listed: "+strings.Join(hooks, "; "))
+	u.lack(evidence.GapDropInterrupted, int64(len(hooks)), "hooks, or their counts, ended or began anew after podfreeze recorded them: packets may have passed since, "+
+		"or been dropped without being counted or listed as flows: "+strings.Join(hooks, "; "))
 }

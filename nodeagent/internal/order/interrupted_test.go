@@ -28,11 +28,11 @@ func TestRecordSaysWhatTheDropCountedAndWhereItWasInterrupted(t *testing.T) {
 	tests := map[string]struct {
 		observed   []v1alpha1.Hook
 		observeErr error
-		// since is in seconds after the first hook.
-		since int64
-		want  []v1alpha1.Hook
-		gaps  map[string]int64
-		says  []string
+		// since and contained are in seconds after the first hook; at 0 podfreeze recorded no verified hook.
+		since, contained int64
+		want             []v1alpha1.Hook
+		gaps             map[string]int64
+		says             []string
 	}{
 		"it goes on": {
 			observed: []v1alpha1.Hook{soon}, want: []v1alpha1.Hook{hookAt("hook", 0, 9)}, gaps: map[string]int64{},
@@ -46,7 +46,7 @@ func TestRecordSaysWhatTheDropCountedAndWhereItWasInterrupted(t *testing.T) {
 			want: []v1alpha1.Hook{recorded, hookAt("hook-again", 3600, 7), hookAt("device", 3600, 1)},
 			gaps: map[string]int64{"DropInterrupted": 1},
 			says: []string{
-				"not known", "hook attached at 2023-11-14T22:13:20Z with 5 packets of 500 bytes",
+				"may have passed", "hook attached at 2023-11-14T22:13:20Z with 5 packets of 500 bytes",
 				"hook-again attached at 2023-11-14T23:13:20Z with 7 packets of 700 bytes",
 			},
 		},
@@ -59,6 +59,27 @@ func TestRecordSaysWhatTheDropCountedAndWhereItWasInterrupted(t *testing.T) {
 			observed: []v1alpha1.Hook{hookAt("hook", 0, 7)}, since: 60,
 			want: []v1alpha1.Hook{recorded, hookAt("hook-again", 0, 7)}, gaps: map[string]int64{"DropInterrupted": 1},
 			says: []string{"counted since 2023-11-14T22:14:20Z"},
+		},
+		"the counters are newer than a hook that an earlier incident attached, and older than the record": {
+			observed: []v1alpha1.Hook{hookAt("hook", 0, 7)}, since: 3600, contained: 3660,
+			want: []v1alpha1.Hook{hookAt("hook", 0, 7)}, gaps: map[string]int64{},
+		},
+		"the counters were made for the record": {
+			observed: []v1alpha1.Hook{hookAt("hook", 0, 7)}, since: 3660, contained: 3660,
+			want: []v1alpha1.Hook{hookAt("hook", 0, 7)}, gaps: map[string]int64{},
+		},
+		"the counters are newer than the record": {
+			observed: []v1alpha1.Hook{hookAt("hook", 0, 7)}, since: 3720, contained: 3660,
+			want: []v1alpha1.Hook{recorded, hookAt("hook-again", 0, 7)}, gaps: map[string]int64{"DropInterrupted": 1},
+			says: []string{"after podfreeze recorded", "counted since 2023-11-14T23:15:20Z"},
+		},
+		"fewer packets in counters that are older than the record": {
+			observed: []v1alpha1.Hook{hookAt("hook", 0, 4)}, since: 3600, contained: 3660,
+			want: []v1alpha1.Hook{recorded, hookAt("hook-again", 0, 4)}, gaps: map[string]int64{"DropInterrupted": 1},
+		},
+		"the clock was set back before the record": {
+			observed: []v1alpha1.Hook{hookAt("hook", 0, 7)}, contained: -1800,
+			want: []v1alpha1.Hook{hookAt("hook", 0, 7)}, gaps: map[string]int64{},
 		},
 		"the hook is new and its counters stayed": {
 			observed: []v1alpha1.Hook{hookAt("hook", 60, 7)},
@@ -85,6 +106,9 @@ func TestRecordSaysWhatTheDropCountedAndWhereItWasInterrupted(t *testing.T) {
 			w := newWorld(t)
 			w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), wasCutOff, func(r *v1alpha1.EventResponse) {
 				r.Status.Containment.Hooks = []v1alpha1.Hook{recorded}
+				if tt.contained != 0 {
+					r.Status.Containment.ContainedAt = hookAt("", tt.contained, 0).AttachedAt
+				}
 			})
 			w.observed, w.observeErr, w.since = tt.observed, tt.observeErr, recorded.AttachedAt.Add(time.Duration(tt.since)*time.Second)
 			record, err := w.carryOut(w.order(v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false)))
@@ -123,6 +147,9 @@ func TestInterruptedHooksDoNotOutgrowTheRecord(t *testing.T) {
 		t.Errorf("%d hooks, the first %+v", len(containment.Hooks), containment.Hooks[0])
 	}
 	gaps := step.record.status().Gaps
+	if len(gaps) == 1 && !strings.Contains(gaps[0].Message, "counted since an unknown time") {
+		t.Errorf("message %q", gaps[0].Message)
+	}
 	if len(gaps) != 1 || gaps[0].Reason != evidence.GapDropInterrupted || gaps[0].Count != v1alpha1.MaxHooks || len(gaps[0].Message) > v1alpha1.MaxGapMessage {
 		t.Errorf("gaps %+v", gaps)
 	}
