@@ -24,6 +24,8 @@ const (
 	// puts the newest filter first.
 	filterHandle   = 0x7567616c
 	filterPriority = 1
+	// newSuffix ends the name of a pin that is being made. No hook has such a name.
+	newSuffix = "-new"
 )
 
 // hasTCX asks the kernel, about a device that every namespace has; nothing is attached.
@@ -52,14 +54,7 @@ func (p *pins) attachFilter(at point) (v1alpha1.Hook, error) {
 	if err := ensureClsact(at.ifindex); err != nil {
 		return v1alpha1.Hook{}, err
 	}
-	if err := p.clear(at); err != nil {
-		return v1alpha1.Hook{}, err
-	}
-	pin, err := p.program(at).Clone()
-	if err != nil {
-		return v1alpha1.Hook{}, fmt.Errorf("copy the program: %w", err)
-	}
-	if err := errors.Join(pin.Pin(p.path(at.id())), pin.Close()); err != nil {
+	if err := p.pinFilter(at, time.Now()); err != nil {
 		return v1alpha1.Hook{}, err
 	}
 	if err := p.setFilter(at); err != nil {
@@ -75,14 +70,36 @@ func (p *pins) attachFilter(at point) (v1alpha1.Hook, error) {
 
 // updateFilter gives a filter that is in place our program. Its pin is a new one, and as old as the filter.
 func (p *pins) updateFilter(at point, attachedAt time.Time) (v1alpha1.Hook, error) {
-	record, err := p.attachFilter(at)
+	if err := p.pinFilter(at, attachedAt); err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	if err := p.setFilter(at); err != nil {
+		return v1alpha1.Hook{}, err
+	}
+	return at.record(attachedAt), p.confirmFilter(at)
+}
+
+// pinFilter pins our program with the time of its filter, in place of the pin before: whenever it is interrupted, one of the
+// two is there. It finds a pin that was not finished, or unpin does.
+func (p *pins) pinFilter(at point, attachedAt time.Time) error {
+	unfinished := p.path(at.id() + newSuffix)
+	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove an unfinished pin: %w", err)
+	}
+	pin, err := p.program(at).Clone()
 	if err != nil {
-		return record, err
+		return fmt.Errorf("copy the program: %w", err)
 	}
-	if err := os.Chtimes(p.path(at.id()), time.Time{}, attachedAt); err != nil {
-		return v1alpha1.Hook{}, fmt.Errorf("keep the time of its pin: %w", err)
+	if err := errors.Join(pin.Pin(unfinished), pin.Close()); err != nil {
+		return err
 	}
-	return at.record(attachedAt), nil
+	if err := os.Chtimes(unfinished, time.Time{}, attachedAt); err != nil {
+		return fmt.Errorf("set the time of a pin: %w", err)
+	}
+	if err := os.Rename(unfinished, p.path(at.id())); err != nil {
+		return fmt.Errorf("put a pin in its place: %w", err)
+	}
+	return nil
 }
 
 // setFilter puts our program into our filter. A filter of ours that is not the first any more is taken off before, since an

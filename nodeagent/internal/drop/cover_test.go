@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -128,6 +130,82 @@ func TestClsactDropsWhereTheKernelHasNoTCX(t *testing.T) {
 	if err != nil {
 		t.Errorf("after Detach: %v", err)
 	}
+}
+
+// ingressFilter is the filter of what a device lets in, which was attached an hour ago by the pin that it has.
+func ingressFilter(t *testing.T, pins *pins, ifindex int) (at point, attachedAt time.Time) {
+	t.Helper()
+	at = point{
+		kind: v1alpha1.HookClsact, direction: v1alpha1.HookIngress, program: bpf.DropProgDropDeviceIngress, ifindex: ifindex,
+		key: bpf.DropCounterKey{Hook: bpf.DropHookDeviceIngress, Ifindex: uint32(ifindex)},
+	}
+	attachedAt = time.Now().Add(-time.Hour).Truncate(time.Microsecond)
+	if err := pins.pinFilter(at, attachedAt); err != nil {
+		t.Fatal(err)
+	}
+	return at, attachedAt
+}
+
+// unfinished leaves the pin that an agent leaves that is killed before the pin is in its place.
+func unfinished(t *testing.T, pins *pins, at point) (path string) {
+	t.Helper()
+	path = pins.path(at.id() + newSuffix)
+	program, err := pins.program(at).Clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(program.Pin(path), program.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAFilterIsAsOldAfterAnExchangeThatWasInterrupted(t *testing.T) {
+	p := newPod(t)
+	d := dropper(t, p.config)
+	d.device = v1alpha1.HookClsact
+	hooks := byID(attached(t, d, p.target).Hooks)
+	pins := d.open[p.target.PodUID]
+	at, attachedAt := ingressFilter(t, pins, 2)
+	hooks[at.id()] = at.record(attachedAt)
+	path := unfinished(t, pins, at)
+	asAttached(t, d, p.target.PodUID, slices.Collect(maps.Values(hooks)))
+
+	p.target.Running = true // has other programs in place of these
+	again := attached(t, d, p.target)
+	if got := byID(again.Hooks)[at.id()]; again.Level != v1alpha1.LevelFull || !got.AttachedAt.Time.Equal(attachedAt) {
+		t.Errorf("%+v, attached at %v", again, attachedAt)
+	}
+	p.quiet(t)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the unfinished pin is left: %v", err)
+	}
+	unfinished(t, pins, at)
+	if err := d.Detach(p.target.PodUID); err != nil {
+		t.Fatal(err)
+	}
+	p.loud(t)
+	if pods, err := d.Pods(); err != nil || len(pods) != 0 {
+		t.Errorf("Pods after Detach = %v, %v", pods, err)
+	}
+}
+
+// TestAFilterIsAsOldWhereItsProgramCouldNotBeSet is for a device that went.
+func TestAFilterIsAsOldWhereItsProgramCouldNotBeSet(t *testing.T) {
+	p := newPod(t)
+	d := dropper(t, p.config)
+	d.device = v1alpha1.HookClsact
+	hooks := attached(t, d, p.target).Hooks
+	pins := d.open[p.target.PodUID]
+	at, attachedAt := ingressFilter(t, pins, 4711)
+	err := p.onNode(t, func() error {
+		_, err := pins.update(at)
+		return err
+	})
+	if !errors.Is(err, unix.ENODEV) {
+		t.Errorf("update = %v, want no such device", err)
+	}
+	asAttached(t, d, p.target.PodUID, append(hooks, at.record(attachedAt)))
 }
 
 // foreignFilter is what a CNI may have on the device: it ends the chain and lets everything pass.
