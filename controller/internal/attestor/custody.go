@@ -7,7 +7,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
@@ -234,7 +233,6 @@ func readRecord(ctx context.Context, store worm.Reader, bundle *v1alpha1.Attesta
 }
 
 func (r *Reconciler) incident(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.Incident, error) {
-	var incident v1alpha1.Incident
-	err := r.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &incident)
-	return &incident, checkFound(err, string(incident.UID), ref)
+	incident := new(v1alpha1.Incident)
+	return incident, r.look(ctx, ref, incident)
 }

@@ -69,6 +69,7 @@ func TestCustody(t *testing.T) {
 		"a response that nobody ordered is never attested": neverAttestsUnordered,
 		"a response made in place of another is neither":   neverAttestsReplaced,
 		"an incident that the cache lacks is waited for":   waitsForCache,
+		"a subject that the cache lacks is signed":         signsWhatTheCacheLacks,
 		"what went before it was signed stays unsigned":    deletedTooEarly,
 		"statements follow the published schemas":          followSchemas,
 		"an outage of the store is recorded and ends":      storeOutage,

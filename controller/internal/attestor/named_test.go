@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -125,6 +126,28 @@ func waitsForCache(t *testing.T, config *rest.Config) {
 	s.run(s.ending)
 	s.record(s.incident, 1)
 	s.checkRecord(s.incident, 1)
+}
+
+// signsWhatTheCacheLacks has neither the trigger nor the response in the cache, which is no reason to call them gone.
+func signsWhatTheCacheLacks(t *testing.T, config *rest.Config) {
+	s := newWorld(t, config).newScene()
+	freeze := s.step(v1alpha1.StepFreeze, 1, nil)
+	s.finish(freeze)
+	s.note(freeze)
+	s.stages.Client = interceptor.NewClient(s.base, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+			switch object.(type) {
+			case *v1alpha1.SecurityEvent, *v1alpha1.EventResponse:
+				return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("x").GroupResource(), key.Name)
+			}
+			return c.Get(ctx, key, object, options...)
+		},
+	})
+	for _, object := range []client.Object{s.trigger, freeze} {
+		if digest := s.run(object).Status.StatementDigest; digest == "" {
+			t.Errorf("%s is not signed", object.GetName())
+		}
+	}
 }
 
 // deletedTooEarly deletes the incident after the release, before the statement about that is signed.

@@ -130,24 +130,27 @@ func (r *Reconciler) statement(
 }
 
 func (r *Reconciler) event(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.SecurityEvent, error) {
-	var event v1alpha1.SecurityEvent
-	err := r.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &event)
-	return &event, checkFound(err, string(event.UID), ref)
+	event := new(v1alpha1.SecurityEvent)
+	return event, r.look(ctx, ref, event)
 }
 
 func (r *Reconciler) response(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.EventResponse, error) {
-	var response v1alpha1.EventResponse
-	err := r.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &response)
-	return &response, checkFound(err, string(response.UID), ref)
+	response := new(v1alpha1.EventResponse)
+	return response, r.look(ctx, ref, response)
 }
 
-// checkFound tells an object that is gone for good from one that could not be read. A later object of the same name
-// is another object.
-func checkFound(err error, uid string, ref v1alpha1.Ref) error {
-	if err != nil && !apierrors.IsNotFound(err) {
+// look tells an object that is gone for good from one that could not be read, and from one that only the cache lacks. A later
+// object of the same name is another object.
+func (r *Reconciler) look(ctx context.Context, ref v1alpha1.Ref, object client.Object) error {
+	key := client.ObjectKey{Name: ref.Name}
+	err := r.Client.Get(ctx, key, object)
+	if apierrors.IsNotFound(err) || err == nil && string(object.GetUID()) != ref.UID {
+		err = r.Live.Get(ctx, key, object)
+	}
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("read %s: %w", ref.Name, err)
 	}
-	if err != nil || uid != ref.UID {
+	if err != nil || string(object.GetUID()) != ref.UID {
 		gone := fmt.Errorf("%s with uid %s is gone", ref.Name, ref.UID)
 		return &stageError{reason: v1alpha1.ReasonSubjectGone, err: gone, final: true}
 	}
