@@ -125,8 +125,8 @@ func (r *run) attempt(ctx context.Context, part *Part) error {
 func (r *run) capture(ctx context.Context, part *Part) error {
 	err := r.part(ctx, part)
 	if lost, ok := errors.AsType[Lost](err); ok {
-		if err := r.findLeft(ctx, part); err != nil {
-			return fmt.Errorf("%w; what an earlier call stored of it is not known: %w", lost, err)
+		if err := r.findLeft(ctx, part.Name); err != nil {
+			return fmt.Errorf("%w; look for what an earlier call stored of it: %w", lost, err)
 		}
 		r.missing = append(r.missing, missingPart{part.Name, lost})
 		return nil
@@ -153,7 +153,11 @@ func (r *run) finish(ctx, within context.Context, failed []failure) error {
 	if !r.window.over() && slices.ContainsFunc(failed, failure.waits) {
 		return joined(failed)
 	}
+	lost := len(r.missing)
 	gaps := r.notStored(failed)
+	if err := r.findAllLeft(ctx, r.missing[lost:]); err != nil {
+		return err
+	}
 	naming, cancel := until(ctx, r.window.named)
 	defer cancel()
 	err := r.recordMissing(naming, gaps)
@@ -164,6 +168,25 @@ func (r *run) finish(ctx, within context.Context, failed []failure) error {
 		return err
 	}
 	r.merge(append(gaps, r.missingGaps()...))
+	return nil
+}
+
+// findAllLeft finds the keys that earlier calls took of parts, and says of a part where it cannot. A store that is away is
+// waited for by the next call, if there is time for one.
+func (r *run) findAllLeft(ctx context.Context, missing []missingPart) error {
+	ctx, cancel := until(ctx, r.window.found)
+	defer cancel()
+	for i := range missing {
+		part := &missing[i]
+		err := r.findLeft(ctx, part.name)
+		if err == nil {
+			continue
+		}
+		if f := (failure{part.name, err}); f.waits() && !r.window.over() {
+			return err
+		}
+		part.lost.Cause = fmt.Errorf("%w; what an earlier call stored of it is not known: %w", part.lost.Cause, err)
+	}
 	return nil
 }
 
@@ -179,7 +202,11 @@ func (r *run) notStored(failed []failure) []evidence.Gap {
 			gaps = append(gaps, evidence.Gap{Reason: evidence.GapArtifactNotStored, Message: f.err.Error(), Count: 1})
 		case r.settled(f.part):
 		default:
-			r.missing = append(r.missing, missingPart{f.part, Lost{evidence.GapArtifactNotStored, f.err}})
+			lost, ok := errors.AsType[Lost](f.err)
+			if !ok {
+				lost = Lost{evidence.GapArtifactNotStored, f.err}
+			}
+			r.missing = append(r.missing, missingPart{f.part, lost})
 		}
 	}
 	return gaps

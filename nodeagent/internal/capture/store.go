@@ -73,7 +73,7 @@ func (r *run) notCompleted(why error) Lost {
 func (r *run) try(ctx context.Context, part *Part) (*v1alpha1.Artifact, error) {
 	depot := r.depot(r.store, r.order.Action.Destination, r.seal)
 	lines := &gapLines{previous: r.result.GapsObject, start: func() (*single, error) {
-		return depot.single(ctx, r.beside(part, ".gaps.jsonl"), false)
+		return depot.single(ctx, r.beside(part.Name, ".gaps.jsonl"), false)
 	}}
 	r.watching = r.watch(part)
 	defer r.watching.stop()
@@ -116,13 +116,16 @@ func (r *run) leave(part string, keys []string) {
 
 // findLeft finds the keys that earlier calls took of a part that is lost: what they stored and did not live to record is
 // named by them.
-func (r *run) findLeft(ctx context.Context, part *Part) error {
-	if !r.order.Again {
+func (r *run) findLeft(ctx context.Context, part string) error {
+	switch {
+	case !r.order.Again:
 		return nil
+	case r.shut != nil:
+		return r.shut
 	}
 	// No index, timeline or list of gaps is complete before the artifact is.
-	names := []string{part.Name, r.beside(part, ".gaps.jsonl")}
-	if part.Open != nil {
+	names := []string{part, r.beside(part, ".gaps.jsonl")}
+	if r.isTree(part) {
 		names = append(names, r.beside(part, ".index.ndjson.zst"), r.beside(part, ".timeline.body.zst"))
 	}
 	depot := r.depot(r.store, r.order.Action.Destination, r.seal)
@@ -138,13 +141,19 @@ func (r *run) findLeft(ctx context.Context, part *Part) error {
 			break
 		}
 	}
-	r.leave(part.Name, depot.taken())
+	r.leave(part, depot.taken())
 	return nil
 }
 
+// isTree says whether a part is an archive. One that is in no plan any more is on record, as archives alone are.
+func (r *run) isTree(part string) bool {
+	at := slices.IndexFunc(r.parts, func(p Part) bool { return p.Name == part })
+	return at < 0 || r.parts[at].Open != nil
+}
+
 // beside names an object that goes with the part's artifact.
-func (r *run) beside(part *Part, suffix string) string {
-	return strings.TrimSuffix(part.Name, r.extension()) + suffix
+func (r *run) beside(part, suffix string) string {
+	return strings.TrimSuffix(part, r.extension()) + suffix
 }
 
 // stored is an artifact with its gaps.

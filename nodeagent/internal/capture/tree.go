@@ -43,11 +43,11 @@ type archived struct {
 }
 
 func (r *run) begin(ctx context.Context, depot *depot, part *Part) (archived, error) {
-	index, err := depot.single(ctx, r.beside(part, ".index.ndjson.zst"), true)
+	index, err := depot.single(ctx, r.beside(part.Name, ".index.ndjson.zst"), true)
 	if err != nil {
 		return archived{}, err
 	}
-	timeline, err := depot.single(ctx, r.beside(part, ".timeline.body.zst"), true)
+	timeline, err := depot.single(ctx, r.beside(part.Name, ".timeline.body.zst"), true)
 	if err != nil {
 		index.abort(err)
 		return archived{}, err

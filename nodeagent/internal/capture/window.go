@@ -12,8 +12,8 @@ const reserve = time.Minute
 // window is how the time of one call is divided. The zero value has no end.
 type window struct {
 	// ends is when streams end and no part is begun any more, stops when those that are still being stored are given up,
-	// named by when what is missing must be named.
-	ends, stops, named time.Time
+	// found by when what earlier calls stored of the missing ones must be found, named by when these must be named.
+	ends, stops, found, named time.Time
 }
 
 func newWindow(ctx context.Context) window {
@@ -22,7 +22,9 @@ func newWindow(ctx context.Context) window {
 		return window{}
 	}
 	kept := min(reserve, time.Until(deadline)/4)
-	return window{ends: deadline.Add(-kept), stops: deadline.Add(-kept / 2), named: deadline.Add(-kept / 4)}
+	return window{
+		ends: deadline.Add(-kept), stops: deadline.Add(-kept / 2), found: deadline.Add(-kept * 3 / 8), named: deadline.Add(-kept / 4),
+	}
 }
 
 // over says whether no part is begun any more.
