@@ -42,8 +42,12 @@ func newMounted() *mounted {
 // root on nowhere: the mount was taken away while it was in use, or never attached, or is of a namespace that only a
 // descriptor holds. Nothing but the processes leads to its files.
 func (m *mounted) nowhere(stat *unix.Statx_t) bool {
-	return !m.partial && stat.Mask&unix.STATX_MNT_ID != 0 && !m.ids[stat.Mnt_id] &&
-		!m.whole[device(stat.Dev_major, stat.Dev_minor)]
+	return !m.partial && stat.Mask&unix.STATX_MNT_ID != 0 && !m.lead(stat.Mnt_id, stat.Dev_major, stat.Dev_minor)
+}
+
+// lead says whether a path leads to what was reached through a mount, on a device.
+func (m *mounted) lead(through uint64, major, minor uint32) bool {
+	return m.ids[through] || m.whole[device(major, minor)]
 }
 
 // findMounted reads the lists of mounts of the node and of the target's threads.
@@ -171,22 +175,47 @@ func (m *mounted) list(from io.Reader, room int) error {
 	return errors.Join(err, failed)
 }
 
-// detachedMount is a mount that no path leads to, and a link to something on it.
-type detachedMount struct {
-	id   uint64
-	link string
+// onDetached is a link to something on a mount that no path leads to.
+type onDetached struct {
+	candidate
+	mount   uint64
+	regular bool
+}
+
+// confirm reads the mounts of the process again, of which the lists may be older than a mount that is in use: a pod that is
+// not frozen mounts what it likes. What lies on none of them is detached, and a regular file of it must be stored.
+func (l *listedFiles) confirm(h *handle) error {
+	if len(l.detached) == 0 {
+		return nil
+	}
+	detached, own := l.detached, newMounted()
+	l.detached = nil
+	if err := own.thread(h, h.through+"mountinfo", maxMounted); err != nil {
+		return fmt.Errorf("tell the files apart that are on mounts that no path leads to: %w", err)
+	}
+	for _, link := range detached {
+		if own.lead(link.mount, link.key.major, link.key.minor) {
+			continue
+		}
+		l.detached = append(l.detached, link)
+		if link.regular {
+			l.candidates = append(l.candidates, link.candidate)
+		}
+	}
+	return nil
 }
 
 var errDetached = errors.New("no path leads to this mount: of its files those that are open or mapped are stored")
 
 // detached names each mount that no path leads to, once: files that nobody holds may lie on it.
-func (r *fileReader) detached(h *handle, list []detachedMount) error {
-	for _, mount := range list {
-		if r.named[mount.id] {
+func (r *fileReader) detached(h *handle, list []onDetached) error {
+	for i := range list {
+		mount := list[i].mount
+		if r.named[mount] {
 			continue
 		}
-		r.named[mount.id] = true
-		if err := r.gaps.add("/proc/"+strconv.Itoa(h.PID)+"/"+mount.link, GapDetached, errDetached); err != nil {
+		r.named[mount] = true
+		if err := r.gaps.add("/proc/"+strconv.Itoa(h.PID)+"/"+list[i].link, GapDetached, errDetached); err != nil {
 			return err
 		}
 	}

@@ -187,6 +187,41 @@ func TestFilesLeavesWhatAPathOfTheNodeLeadsTo(t *testing.T) {
 	}
 }
 
+// TestAMountThatIsNewerThanTheListsIsNotDetached mounts memory after the lists were read, as a pod can that is not frozen.
+func TestAMountThatIsNewerThanTheListsIsNotDetached(t *testing.T) {
+	first := start(t, "wait", nil)
+	options := Options{Limits: Limits{}.withDefaults(), NodeMounts: "/proc/self/mountinfo"}
+	r := &fileReader{
+		options: options, guard: newGuard(options.Limits), gaps: newGapLog(options), held: map[fileKey]*File{},
+		mounted: newMounted(), named: map[uint64]bool{}, silent: map[string]bool{},
+	}
+	defer r.close()
+	must(t, r.findMounted(t.Context(), first.target()))
+	at := filepath.Join(t.TempDir(), "newer")
+	must(t, os.Mkdir(at, 0o700))
+	must(t, memoryWith(at))
+	mounted := true
+	defer func() {
+		if mounted {
+			must(t, unix.Unmount(at, unix.MNT_DETACH))
+		}
+	}()
+	file, err := os.Open(at + "/newer-open")
+	must(t, err)
+	a := start(t, "wait", func(command *exec.Cmd) { command.ExtraFiles = []*os.File{file} })
+	must(t, file.Close())
+	must(t, r.find(t.Context(), a.process()))
+	if len(r.held) != 0 || len(r.gaps.Gaps()) != 0 {
+		t.Errorf("held %v, gaps %+v", r.held, r.gaps.Gaps())
+	}
+	mounted = false
+	must(t, unix.Unmount(at, unix.MNT_DETACH))
+	must(t, r.find(t.Context(), a.process()))
+	if gaps := r.gaps.Gaps(); len(r.held) != 1 || len(gaps) != 1 || gaps[0].Reason != GapDetached {
+		t.Errorf("held %v, gaps %+v", r.held, gaps)
+	}
+}
+
 func TestFilesSaysWhereMountsAreNotKnown(t *testing.T) {
 	a := start(t, "detached "+detachedFolder(t), namespaces(unix.CLONE_NEWNS))
 	f := writeFiles(t, a.target(), Options{NodeMounts: "/proc/self/none"})

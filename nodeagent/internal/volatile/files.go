@@ -165,37 +165,43 @@ func (r *fileReader) find(ctx context.Context, process Process) error {
 type listedFiles struct {
 	candidates []candidate
 	mounts     []evidence.VolatileMount
-	// known are the mounts of all processes, detached those of this process that are not among them.
+	// known are the mounts of all processes, detached is what lies on others.
 	known    *mounted
-	detached []detachedMount
+	detached []onDetached
 }
 
 var errNoMaps = errors.New("its main thread has ended: the kernel does not lead to what the other threads map")
 
-// listFiles looks at the executable, the working folder and the root, at the descriptors of each table and at the mappings.
+// listFiles lists what must be stored of a process, and what it holds on mounts that no path leads to.
 func listFiles(h *handle, limits Limits, known *mounted, found *findings) (listedFiles, error) {
 	seen, err := readMounts(h, limits.Mounts, found)
 	if err != nil {
 		return listedFiles{}, err
 	}
 	listed := listedFiles{mounts: seen.list, known: known}
-	listed.consider(h, "executable", h.through+"exe", found)
-	listed.consider(h, "folders", h.through+"cwd", found)
-	listed.consider(h, "folders", h.through+"root", found)
+	err = listed.links(h, limits, found)
+	return listed, errors.Join(err, listed.confirm(h))
+}
+
+// links looks at the executable, the working folder and the root, at the descriptors of each table and at the mappings.
+func (l *listedFiles) links(h *handle, limits Limits, found *findings) error {
+	l.consider(h, "executable", h.through+"exe", found)
+	l.consider(h, "folders", h.through+"cwd", found)
+	l.consider(h, "folders", h.through+"root", found)
 	tables, err := descriptorTables(h, limits.Threads, found)
 	if err != nil {
-		return listed, err
+		return err
 	}
 	for _, folder := range tables {
-		if err := listed.considerAll(h, "descriptors", folder+"fd", limits.Descriptors, found); err != nil {
-			return listed, err
+		if err := l.considerAll(h, "descriptors", folder+"fd", limits.Descriptors, found); err != nil {
+			return err
 		}
 	}
 	if main, err := h.stat("stat"); err == nil && main.state == "Z" {
 		found.add("maps", GapUnreadable, errNoMaps)
-		return listed, nil
+		return nil
 	}
-	return listed, listed.considerAll(h, "maps", "map_files", limits.Maps, found)
+	return l.considerAll(h, "maps", "map_files", limits.Maps, found)
 }
 
 // consider keeps a link that leads to a regular file without a name, or on a mount that no path leads to. Namespaces and
@@ -220,14 +226,14 @@ func (l *listedFiles) consider(h *handle, part, name string, found *findings) {
 	if (kind != unix.S_IFREG && kind != unix.S_IFDIR) || (path != "" && !strings.HasPrefix(path, "/")) {
 		return
 	}
-	nameless := stat.Nlink == 0 || markedDeleted(path)
-	detached := !nameless && l.known.nowhere(&stat)
-	if detached {
-		l.detached = append(l.detached, detachedMount{stat.Mnt_id, name})
-	}
-	if kind == unix.S_IFREG && (nameless || detached) {
-		key := fileKey{stat.Dev_major, stat.Dev_minor, stat.Ino}
-		l.candidates = append(l.candidates, candidate{name, path, key})
+	key := fileKey{stat.Dev_major, stat.Dev_minor, stat.Ino}
+	switch link := (candidate{name, path, key}); {
+	case stat.Nlink == 0 || markedDeleted(path):
+		if kind == unix.S_IFREG {
+			l.candidates = append(l.candidates, link)
+		}
+	case l.known.nowhere(&stat):
+		l.detached = append(l.detached, onDetached{link, stat.Mnt_id, kind == unix.S_IFREG})
 	}
 }
 
