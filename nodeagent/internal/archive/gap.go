@@ -1,5 +1,11 @@
 package archive
 
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
 // Reasons why something of the root filesystem is not, or not exactly, in the archive.
 const (
 	// GapUnreadable: the object could not be opened or described.
@@ -25,3 +31,11 @@ const (
 	// GapMaxDuration: the archive ends here because of the limit on time.
 	GapMaxDuration = "MaxDurationReached"
 )
+
+// whyClosed is the reason for the gap when open returned an error.
+func whyClosed(err error) string {
+	if errors.Is(err, unix.EXDEV) {
+		return GapMountPoint
+	}
+	return GapUnreadable
+}

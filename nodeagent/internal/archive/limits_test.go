@@ -100,6 +100,41 @@ func TestNamesOfAllLevelsShareOneBoundAndNothingIsLost(t *testing.T) {
 	}
 }
 
+// TestNamesThatWereSeenHoldTheirRoomWhileNewOnesAreWalked has a folder come into one that was read.
+func TestNamesThatWereSeenHoldTheirRoomWhileNewOnesAreWalked(t *testing.T) {
+	const files, room = 100, 1 << 20
+	root := t.TempDir()
+	for i := range files {
+		must(t, os.WriteFile(filepath.Join(root, fmt.Sprintf("f%03d", i)), nil, 0o600))
+	}
+	newer := filepath.Join(root, "newer")
+	within := 0
+	var w *walker
+	w, walk := newTestWalker(t, Options{Progress: func(Progress) {
+		if string(w.here) == "newer" {
+			within = w.nameRoom
+			return
+		}
+		if w.nameRoom == room {
+			return // the names are not read yet
+		}
+		if err := os.Mkdir(newer, 0o700); !errors.Is(err, os.ErrExist) {
+			must(t, errors.Join(err, os.WriteFile(filepath.Join(newer, "file"), nil, 0o600)))
+		}
+	}})
+	w.nameRoom = room
+	if got := entries(t, walk(root)); got != files+3 {
+		t.Errorf("%d entries", got)
+	}
+	const name = len("f000") + nameCost
+	if want := room - 2*files*name - len("newer") - len("file") - 2*nameCost; within != want {
+		t.Errorf("while what came is walked, the room is %d, want %d", within, want)
+	}
+	if w.nameRoom != room {
+		t.Errorf("room %d was not given back", w.nameRoom)
+	}
+}
+
 func TestFirstNamesOfHardLinksAreBoundedByTheirBytes(t *testing.T) {
 	w, _ := newTestWalker(t, Options{})
 	remembered := 0

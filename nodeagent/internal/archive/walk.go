@@ -149,32 +149,38 @@ func (w *walker) content(o *object, list *os.File, beside layers, depth int) err
 	o.path = "" // it stands in here while the levels below are walked
 	parent := &object{folder: int(list.Fd()), beside: beside}
 	parent.xwhiteouts = w.options.UpperLayer && w.marks.hasWhiteoutFiles(parent.folder)
-	seen, whole, err := w.batches(parent, list, depth)
+	seen, err := w.batches(parent, list, depth)
 	changed := false
 	if err == nil {
 		changed, err = w.folderChanges(o, parent)
 	}
-	if changed && whole && err == nil {
-		err = w.newNames(parent, list, seen, depth)
+	if changed && seen.whole && err == nil {
+		err = w.newNames(parent, list, seen.names, depth)
 	}
+	w.nameRoom += seen.held
 	w.here = w.here[:above]
 	return err
 }
 
-// batches walks the names of a folder. It returns the last batch, and whether that is all names there are.
-func (w *walker) batches(parent *object, list *os.File, depth int) (names []string, whole bool, err error) {
-	for whole = true; ; whole = false {
-		var held int
-		var done error
-		names, held, done = w.readNames(list)
-		err = w.names(parent, names, depth)
-		w.nameRoom += held
+// seenNames are names of a folder, how much of the room for names they hold, and whether they are all there were.
+type seenNames struct {
+	names []string
+	held  int
+	whole bool
+}
+
+// batches walks the names of a folder. It returns the last ones, which hold their room on.
+func (w *walker) batches(parent *object, list *os.File, depth int) (seenNames, error) {
+	for whole := true; ; whole = false {
+		names, held, done := w.readNames(list)
+		err := w.names(parent, names, depth)
 		if err == nil && done != nil && !errors.Is(done, io.EOF) {
 			err = w.lack(w.join(""), GapUnreadable, done, nil)
 		}
 		if err != nil || done != nil {
-			return names, whole, err
+			return seenNames{names, held, whole}, err
 		}
+		w.nameRoom += held
 	}
 }
 
@@ -333,14 +339,6 @@ func (w *walker) enter(o *object, depth int) error {
 		return errors.Join(w.missing(o, GapUnreadable, err), unix.Close(fd))
 	}
 	return w.folder(o, fd, depth)
-}
-
-// whyClosed is the reason for the gap when open returned an error.
-func whyClosed(err error) string {
-	if errors.Is(err, unix.EXDEV) {
-		return GapMountPoint
-	}
-	return GapUnreadable
 }
 
 // open opens a path below a folder for reading, through no link and onto no other mount, without touching its access
