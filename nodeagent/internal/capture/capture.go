@@ -114,8 +114,9 @@ type run struct {
 // is not stored by then is a gap.
 func (c *Capturer) Capture(ctx context.Context, order Order, progress func(v1alpha1.Progress)) (Result, error) {
 	result, err := c.carryOut(ctx, order, progress)
-	if err == nil {
-		c.claims.Forget(artifacts(order.Action.Destination))
+	if err == nil || ctx.Err() != nil {
+		// No call follows, or one for the end alone.
+		c.claims.Forget(order.Action.Destination.Bucket, artifacts(order.Action.Destination))
 	}
 	return result, err
 }

@@ -27,6 +27,14 @@ func flowsPart(flows func() ([]evidence.Flow, error)) Part {
 
 // StoreFlows stores a list of flows as one object of the incident.
 func (c *Capturer) StoreFlows(ctx context.Context, destination v1alpha1.Destination, name string, list []evidence.Flow) (v1alpha1.StoredObject, error) {
+	stored, err := c.storeFlows(ctx, destination, name, list)
+	if err == nil || ctx.Err() != nil {
+		c.claims.Forget(destination.Bucket, artifacts(destination)+name)
+	}
+	return stored, err
+}
+
+func (c *Capturer) storeFlows(ctx context.Context, destination v1alpha1.Destination, name string, list []evidence.Flow) (v1alpha1.StoredObject, error) {
 	seal, err := newSealer(destination)
 	if err != nil {
 		return v1alpha1.StoredObject{}, err

@@ -286,3 +286,62 @@ func TestAStoreThatIsFullForDaysUsesUpNoNumbers(t *testing.T) {
 		t.Errorf("%d claims, gaps %+v", claims, result.Gaps)
 	}
 }
+
+// last is a store that refuses the rest of one artifact when the order's time is up.
+type last struct {
+	shut
+	end context.CancelFunc
+}
+
+func (s last) Put(ctx context.Context, key string, body io.Reader, lock worm.Lock) (worm.Object, error) {
+	stored, err := s.shut.Put(ctx, key, body, lock)
+	if err != nil {
+		s.end()
+	}
+	return stored, err
+}
+
+// TestWhatWasClaimedForAnOrderIsForgottenWithIt claims a second number where a call ended with its context.
+func TestWhatWasClaimedForAnOrderIsForgottenWithIt(t *testing.T) {
+	tests := map[string]func(ctx context.Context, c *capture.Capturer) error{
+		"capture": func(ctx context.Context, c *capture.Capturer) error {
+			_, err := c.Capture(ctx, order(capture.Container{ID: "id", Name: "c"}), nil)
+			return err
+		},
+		"flows": func(ctx context.Context, c *capture.Capturer) error {
+			_, err := c.StoreFlows(ctx, order().Action.Destination, "volatile.ndjson.zst", nil)
+			return err
+		},
+	}
+	for name, call := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, "id")
+			f.look.Processes = []capture.Part{stream("volatile.ndjson.zst", written)}
+			capturer := f.capturer()
+			f.putter = shut{f.store, "/volatile"}
+			for range 2 {
+				if err := call(t.Context(), capturer); !errors.Is(err, worm.ErrFull) {
+					t.Fatalf("error %v", err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			f.putter = last{shut{f.store, "/volatile"}, cancel}
+			if err := call(ctx, capturer); !errors.Is(err, worm.ErrFull) {
+				t.Fatalf("error %v", err)
+			}
+			f.putter = f.store
+			must(t, call(t.Context(), capturer))
+			var stored []string
+			for _, object := range f.store.Objects() {
+				if strings.Contains(object.Key, "/volatile.ndjson.zst/") {
+					stored = append(stored, object.Key[strings.LastIndex(object.Key, "/")+1:])
+				}
+			}
+			slices.Sort(stored)
+			if diff := cmp.Diff([]string{"0.claim", "1", "1.claim"}, stored); diff != "" {
+				t.Errorf("stored (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -27,6 +27,7 @@ func newSealer(destination v1alpha1.Destination) (sealer, error) {
 // depot is where the objects of one incident are stored.
 type depot struct {
 	store  worm.Putter
+	bucket string
 	prefix string
 	lock   worm.Lock
 	sealer
@@ -36,7 +37,7 @@ type depot struct {
 
 func (c *Capturer) depot(store worm.Putter, destination v1alpha1.Destination, seal sealer) *depot {
 	return &depot{
-		store: store, prefix: artifacts(destination), sealer: seal, claims: &c.claims,
+		store: store, bucket: destination.Bucket, prefix: artifacts(destination), sealer: seal, claims: &c.claims,
 		lock: worm.Lock{Mode: string(destination.LockMode), RetainUntil: destination.RetainUntil.Time},
 	}
 }
@@ -45,7 +46,7 @@ func (c *Capturer) depot(store worm.Putter, destination v1alpha1.Destination, se
 func artifacts(destination v1alpha1.Destination) string { return destination.Prefix + "/artifacts/" }
 
 func (d *depot) options(name string) upload.Options {
-	return upload.Options{Folder: d.prefix + name, Lock: d.lock, Seal: d.seal, Claims: d.claims}
+	return upload.Options{Folder: d.prefix + name, Lock: d.lock, Seal: d.seal, Claims: d.claims, Bucket: d.bucket}
 }
 
 func (d *depot) writer(ctx context.Context, options upload.Options) *upload.Writer {

@@ -142,19 +142,38 @@ func TestANumberIsUsedAgainForItsOwnSegmentAlone(t *testing.T) {
 func TestForgottenNumbersAreClaimedAnew(t *testing.T) {
 	g, o := &grudging{Memory: worm.NewMemory(), why: worm.ErrFull}, options(0)
 	o.Claims = new(upload.Claims)
-	for claims, prefix := range []string{"forensics/another/", "forensics/0123456789abcdef/"} {
+	o.Bucket = "evidence"
+	for _, forget := range [][2]string{
+		{"evidence", "forensics/another/"}, {"another", "forensics/0123456789abcdef/"}, {"evidence", "forensics/0123456789abcdef/"},
+	} {
 		if _, err := g.try(t, o, random(50)); !errors.Is(err, worm.ErrFull) {
 			t.Fatalf("error %v", err)
 		}
 		if _, got := keys(g.Memory); got != 1 {
-			t.Errorf("%d claims after %d times forgetting another", got, claims)
+			t.Errorf("%d claims before forgetting %v", got, forget)
 		}
-		o.Claims.Forget(prefix)
+		o.Claims.Forget(forget[0], forget[1])
 	}
 	if _, err := g.try(t, o, random(50)); !errors.Is(err, worm.ErrFull) {
 		t.Fatalf("error %v", err)
 	}
 	if _, got := keys(g.Memory); got != 2 {
 		t.Errorf("%d claims after forgetting", got)
+	}
+}
+
+// TestANumberOfOneBucketIsNotTakenInAnother has the first number of the folder taken in the other bucket.
+func TestANumberOfOneBucketIsNotTakenInAnother(t *testing.T) {
+	one, other := &grudging{Memory: worm.NewMemory(), why: worm.ErrFull}, &grudging{Memory: worm.NewMemory()}
+	o := options(0)
+	o.Claims, o.Bucket = new(upload.Claims), "one"
+	if _, err := one.try(t, o, random(50)); !errors.Is(err, worm.ErrFull) {
+		t.Fatalf("error %v", err)
+	}
+	o.Bucket = "other"
+	_, err := other.try(t, o, random(50))
+	must(t, err)
+	if _, claims := keys(other.Memory); claims != 1 {
+		t.Errorf("%d claims in the other bucket", claims)
 	}
 }

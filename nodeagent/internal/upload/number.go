@@ -22,6 +22,7 @@ type numbers struct {
 	folder string
 	lock   worm.Lock
 	claims *Claims
+	bucket string
 	// next is above every number that is known to be taken.
 	next int
 	kept map[int]bool
@@ -41,7 +42,7 @@ func (n *numbers) keep(key string) {
 
 // claim takes the next free number for the segment with this index and returns the key that goes with it.
 func (n *numbers) claim(ctx context.Context, index int) (string, error) {
-	if number, ok := n.claims.take(n.folder, index, n.next); ok {
+	if number, ok := n.claims.take(place{n.bucket, n.folder}, index, n.next); ok {
 		// It was claimed when every number below it was found to be taken.
 		n.next = number + 1
 		return n.key(number), nil
@@ -62,7 +63,9 @@ func (n *numbers) claim(ctx context.Context, index int) (string, error) {
 }
 
 // free gives the number back that was claimed last: nothing is stored under it.
-func (n *numbers) free(index int) { n.claims.give(n.folder, claimed{n.next - 1, index}) }
+func (n *numbers) free(index int) {
+	n.claims.give(place{n.bucket, n.folder}, claimed{n.next - 1, index})
+}
 
 // look finds the numbers that other tries took, by claiming the one after them.
 func (n *numbers) look(ctx context.Context, index int) error {

@@ -41,8 +41,9 @@ type Options struct {
 	Stored func(v1alpha1.StoredObject) error
 	// Seal makes an encrypted file of its own of each segment. May be nil.
 	Seal Seal
-	// Claims are shared by the writers that follow one another in a folder. May be nil.
+	// Claims are shared by the writers that follow one another in a folder, those of one Bucket. May be nil.
 	Claims *Claims
+	Bucket string
 }
 
 // Writer stores a stream as segments, each locked when it is complete. Either Finish or Abort ends it.
@@ -82,7 +83,10 @@ func NewWriter(ctx context.Context, store worm.Putter, options Options) *Writer 
 	}
 	w := &Writer{
 		ctx: ctx, store: store, options: options, segments: slices.Clone(options.Resume), sum: sha256.New(),
-		numbers: numbers{store: store, folder: options.Folder, lock: options.Lock, claims: options.Claims, kept: map[int]bool{}},
+		numbers: numbers{
+			store: store, folder: options.Folder, lock: options.Lock, claims: options.Claims, bucket: options.Bucket,
+			kept: map[int]bool{},
+		},
 	}
 	for i := range w.segments {
 		w.numbers.keep(w.segments[i].Key)
