@@ -80,7 +80,7 @@ func abandoned(lines *gapLines, artifact string, lists ...[]string) ([]evidence.
 	for _, key := range keys {
 		gap := evidence.GapLine{
 			Artifact: artifact, Path: key, Reason: evidence.GapAttemptAbandoned,
-			Message: "an earlier try or a stranger took this key; what is stored there stays locked",
+			Message: "an earlier try or a stranger took this key, which may hold an object that stays locked",
 		}
 		if err := lines.writeLine(gap); err != nil {
 			return nil, err
@@ -93,7 +93,7 @@ func abandonedCount(keys []string) []evidence.Gap {
 	if len(keys) == 0 {
 		return nil
 	}
-	message := "an earlier try or a stranger took the key " + keys[0] + "; what is stored there stays locked"
+	message := "an earlier try or a stranger took the key " + keys[0] + ", which may hold an object that stays locked"
 	return []evidence.Gap{{Reason: evidence.GapAttemptAbandoned, Message: message, Count: int64(len(keys))}}
 }
 

@@ -235,6 +235,10 @@ func TestKeysThatStrangersTookOfGapsAreCountedAndNamed(t *testing.T) {
 	for _, line := range f.gapLines(t, result) {
 		if line.Reason == evidence.GapAttemptAbandoned {
 			named = append(named, line.Path)
+			// There is a claim alone.
+			if !strings.Contains(line.Message, "which may hold an object") {
+				t.Errorf("%s: %s", line.Path, line.Message)
+			}
 		}
 	}
 	slices.Sort(named)
