@@ -156,6 +156,6 @@ func (u *unfreezeStep) nameTaken(key string) {
 	}
 	u.record.lack(v1alpha1.GapCount{
 		Reason: evidence.GapAttemptAbandoned, Count: taken,
-		Message: fmt.Sprintf("%d keys before %s were taken; what was stored there stays locked", taken, key),
+		Message: fmt.Sprintf("%d keys before %s were taken, which may hold objects that stay locked", taken, key),
 	})
 }
