@@ -233,6 +233,5 @@ func readRecord(ctx context.Context, store worm.Reader, bundle *v1alpha1.Attesta
 }
 
 func (r *Reconciler) incident(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.Incident, error) {
-	incident := new(v1alpha1.Incident)
-	return incident, r.look(ctx, ref, incident)
+	return look[v1alpha1.Incident](ctx, r, ref)
 }

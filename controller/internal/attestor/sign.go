@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/evidence"
@@ -130,29 +129,30 @@ func (r *Reconciler) statement(
 }
 
 func (r *Reconciler) event(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.SecurityEvent, error) {
-	event := new(v1alpha1.SecurityEvent)
-	return event, r.look(ctx, ref, event)
+	return look[v1alpha1.SecurityEvent](ctx, r, ref)
 }
 
 func (r *Reconciler) response(ctx context.Context, ref v1alpha1.Ref) (*v1alpha1.EventResponse, error) {
-	response := new(v1alpha1.EventResponse)
-	return response, r.look(ctx, ref, response)
+	return look[v1alpha1.EventResponse](ctx, r, ref)
 }
 
 // look tells an object that is gone for good from one that could not be read, and from one that only the cache lacks. A later
 // object of the same name is another object.
-func (r *Reconciler) look(ctx context.Context, ref v1alpha1.Ref, object client.Object) error {
-	key := client.ObjectKey{Name: ref.Name}
-	err := r.Client.Get(ctx, key, object)
-	if apierrors.IsNotFound(err) || err == nil && string(object.GetUID()) != ref.UID {
-		err = r.Live.Get(ctx, key, object)
+func look[T any, P interface {
+	*T
+	client.Object
+}](ctx context.Context, r *Reconciler, ref v1alpha1.Ref,
+) (P, error) {
+	for _, reader := range []client.Reader{r.Client, r.Live} {
+		object := P(new(T))
+		err := reader.Get(ctx, client.ObjectKey{Name: ref.Name}, object)
+		if client.IgnoreNotFound(err) != nil {
+			return object, fmt.Errorf("read %s: %w", ref.Name, err)
+		}
+		if err == nil && string(object.GetUID()) == ref.UID {
+			return object, nil
+		}
 	}
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("read %s: %w", ref.Name, err)
-	}
-	if err != nil || string(object.GetUID()) != ref.UID {
-		gone := fmt.Errorf("%s with uid %s is gone", ref.Name, ref.UID)
-		return &stageError{reason: v1alpha1.ReasonSubjectGone, err: gone, final: true}
-	}
-	return nil
+	gone := fmt.Errorf("%s with uid %s is gone", ref.Name, ref.UID)
+	return P(new(T)), &stageError{reason: v1alpha1.ReasonSubjectGone, err: gone, final: true}
 }

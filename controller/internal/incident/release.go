@@ -75,6 +75,7 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 		if err != nil || !due(response, attempt, s.now) {
 			return response, err
 		}
+		r.nameFailed(s, response)
 		parent = &v1alpha1.Ref{Name: response.Name, UID: string(response.UID)}
 	}
 }
@@ -86,8 +87,7 @@ func due(response *v1alpha1.EventResponse, attempt int32, now time.Time) bool {
 		reason != v1alpha1.ReasonNodeGone && attempt < attempts && now.Sub(response.Status.CompletedAt.Time) >= attemptEvery
 }
 
-// again waits for the next attempt. What it says of each one that failed has that one recorded on the incident, without which
-// it is not attested.
+// again waits for the next attempt.
 func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progress, error) {
 	_, message := ending(response)
 	if response.Spec.Attempt >= attempts {
@@ -95,10 +95,16 @@ func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progres
 			fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent: %s", s.incident.Spec.Pod.NodeName, attempts, message))
 		return waiting(0), nil
 	}
+	r.nameFailed(s, response)
+	return waiting(max(attemptEvery-s.now.Sub(response.Status.CompletedAt.Time), time.Second)), nil
+}
+
+// nameFailed says of an attempt that it failed, which has it recorded on the incident: without that it is not attested.
+func (r *releaseStep) nameFailed(s *scene, response *v1alpha1.EventResponse) {
+	_, message := ending(response)
 	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting,
 		fmt.Sprintf("node %s could not let the pod go in attempt %d of %d; the next one follows: %s", s.incident.Spec.Pod.NodeName,
 			response.Spec.Attempt, attempts, message))
-	return waiting(max(attemptEvery-s.now.Sub(response.Status.CompletedAt.Time), time.Second)), nil
 }
 
 // silent waits for the agent without a deadline, for nobody else can thaw a pod; but a node that is deleted took its

@@ -135,6 +135,31 @@ func TestNamesThatWereSeenHoldTheirRoomWhileNewOnesAreWalked(t *testing.T) {
 	}
 }
 
+// TestWhatCameIntoAFolderIsWalkedHoweverLittleRoomItsNamesLeft has more come than is read at once.
+func TestWhatCameIntoAFolderIsWalkedHoweverLittleRoomItsNamesLeft(t *testing.T) {
+	const files, came = 2 * chunk, 3 * chunk
+	root := t.TempDir()
+	for i := range files {
+		must(t, os.WriteFile(filepath.Join(root, fmt.Sprintf("f%07d", i)), nil, 0o600))
+	}
+	const room = files*(len("f0000000")+nameCost) + 1
+	done := false
+	var w *walker
+	w, walk := newTestWalker(t, Options{Progress: func(Progress) {
+		if done || w.nameRoom == room {
+			return // the names are not read yet
+		}
+		done = true
+		for i := range came {
+			must(t, os.WriteFile(filepath.Join(root, fmt.Sprintf("n%07d", i)), nil, 0o600))
+		}
+	}})
+	w.nameRoom = room
+	if got, want := entries(t, walk(root)), files+came+1; got != want || w.nameRoom != room {
+		t.Errorf("%d entries, want %d; room %d, want %d", got, want, w.nameRoom, room)
+	}
+}
+
 func TestFirstNamesOfHardLinksAreBoundedByTheirBytes(t *testing.T) {
 	w, _ := newTestWalker(t, Options{})
 	remembered := 0

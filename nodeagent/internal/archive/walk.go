@@ -214,17 +214,21 @@ func (w *walker) newNames(parent *object, list *os.File, seen []string, depth in
 	if _, err := list.Seek(0, io.SeekStart); err != nil {
 		return w.lack(w.join(""), GapUnreadable, fmt.Errorf("read the folder again: %w", err), nil)
 	}
-	names, held, done := w.readNames(list)
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, is := slices.BinarySearch(seen, name)
-		return is
-	})
-	err := w.names(parent, names, depth)
-	w.nameRoom += held
-	if err == nil && done != nil && !errors.Is(done, io.EOF) {
-		err = w.lack(w.join(""), GapUnreadable, done, nil)
+	for {
+		names, held, done := w.readNames(list)
+		names = slices.DeleteFunc(names, func(name string) bool {
+			_, is := slices.BinarySearch(seen, name)
+			return is
+		})
+		err := w.names(parent, names, depth)
+		w.nameRoom += held
+		if err == nil && done != nil && !errors.Is(done, io.EOF) {
+			err = w.lack(w.join(""), GapUnreadable, done, nil)
+		}
+		if err != nil || done != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // readNames returns the next names of a folder, sorted, and how much of the room for names they took.

@@ -190,17 +190,18 @@ func (l *listedFiles) confirm(h *handle) error {
 	}
 	detached, own := l.detached, newMounted()
 	l.detached = nil
-	if err := own.thread(h, h.through+"mountinfo", maxMounted); err != nil {
-		return fmt.Errorf("tell the files apart that are on mounts that no path leads to: %w", err)
-	}
+	err := own.thread(h, h.through+"mountinfo", maxMounted)
 	for _, link := range detached {
-		if own.lead(link.mount, link.key.major, link.key.minor) {
+		if err == nil && own.lead(link.mount, link.key.major, link.key.minor) {
 			continue
 		}
 		l.detached = append(l.detached, link)
 		if link.regular {
 			l.candidates = append(l.candidates, link.candidate)
 		}
+	}
+	if err != nil {
+		return fmt.Errorf("tell the files apart that are on mounts that no path leads to: %w", err)
 	}
 	return nil
 }
