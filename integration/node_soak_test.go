@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -175,6 +176,21 @@ for procs in $(find /sys/fs/cgroup -path '*kubepods*' -name cgroup.procs); do
 done
 for state in $(find /sys/fs/cgroup -path '*kubepods*' -name freezer.state); do echo THAWED > $state; done`
 
+// awaitWebhook waits until the webhook, whose pod may have been on the node, refuses an acknowledgement of ours.
+func (c *cluster) awaitWebhook(tb testing.TB, s *scene) {
+	tb.Helper()
+	err := eventually(tb.Context(), 2*time.Minute, func(ctx context.Context) (bool, string, error) {
+		_, err := c.run(ctx, "annotate", "securityevent", "se-"+s.incident+"-completed", v1alpha1.AnnotationAcknowledged+"=true")
+		if err == nil {
+			return false, "", errors.New("an account that may not acknowledge did")
+		}
+		return strings.Contains(err.Error(), "may not acknowledge"), err.Error(), nil
+	})
+	if err != nil {
+		tb.Fatalf("the webhook does not answer: %v", err)
+	}
+}
+
 // TestContainmentIsRestoredAfterTheNodeRestarts restarts the node of a contained pod: its containers are new ones, which
 // send as they start. How long they do until the agent is there is logged; from then on nothing comes.
 func TestContainmentIsRestoredAfterTheNodeRestarts(t *testing.T) {
@@ -216,6 +232,7 @@ func TestContainmentIsRestoredAfterTheNodeRestarts(t *testing.T) {
 		t.Errorf("%d bytes arrived after the agent had restored the containment", late)
 	}
 	t.Logf("%d bytes arrived after the restart of the node, the last one %s after it", sent.after(restarted), sent.last().Sub(restarted).Round(time.Millisecond))
+	suite.awaitWebhook(t, s)
 	if err := suite.release(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
