@@ -36,12 +36,7 @@ unit: ## Unit, kernel and API-server tests; no cluster needed
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME, all beside one another
-	@pids=(); \
-	 while IFS=: read -r file line rest; do \
-	   target="$${rest#func }"; target="$${target%%(*}"; \
-	   $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x -parallel 1 "./$$(dirname "$$file")" & pids+=($$!); \
-	 done < <(git grep -n '^func Fuzz' -- '*_test.go'); \
-	 test "$${#pids[@]}" -gt 0; for pid in "$${pids[@]}"; do wait "$$pid"; done
+	@GO='$(GO)' hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: ciliumpolicy
 ciliumpolicy: ## Cilium's own policy library on the deny-all policy; minutes when nothing is cached

@@ -46,6 +46,13 @@ type EventResponseStatus struct {
 	// storing is the artifact that is being stored: what of it is locked already is not stored again after a restart.
 	// +optional
 	Storing *Storing `json:"storing,omitempty"`
+	// begun are the artifacts that were begun, or come next, and are not stored. What an agent stored of them before it was
+	// killed is looked for after a restart, also where the pod has them no more.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=512
+	Begun []string `json:"begun,omitempty"`
 	// artifacts stored.
 	// +optional
 	// +listType=map

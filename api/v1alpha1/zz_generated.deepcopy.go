@@ -665,6 +665,11 @@ func (in *EventResponseStatus) DeepCopyInto(out *EventResponseStatus) {
 		*out = new(Storing)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.Begun != nil {
+		in, out := &in.Begun, &out.Begun
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Artifacts != nil {
 		in, out := &in.Artifacts, &out.Artifacts
 		*out = make([]Artifact, len(*in))

@@ -72,6 +72,8 @@ type Result struct {
 	GapsObject *v1alpha1.StoredObject
 	// Storing is the artifact that was being stored.
 	Storing *v1alpha1.Storing
+	// Begun are the artifacts that were begun, or come next, and are not stored.
+	Begun []string
 }
 
 // run is one call of Capture.

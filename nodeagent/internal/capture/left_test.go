@@ -3,6 +3,7 @@ package capture_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -191,4 +192,71 @@ func TestALostPartKeepsItsReasonWhenTheTimeIsUp(t *testing.T) {
 			t.Errorf("gaps %+v", result.Gaps)
 		}
 	})
+}
+
+// TestWhatAKilledAgentStoredOfAProcessThatEndedIsNamed has the memory of a process stored when the agent is killed, and
+// another that was next. Neither process is there when the agent is back.
+func TestWhatAKilledAgentStoredOfAProcessThatEndedIsNamed(t *testing.T) {
+	f := newFixture(t, "id")
+	volatileState := stream("volatile.ndjson.zst", written)
+	first, second := stream("c/memory-7-70.core.zst", written), stream("c/memory-8-80.core.zst", written)
+	first.Kind, second.Kind = v1alpha1.ArtifactProcessMemory, v1alpha1.ArtifactProcessMemory
+	f.look.Processes = []capture.Part{volatileState, first, second}
+	o := order(capture.Container{ID: "id", Name: "c"})
+	ctx, kill := context.WithCancel(t.Context())
+	writes := 0
+	o.Stored = func(result capture.Result) error {
+		if len(result.Artifacts) > 1 {
+			kill()
+			return context.Canceled
+		}
+		writes++
+		o.Previous = result
+		return nil
+	}
+	_, err := f.capturer().Capture(ctx, o, nil)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	// One before the first part, and one for the end of it and the begin of the next.
+	if diff := cmp.Diff([]string{first.Name}, o.Previous.Begun); diff != "" || writes != 2 {
+		t.Fatalf("%d writes, begun (-want +got):\n%s", writes, diff)
+	}
+	f.look.Processes = []capture.Part{volatileState}
+	o.Again, o.Stored = true, nil
+	result, err := f.capturer().Capture(t.Context(), o, nil)
+	must(t, err)
+	want := map[string]int{o.Action.Destination.Prefix + "/artifacts/" + first.Name + "/0": 1}
+	if diff := cmp.Diff(want, f.abandonedKeys(t, result)); diff != "" {
+		t.Errorf("named (-want +got):\n%s", diff)
+	}
+	if got := gap(result, evidence.GapArtifactNotStored); got.Count != 1 || !strings.HasPrefix(got.Message, first.Name+": ") {
+		t.Errorf("gaps %+v", result.Gaps)
+	}
+}
+
+// TestWhatWasBegunHasRoomInTheRecord has an earlier call that began as many artifacts as a response can name.
+func TestWhatWasBegunHasRoomInTheRecord(t *testing.T) {
+	f := newFixture(t, "id")
+	memory := stream("c/memory-1-1.core.zst", written)
+	memory.Kind = v1alpha1.ArtifactProcessMemory
+	f.look.Processes = []capture.Part{memory}
+	o := order(capture.Container{ID: "id", Name: "c"})
+	o.Again = true
+	for i := range v1alpha1.MaxArtifacts - 2 {
+		o.Previous.Begun = append(o.Previous.Begun, fmt.Sprintf("c/memory-%d-2.core.zst", i+2))
+	}
+	most := 0
+	o.Stored = func(result capture.Result) error {
+		most = max(most, len(result.Begun)+len(result.Artifacts))
+		return nil
+	}
+	result, err := f.capturer().Capture(t.Context(), o, nil)
+	must(t, err)
+	if most != v1alpha1.MaxArtifacts || len(result.Artifacts) != 2 {
+		t.Errorf("%d artifacts were named at once, and %d stored", most, len(result.Artifacts))
+	}
+	if gap(result, capture.GapTooManyArtifacts).Count != 1 || gap(result, evidence.GapArtifactNotStored).Count != v1alpha1.MaxArtifacts-2 {
+		t.Errorf("gaps %+v", result.Gaps)
+	}
 }

@@ -182,9 +182,9 @@ func TestAfterACrashOneSegmentIsRepeatedAndTheResultIsTheSame(t *testing.T) {
 		capturer := f.capturer()
 		capturer.FirstSegment = 1 << 20
 		o := order(capture.Container{ID: "id", Name: "c"})
-		died, segments := errors.New("agent died"), 0
+		died := errors.New("agent died")
 		o.Stored = func(r capture.Result) error {
-			if segments++; segments == crash {
+			if r.Storing != nil && len(r.Storing.Segments) == crash {
 				// Stored, and not recorded.
 				return died
 			}
@@ -223,9 +223,9 @@ func TestATreeThatIsAnotherOneAfterACrashIsStoredAnew(t *testing.T) {
 	capturer := f.capturer()
 	capturer.FirstSegment = 1 << 20
 	o := order(capture.Container{ID: "id", Name: "c"})
-	died, segments := errors.New("agent died"), 0
+	died := errors.New("agent died")
 	o.Stored = func(r capture.Result) error {
-		if segments++; segments == 3 {
+		if r.Storing != nil && len(r.Storing.Segments) == 3 {
 			return died
 		}
 		o.Previous = r

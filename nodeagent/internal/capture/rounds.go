@@ -24,6 +24,9 @@ const (
 // errNoTime is why a part was not begun.
 var errNoTime = errors.New("the order's time was up before it was begun")
 
+// errBegun is why a part is not stored that is in no plan any more.
+var errBegun = errors.New("an agent that was stopped had begun it, or came to it next, and the pod has it no more")
+
 // notPersisted is the caller's error: what is stored is not on record.
 type notPersisted struct{ cause error }
 
@@ -207,6 +210,11 @@ func (r *run) notStored(failed []failure) []evidence.Gap {
 				lost = Lost{evidence.GapArtifactNotStored, f.err}
 			}
 			r.missing = append(r.missing, missingPart{f.part, lost})
+		}
+	}
+	for _, name := range r.result.Begun {
+		if !r.settled(name) {
+			r.missing = append(r.missing, missingPart{name, Lost{evidence.GapArtifactNotStored, errBegun}})
 		}
 	}
 	return gaps

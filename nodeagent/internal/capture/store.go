@@ -22,6 +22,7 @@ const tries = 3
 
 // part stores one part and has the caller persist it.
 func (r *run) part(ctx context.Context, part *Part) error {
+	r.announce(part.Name)
 	var err error
 	for range tries {
 		var done *v1alpha1.Artifact
@@ -30,6 +31,7 @@ func (r *run) part(ctx context.Context, part *Part) error {
 			if storing := r.result.Storing; storing != nil && storing.Artifact == part.Name {
 				r.result.Storing = nil
 			}
+			r.result.Begun = r.begunAfter(part.Name)
 			return errors.Join(err, r.stored(part.Name))
 		}
 		if errors.Is(err, errCutShort) {
@@ -43,6 +45,34 @@ func (r *run) part(ctx context.Context, part *Part) error {
 		return err
 	}
 	return fmt.Errorf("store %s: %w", part.Name, err)
+}
+
+// announce has the caller persist that an artifact is begun, so that what is stored of it is looked for after a crash even
+// where the pod has it no more. Evidence does not wait for a caller who cannot: the record of the artifact, which is written
+// next, tells of that.
+func (r *run) announce(artifact string) {
+	if slices.Contains(r.result.Begun, artifact) {
+		return
+	}
+	r.result.Begun = append(slices.Clone(r.result.Begun), artifact)
+	_ = r.stored(artifact)
+}
+
+// begunAfter is what is begun when an artifact was stored: the one that comes next is announced with the same write.
+func (r *run) begunAfter(artifact string) []string {
+	begun := slices.DeleteFunc(slices.Clone(r.result.Begun), func(name string) bool { return name == artifact })
+	at := slices.IndexFunc(r.parts, func(p Part) bool { return p.Name == artifact })
+	for i := range r.parts[at+1:] {
+		next := r.parts[at+1+i].Name
+		if r.settled(next) {
+			continue
+		}
+		if !slices.Contains(begun, next) {
+			begun = append(begun, next)
+		}
+		break
+	}
+	return begun
 }
 
 // another says whether a try that failed is followed by another one at once. There is none when the time is up, in which
@@ -125,7 +155,7 @@ func (r *run) findLeft(ctx context.Context, part string) error {
 	}
 	// No index, timeline or list of gaps is complete before the artifact is.
 	names := []string{part, r.beside(part, ".gaps.jsonl")}
-	if r.isTree(part) {
+	if strings.HasSuffix(part, r.extension()) {
 		names = append(names, r.beside(part, ".index.ndjson.zst"), r.beside(part, ".timeline.body.zst"))
 	}
 	depot := r.depot(r.store, r.order.Action.Destination, r.seal)
@@ -143,12 +173,6 @@ func (r *run) findLeft(ctx context.Context, part string) error {
 	}
 	r.leave(part, depot.taken())
 	return nil
-}
-
-// isTree says whether a part is an archive. One that is in no plan any more is on record, as archives alone are.
-func (r *run) isTree(part string) bool {
-	at := slices.IndexFunc(r.parts, func(p Part) bool { return p.Name == part })
-	return at < 0 || r.parts[at].Open != nil
 }
 
 // beside names an object that goes with the part's artifact.

@@ -186,6 +186,8 @@ type Captured struct {
 	Gaps       []v1alpha1.GapCount
 	GapsObject *v1alpha1.StoredObject
 	Storing    *v1alpha1.Storing
+	// Begun are artifacts that were begun, or come next, and are not stored.
+	Begun []string
 }
 
 // Node is what the orders are carried out with.

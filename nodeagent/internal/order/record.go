@@ -218,6 +218,11 @@ func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 	} else if further(fresh.Status.Storing, ours.Storing) && !stored(ours.Artifacts, fresh.Status.Storing.Artifact) {
 		ours.Storing = fresh.Status.Storing
 	}
+	for _, name := range fresh.Status.Begun {
+		if !slices.Contains(ours.Begun, name) && !stored(ours.Artifacts, name) {
+			ours.Begun = append(slices.Clone(ours.Begun), name)
+		}
+	}
 	if ours.Containment == nil {
 		ours.Containment = fresh.Status.Containment
 	}

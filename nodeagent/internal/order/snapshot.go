@@ -125,8 +125,10 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 			flows, err := s.node.Drop.Flows(spec.PodRef.UID)
 			return flows.List, err
 		},
-		Again:    status.Attempts > 1,
-		Previous: Captured{Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject, Storing: status.Storing},
+		Again: status.Attempts > 1,
+		Previous: Captured{
+			Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject, Storing: status.Storing, Begun: status.Begun,
+		},
 		Stored: func(captured Captured) error {
 			s.mutex.Lock()
 			defer s.mutex.Unlock()
@@ -168,6 +170,7 @@ func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress)
 func (s *snapshotStep) take(captured Captured) {
 	status := s.record.status()
 	status.Artifacts, status.Gaps, status.GapsObject, status.Storing = captured.Artifacts, captured.Gaps, captured.GapsObject, captured.Storing
+	status.Begun = captured.Begun
 }
 
 func (s *snapshotStep) conclude(wanted int) result {

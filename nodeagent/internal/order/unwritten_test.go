@@ -83,3 +83,18 @@ func TestWhatIsOnRecordIsNotReplacedByLess(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestWhatAnEarlierStartBeganStaysOnRecord has a cache that did not know of it yet.
+func TestWhatAnEarlierStartBeganStaysOnRecord(t *testing.T) {
+	response := new(v1alpha1.EventResponse)
+	response.Status.Artifacts = []v1alpha1.Artifact{{Name: "volatile.ndjson.zst"}, {Name: "c/memory-7-70.core.zst"}}
+	response.Status.Begun = []string{"c/changes.tar.zst"}
+	fresh := new(v1alpha1.EventResponse)
+	fresh.Status.Artifacts = response.Status.Artifacts[:1]
+	fresh.Status.Begun = []string{"c/memory-7-70.core.zst", "c/memory-8-80.core.zst", "c/changes.tar.zst"}
+	r := &record{response: response}
+	r.adopt(fresh)
+	if diff := cmp.Diff([]string{"c/changes.tar.zst", "c/memory-8-80.core.zst"}, r.response.Status.Begun); diff != "" {
+		t.Errorf("begun (-want +got):\n%s", diff)
+	}
+}
