@@ -32,7 +32,7 @@ test: unit ciliumpolicy integration ## Unit, envtest, Cilium's policy library, a
 .PHONY: unit
 unit: ## Unit, kernel and API-server tests; no cluster needed
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; \
-	 $(GO) test -count=1 -timeout $(TIMEOUT) ./...
+	 $(GO) test -count=1 -p 4 -timeout $(TIMEOUT) ./...
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME, all beside one another
@@ -46,7 +46,7 @@ ciliumpolicy: ## Cilium's own policy library on the deny-all policy; minutes whe
 integration: cluster ## Integration tests on the cluster that is up, or brought up; RUN=<regexp> runs some
 	@$(CLUSTER) install
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; export FORENSICS_ENV="$$($(CLUSTER) env)"; \
-	 $(GO) test -tags integration -count=1 -v -timeout $(TIMEOUT) -run '$(RUN)' ./integration
+	 $(GO) test -tags integration -count=1 -v -parallel 6 -timeout $(TIMEOUT) -run '$(RUN)' ./integration
 
 .PHONY: soak
 soak: cluster ## What takes minutes by nature: crash matrices, outages and trees of any size
