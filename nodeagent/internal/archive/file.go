@@ -43,6 +43,9 @@ func (w *walker) opened(o *object, fd int) error {
 		o.flag(evidence.FlagChangedWhileRead)
 		return w.missing(o, GapChangedWhileRead, errReplaced)
 	}
+	if w.cameBefore(o) {
+		return w.missing(o, GapMovedWhileRead, errMoved)
+	}
 	r := &reading{fd: fd, extents: []extent{{length: o.size()}}, stored: sha256.New()}
 	sparse := false
 	if int64(o.stat.Blocks)*blockSize+minHoles <= o.size() { // #nosec G115 -- the kernel bounds sizes to 63 bits

@@ -15,6 +15,12 @@ const (
 	// GapChangedWhileRead: the file was written to while it was read, or names came to the folder or went; the archive holds
 	// what was seen.
 	GapChangedWhileRead = "ChangedWhileRead"
+	// GapMovedWhileRead: the object was met before, under another name that came into a folder while it was read, and is not
+	// archived again.
+	GapMovedWhileRead = "MovedWhileRead"
+	// GapTooManyNewNames: more names came into folders while they were read than are looked at; of what came into one of
+	// them nothing follows from here on.
+	GapTooManyNewNames = "TooManyNewNames"
 	// GapAttributes: extended attributes are missing.
 	GapAttributes = "AttributesNotArchived"
 	// GapMountPoint: something is mounted here, which is not part of the filesystem.

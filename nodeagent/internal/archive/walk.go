@@ -68,6 +68,8 @@ type walker struct {
 	offset int64
 	// lower is the root of the layers below.
 	lower int
+	// came is what is known of names that came into folders while they were read.
+	came arrivals
 	// linkRoom and nameRoom are what is left of maxLinkNames and maxNames.
 	linkRoom, nameRoom int
 	// here is the path of the folder that is walked, kept once for all levels: each level's own copy would take half of
@@ -95,6 +97,7 @@ func newWalker(ctx context.Context, c *compressor, options Options) *walker {
 		marks:       marksOf(options),
 		gaps:        evidence.NewGapLog(options.Artifact, options.Gaps),
 		links:       map[inode]*firstName{},
+		came:        arrivals{into: notAgain, room: maxCame, met: map[origin]struct{}{}},
 		linkRoom:    maxLinkNames,
 		nameRoom:    maxNames,
 		lower:       unknownFolder,
@@ -209,30 +212,8 @@ func (w *walker) folderChanges(o, parent *object) (changed bool, err error) {
 	return true, w.lack(w.join(""), GapChangedWhileRead, cause, nil)
 }
 
-// newNames walks, once, the names that a folder has got since it was read: a log that was rotated has another name.
-func (w *walker) newNames(parent *object, list *os.File, seen []string, depth int) error {
-	if _, err := list.Seek(0, io.SeekStart); err != nil {
-		return w.lack(w.join(""), GapUnreadable, fmt.Errorf("read the folder again: %w", err), nil)
-	}
-	for {
-		names, held, done := w.readNames(list)
-		names = slices.DeleteFunc(names, func(name string) bool {
-			_, is := slices.BinarySearch(seen, name)
-			return is
-		})
-		err := w.names(parent, names, depth)
-		w.nameRoom += held
-		if err == nil && done != nil && !errors.Is(done, io.EOF) {
-			err = w.lack(w.join(""), GapUnreadable, done, nil)
-		}
-		if err != nil || done != nil {
-			return err
-		}
-	}
-}
-
 // readNames returns the next names of a folder, sorted, and how much of the room for names they took.
-func (w *walker) readNames(list *os.File) (names []string, held int, err error) {
+func (w *walker) readNames(list nameList) (names []string, held int, err error) {
 	for err == nil && (len(names) == 0 || w.nameRoom > 0) {
 		var more []string
 		more, err = list.Readdirnames(chunk)
@@ -295,7 +276,7 @@ func (w *walker) name(o *object, depth int) error {
 	return w.missing(o, evidence.GapSocketNotArchived, errors.New("tar has no type for it"))
 }
 
-// limits ends the walk at an object when a limit is reached.
+// limits ends the walk, or that of the names that came into a folder, at an object when a limit is reached.
 func (w *walker) limits(o *object) error {
 	if err := w.interrupted(); err != nil {
 		return err
@@ -306,7 +287,7 @@ func (w *walker) limits(o *object) error {
 	if w.late() {
 		return w.stop(o, GapMaxDuration)
 	}
-	return nil
+	return w.countCame(o)
 }
 
 func (w *walker) late() bool { return !w.deadline.IsZero() && time.Now().After(w.deadline) }
@@ -341,6 +322,9 @@ func (w *walker) enter(o *object, depth int) error {
 	}
 	if err := describe(fd, "", &o.stat); err != nil {
 		return errors.Join(w.missing(o, GapUnreadable, err), unix.Close(fd))
+	}
+	if w.cameBefore(o) {
+		return errors.Join(w.missing(o, GapMovedWhileRead, errMoved), unix.Close(fd))
 	}
 	return w.folder(o, fd, depth)
 }
