@@ -34,7 +34,7 @@ type collector struct {
 	guard   *guard
 	gaps    *gapLog
 	clocks  clocks
-	hashes  hashes
+	hashes  *hashes
 	sockets socketIndex
 	// networks are the inodes that were looked at.
 	networks map[uint64]bool
@@ -77,9 +77,10 @@ func newCollector(out io.Writer, options Options) (*collector, error) {
 	if err != nil {
 		return nil, err
 	}
+	guard := newGuard(options.Limits)
 	return &collector{
-		out: out, sum: sha256.New(), options: options, guard: newGuard(options.Limits), gaps: newGapLog(options), clocks: now,
-		hashes:   hashes{known: map[identified]string{}},
+		out: out, sum: sha256.New(), options: options, guard: guard, gaps: newGapLog(options), clocks: now,
+		hashes:   newHashes(guard),
 		sockets:  socketIndex{known: map[uint64]*evidence.VolatileSocket{}, room: maxIndexed},
 		networks: map[uint64]bool{}, mountsOf: map[[sha256.Size]byte]int{},
 	}, nil

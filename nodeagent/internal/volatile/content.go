@@ -8,21 +8,13 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"ugallu.io/forensics/api/evidence"
 )
 
 // readSize of one read: large enough that calls cost nothing.
 const readSize = 256 << 10
-
-var (
-	errNotRegular = errors.New("not a regular file")
-	errServed     = errors.New("a server answers for this filesystem")
-)
 
 // content reads a regular file, or a process's memory, without trusting it to answer.
 type content struct {
@@ -103,36 +95,6 @@ func openContent(ctx context.Context, g *guard, pinned *shared, patience time.Du
 		return nil, err
 	}
 	return &content{shared: opened, patience: patience}, nil
-}
-
-// readable refuses what could wait: anything but a regular file, and files of filesystems that a server answers for.
-func readable(stat unix.Statx_t, list []evidence.VolatileMount) error {
-	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		return errNotRegular
-	}
-	for _, mount := range list {
-		if uint64(mount.ID) == stat.Mnt_id && served(string(mount.Type)) { // #nosec G115 -- ids are positive
-			return fmt.Errorf("%s: %w", mount.Type, errServed)
-		}
-	}
-	return nil
-}
-
-func served(filesystem string) bool {
-	kind, _, _ := strings.Cut(filesystem, ".")
-	switch kind {
-	case "fuse", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "lustre", "gfs2", "ocfs2", "orangefs",
-		"coda", "virtiofs", "autofs":
-		return true
-	}
-	return false
-}
-
-// servedTypes are the types of such filesystems as statfs tells them, where a mount is in no list.
-var servedTypes = map[int64]bool{
-	unix.FUSE_SUPER_MAGIC: true, unix.NFS_SUPER_MAGIC: true, unix.CIFS_SUPER_MAGIC: true, unix.SMB_SUPER_MAGIC: true,
-	unix.SMB2_SUPER_MAGIC: true, unix.V9FS_MAGIC: true, unix.CEPH_SUPER_MAGIC: true, unix.AFS_SUPER_MAGIC: true,
-	unix.AFS_FS_MAGIC: true, unix.OCFS2_SUPER_MAGIC: true, unix.CODA_SUPER_MAGIC: true, unix.AUTOFS_SUPER_MAGIC: true,
 }
 
 // identified names a version of a file's content.

@@ -222,27 +222,3 @@ func (r *fileReader) detached(h *handle, list []onDetached) error {
 	}
 	return nil
 }
-
-// answers refuses a file of a mount that is in no list if a server answers for its filesystem. The kernel may have to ask
-// that server what it is: of a device that did not answer once, nothing is asked again.
-func (r *fileReader) answers(ctx context.Context, h *handle, object pinned) error {
-	from := device(object.stat.Dev_major, object.stat.Dev_minor)
-	if r.mounted.ids[object.stat.Mnt_id] {
-		return nil
-	}
-	if r.silent[from] {
-		return errBlocked
-	}
-	kind, _, err := watched(ctx, r.guard, object.shared, h.patience, func(*findings) (int64, error) {
-		var stat unix.Statfs_t
-		err := unix.Fstatfs(object.fd, &stat)
-		return stat.Type, err
-	})
-	if errors.Is(err, errBlocked) {
-		r.silent[from] = true
-	}
-	if err == nil && servedTypes[kind] {
-		err = fmt.Errorf("type %#x: %w", kind, errServed)
-	}
-	return err
-}

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"ugallu.io/forensics/internal/testneeds"
 )
 
 // playDetached holds files of memory whose mounts it takes away, or never attaches.
@@ -191,10 +189,7 @@ func TestFilesLeavesWhatAPathOfTheNodeLeadsTo(t *testing.T) {
 func TestAMountThatIsNewerThanTheListsIsNotDetached(t *testing.T) {
 	first := start(t, "wait", nil)
 	options := Options{Limits: Limits{}.withDefaults(), NodeMounts: "/proc/self/mountinfo"}
-	r := &fileReader{
-		options: options, guard: newGuard(options.Limits), gaps: newGapLog(options), held: map[fileKey]*File{},
-		mounted: newMounted(), named: map[uint64]bool{}, silent: map[string]bool{},
-	}
+	r := newFileReader(options)
 	defer r.close()
 	must(t, r.findMounted(t.Context(), first.target()))
 	at := filepath.Join(t.TempDir(), "newer")
@@ -249,14 +244,7 @@ func TestFilesSaysWhereMountsAreNotKnown(t *testing.T) {
 }
 
 func TestAFileOfADetachedServerThatIsSilentIsGivenUpOnce(t *testing.T) {
-	testneeds.That(t, os.Geteuid() == 0, "mounting needs root")
-	device, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	testneeds.That(t, err == nil, "this machine has no /dev/fuse")
-	defer func() { must(t, device.Close()) }()
-	served := filepath.Join(t.TempDir(), "served")
-	must(t, os.WriteFile(served, nil, 0o600))
-	options := fmt.Sprintf("fd=%d,rootmode=100644,user_id=0,group_id=0,allow_other", device.Fd())
-	must(t, unix.Mount("nobody", served, "fuse", 0, options))
+	served := silentFile(t, "served")
 	fd, err := unix.Open(served, unix.O_PATH|unix.O_CLOEXEC, 0)
 	must(t, err)
 	held := os.NewFile(uintptr(fd), served)

@@ -43,22 +43,35 @@ func readObject(h *handle, name string) (*evidence.VolatileObject, error) {
 
 // hashes of executables, each version of a file read once.
 type hashes struct {
-	known map[identified]string
-	total int64
+	guard   *guard
+	servers *servers
+	known   map[identified]hashed
+	total   int64
 }
 
-// executable hashes what the process runs.
-func (s *hashes) executable(ctx context.Context, g *guard, h *handle, list []evidence.VolatileMount, limits Limits) (string, error) {
-	exe, err := pinWatched(ctx, g, h, h.through+"exe")
+// hashed is the sha256 of a file, or the error of one that the kernel did not answer for.
+type hashed struct {
+	sum string
+	err error
+}
+
+func newHashes(g *guard) *hashes {
+	return &hashes{guard: g, servers: newServers(g), known: map[identified]hashed{}}
+}
+
+// executable hashes what the process runs. What kept us waiting is not opened again for another process that runs it, and
+// nothing is opened any more once maxAsking threads wait.
+func (s *hashes) executable(ctx context.Context, h *handle, list []evidence.VolatileMount, limits Limits) (string, error) {
+	exe, err := pinWatched(ctx, s.guard, h, h.through+"exe")
 	if err != nil {
 		return "", err
 	}
 	defer exe.release()
 	version := identify(exe.stat)
 	if known, ok := s.known[version]; ok {
-		return known, nil
+		return known.sum, known.err
 	}
-	if err := readable(exe.stat, list); err != nil {
+	if err := s.servers.refuse(ctx, exe, list, h); err != nil {
 		return "", err
 	}
 	size := int64(exe.stat.Size) // #nosec G115 -- the kernel bounds sizes to 63 bits
@@ -67,18 +80,24 @@ func (s *hashes) executable(ctx context.Context, g *guard, h *handle, list []evi
 		return "", errLimit{limited(fmt.Sprintf("%d bytes", size), limits.Hash)}
 	case s.total+size > limits.HashTotal:
 		return "", errLimit{limited(fmt.Sprintf("%d bytes in all", s.total+size), limits.HashTotal)}
+	case s.guard.abandoned >= maxAsking:
+		return "", fmt.Errorf("it is not opened, %d others are waited for: %w", maxAsking, errBlocked)
 	}
-	file, err := openContent(ctx, g, exe.shared, h.patience)
+	sum, err := s.read(ctx, exe.shared, size, h)
+	if err == nil || errors.Is(err, errBlocked) {
+		s.known[version] = hashed{sum, err}
+	}
+	return sum, err
+}
+
+func (s *hashes) read(ctx context.Context, exe *shared, size int64, h *handle) (string, error) {
+	file, err := openContent(ctx, s.guard, exe, h.patience)
 	if err != nil {
 		return "", err
 	}
 	defer file.release()
 	s.total += size
-	sum, err := file.digest(ctx, g, size)
-	if err == nil {
-		s.known[version] = sum
-	}
-	return sum, err
+	return file.digest(ctx, s.guard, size)
 }
 
 // errLimit is an error for which a limit is the reason.
@@ -90,13 +109,8 @@ func (e errLimit) Unwrap() error { return e.cause }
 
 // reasonOfContent of an error that kept a file's content from being read.
 func reasonOfContent(err error) string {
-	var limit errLimit
-	switch {
-	case errors.As(err, &limit):
-		return GapLimit
-	case errors.Is(err, errServed):
+	if errors.Is(err, errServed) {
 		return GapFilesystem
-	default:
-		return reasonOf(err)
 	}
+	return reasonOf(err)
 }

@@ -50,11 +50,19 @@ type fileReader struct {
 	gaps    *gapLog
 	held    map[fileKey]*File
 	mounted *mounted
-	// named are mounts that no path leads to and that have a gap; silent are devices whose filesystem did not answer.
-	named  map[uint64]bool
-	silent map[string]bool
-	bytes  int64
-	files  int64
+	servers *servers
+	// named are mounts that no path leads to and that have a gap.
+	named map[uint64]bool
+	bytes int64
+	files int64
+}
+
+func newFileReader(options Options) *fileReader {
+	guard := newGuard(options.Limits)
+	return &fileReader{
+		options: options, guard: guard, gaps: newGapLog(options), held: map[fileKey]*File{}, mounted: newMounted(),
+		servers: newServers(guard), named: map[uint64]bool{},
+	}
 }
 
 // Files calls visit for each file of the processes that must be stored as one, each once, in the order of their names. All
@@ -64,10 +72,7 @@ type fileReader struct {
 func Files(ctx context.Context, target Target, options Options, visit func(*File) error) (FilesResult, error) {
 	options.Limits = options.Limits.withDefaults()
 	options.NodeMounts = cmp.Or(options.NodeMounts, "/proc/1/mountinfo")
-	r := &fileReader{
-		options: options, guard: newGuard(options.Limits), gaps: newGapLog(options), held: map[fileKey]*File{},
-		mounted: newMounted(), named: map[uint64]bool{}, silent: map[string]bool{},
-	}
+	r := newFileReader(options)
 	defer r.close()
 	if err := r.all(ctx, target, visit); err != nil {
 		return FilesResult{}, fmt.Errorf("read the files in memory of pod %s: %w", target.PodUID, err)
@@ -294,12 +299,10 @@ func (r *fileReader) hold(ctx context.Context, h *handle, candidate candidate, s
 		return r.gaps.add(path, reasonOf(err), err)
 	}
 	key := fileKey{object.stat.Dev_major, object.stat.Dev_minor, object.stat.Ino}
-	err = readable(object.stat, seen)
-	if err == nil && key != candidate.key {
+	if key == candidate.key {
+		err = r.servers.refuse(ctx, object, seen, h)
+	} else {
 		err = fmt.Errorf("%s leads to another file now: %w", candidate.link, unix.ESTALE)
-	}
-	if err == nil {
-		err = r.answers(ctx, h, object)
 	}
 	if ctx.Err() != nil {
 		object.release()

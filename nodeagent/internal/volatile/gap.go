@@ -60,7 +60,10 @@ func limited(have string, limit int64) error {
 
 // reasonOf an error that kept something from being read.
 func reasonOf(err error) string {
+	var limit errLimit
 	switch {
+	case errors.As(err, &limit):
+		return GapLimit
 	case errors.Is(err, errBlocked):
 		return GapBlocked
 	case errors.Is(err, errLate):

@@ -161,7 +161,7 @@ func (r *reading) objects(seen []evidence.VolatileMount) {
 	if found.executable == nil {
 		return
 	}
-	sum, err := r.hashes.executable(r.ctx, r.guard, r.handle, seen, r.options.Limits)
+	sum, err := r.hashes.executable(r.ctx, r.handle, seen, r.options.Limits)
 	if err != nil {
 		r.found.add("executable", reasonOfContent(err), fmt.Errorf("hash: %w", err))
 	}

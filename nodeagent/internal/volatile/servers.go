@@ -1,0 +1,108 @@
+package volatile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/evidence"
+)
+
+// maxAsking is how many threads may be left waiting before no filesystem is asked any more what it is, and no executable is
+// opened: the rest is for what cannot be read in another way.
+const maxAsking = maxAbandoned / 2
+
+var (
+	errNotRegular = errors.New("not a regular file")
+	errServed     = errors.New("a server answers for this filesystem")
+)
+
+// servers tells the files apart that a server answers for: another machine, or a process of the pod, which is frozen.
+type servers struct {
+	guard *guard
+	// answers are those of devices that were asked: what kept their files from being read, or nil.
+	answers map[string]error
+}
+
+// newServers knows the filesystem of memfds and of shared memory, which is in no list of mounts: it is the agent's own, too,
+// and need not be asked. Where it cannot be found, it is asked as others are.
+func newServers(g *guard) *servers {
+	s := &servers{guard: g, answers: map[string]error{}}
+	fd, err := unix.MemfdCreate("own", unix.MFD_CLOEXEC)
+	if err != nil {
+		return s
+	}
+	own := share(fd)
+	defer own.release()
+	var stat unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &stat); err == nil {
+		s.answers[device(stat.Dev_major, stat.Dev_minor)] = nil
+	}
+	return s
+}
+
+// refuse says why a file must not be opened: it is no regular file, or a server answers for its filesystem. Where the mount is
+// not in the list of its process, the filesystem is asked: the kernel may have to ask the server for that, so that a device is
+// asked once, and is not asked again when it did not answer.
+func (s *servers) refuse(ctx context.Context, file pinned, list []evidence.VolatileMount, h *handle) error {
+	if file.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errNotRegular
+	}
+	for _, mount := range list {
+		if uint64(mount.ID) != file.stat.Mnt_id { // #nosec G115 -- ids are positive
+			continue
+		}
+		if served(string(mount.Type)) {
+			return fmt.Errorf("%s: %w", mount.Type, errServed)
+		}
+		return nil
+	}
+	on := device(file.stat.Dev_major, file.stat.Dev_minor)
+	if answer, asked := s.answers[on]; asked {
+		return answer
+	}
+	if s.guard.abandoned >= maxAsking {
+		return fmt.Errorf("the filesystem %s is not asked, %d others are waited for: %w", on, maxAsking, errBlocked)
+	}
+	err := s.ask(ctx, file, h)
+	if err == nil || errors.Is(err, errServed) || errors.Is(err, errBlocked) {
+		s.answers[on] = err
+	}
+	return err
+}
+
+// ask has a file's filesystem tell its type.
+func (s *servers) ask(ctx context.Context, file pinned, h *handle) error {
+	kind, _, err := watched(ctx, s.guard, file.shared, h.patience, func(*findings) (int64, error) {
+		var stat unix.Statfs_t
+		err := unix.Fstatfs(file.fd, &stat)
+		return stat.Type, err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask the filesystem %s for its type: %w", device(file.stat.Dev_major, file.stat.Dev_minor), err)
+	case servedTypes[kind]:
+		return fmt.Errorf("type %#x: %w", kind, errServed)
+	}
+	return nil
+}
+
+func served(filesystem string) bool {
+	kind, _, _ := strings.Cut(filesystem, ".")
+	switch kind {
+	case "fuse", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "lustre", "gfs2", "ocfs2", "orangefs",
+		"coda", "virtiofs", "autofs":
+		return true
+	}
+	return false
+}
+
+// servedTypes are the types of such filesystems as statfs tells them, where a mount is in no list.
+var servedTypes = map[int64]bool{
+	unix.FUSE_SUPER_MAGIC: true, unix.NFS_SUPER_MAGIC: true, unix.CIFS_SUPER_MAGIC: true, unix.SMB_SUPER_MAGIC: true,
+	unix.SMB2_SUPER_MAGIC: true, unix.V9FS_MAGIC: true, unix.CEPH_SUPER_MAGIC: true, unix.AFS_SUPER_MAGIC: true,
+	unix.AFS_FS_MAGIC: true, unix.OCFS2_SUPER_MAGIC: true, unix.CODA_SUPER_MAGIC: true, unix.AUTOFS_SUPER_MAGIC: true,
+}
