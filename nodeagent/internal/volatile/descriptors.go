@@ -145,7 +145,7 @@ func socketProtocol(h *handle, name string) string {
 // readDescriptorInfo reads lines such as `pos:	0`. What the kernel adds for the kind of object stays as it is.
 func readDescriptorInfo(h *handle, name string, descriptor *evidence.VolatileDescriptor, limit int, found *findings) error {
 	total := 0
-	err := h.lines(name, func(line string) bool {
+	err := h.lines(name, func(line string, _ bool) bool {
 		key, value, _ := strings.Cut(line, ":")
 		value = strings.TrimSpace(value)
 		switch key {

@@ -26,6 +26,8 @@ type mounted struct {
 	views map[view]bool
 	// partial says that some are missing, so that of no mount it can be said that no path leads to it.
 	partial bool
+	// left is how much text is still read.
+	left int64
 }
 
 // view is what decides which mounts the kernel lists for a thread: its mount namespace, and its root in it.
@@ -35,7 +37,7 @@ type view struct {
 }
 
 func newMounted() *mounted {
-	return &mounted{ids: map[uint64]bool{}, whole: map[string]bool{}, views: map[view]bool{}}
+	return &mounted{ids: map[uint64]bool{}, whole: map[string]bool{}, views: map[view]bool{}, left: maxMountinfo}
 }
 
 // nowhere says whether what was looked at lies on a mount that no path leads to, of a filesystem that is mounted from its
@@ -53,7 +55,11 @@ func (m *mounted) lead(through uint64, major, minor uint32) bool {
 // findMounted reads the lists of mounts of the node and of the target's threads.
 func (r *fileReader) findMounted(ctx context.Context, target Target) error {
 	if err := r.mounted.node(r.options.NodeMounts); err != nil {
-		if err := r.mountsUnknown(r.options.NodeMounts, GapUnreadable, err); err != nil {
+		reason := reasonOf(err)
+		if reason == GapEnded {
+			reason = GapUnreadable // it is no process's
+		}
+		if err := r.mountsUnknown(r.options.NodeMounts, reason, err); err != nil {
 			return err
 		}
 	}
@@ -70,7 +76,7 @@ func (r *fileReader) findMounted(ctx context.Context, target Target) error {
 		if err == nil {
 			continue
 		}
-		if err := r.mountsUnknown("/proc/"+strconv.Itoa(process.PID)+"/mountinfo", reasonOfContent(err), err); err != nil {
+		if err := r.mountsUnknown("/proc/"+strconv.Itoa(process.PID)+"/mountinfo", reasonOf(err), err); err != nil {
 			return err
 		}
 	}
@@ -159,16 +165,16 @@ func (m *mounted) thread(h *handle, name string, room int) error {
 
 func (m *mounted) list(from io.Reader, room int) error {
 	var failed error
-	err := scan(from, "mountinfo", func(line string) bool {
-		mount, err := parseMount(line)
+	err := scanMounts(from, &m.left, func(line string, _ bool) bool {
+		mount, err := parseReached(line)
 		switch {
 		case err != nil:
 			failed = fmt.Errorf("read mountinfo: %q: %w", line, err)
 		case len(m.ids) >= room:
 			failed = errLimit{limited("more mounts", maxMounted)}
 		default:
-			m.ids[uint64(mount.ID)] = true // #nosec G115 -- ids are positive
-			m.whole[mount.Device] = m.whole[mount.Device] || mount.Root == "/"
+			m.ids[mount.id] = true
+			m.whole[mount.device] = m.whole[mount.device] || mount.whole
 		}
 		return failed == nil
 	})

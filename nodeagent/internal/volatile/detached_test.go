@@ -227,7 +227,7 @@ func TestFilesSaysWhereMountsAreNotKnown(t *testing.T) {
 	must(t, err)
 	defer h.release()
 	m := newMounted()
-	if err := m.read(h, 10, 1); reasonOfContent(err) != GapLimit {
+	if err := m.read(h, 10, 1); reasonOf(err) != GapLimit {
 		t.Errorf("more mounts than there is room for: %v", err)
 	}
 	m.partial = true

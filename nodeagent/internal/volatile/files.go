@@ -177,11 +177,12 @@ type listedFiles struct {
 
 var errNoMaps = errors.New("its main thread has ended: the kernel does not lead to what the other threads map")
 
-// listFiles lists what must be stored of a process, and what it holds on mounts that no path leads to.
+// listFiles lists what must be stored of a process, and what it holds on mounts that no path leads to. Its own mounts say only
+// which filesystems need not be asked what they are: what could not be read of them hides no file.
 func listFiles(h *handle, limits Limits, known *mounted, found *findings) (listedFiles, error) {
 	seen, err := readMounts(h, limits.Mounts, found)
 	if err != nil {
-		return listedFiles{}, err
+		found.add("mounts", reasonOf(err), err)
 	}
 	listed := listedFiles{mounts: seen.list, known: known}
 	err = listed.links(h, limits, found)

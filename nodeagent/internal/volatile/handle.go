@@ -2,6 +2,7 @@ package volatile
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -120,11 +121,17 @@ func (h *handle) read(name string, limit int) (content string, more bool, err er
 	return string(data), false, nil
 }
 
-// maxLine bounds a line of any table: a path of 4,096 bytes, each escaped as four.
+// maxLine is how much of a line of any table is kept. The kernel bounds no path in them: folders can be nested without end.
 const maxLine = 64 << 10
 
-// lines calls line for each line of a file, without its end, until it says false.
-func (h *handle) lines(name string, line func(string) bool) error {
+// maxPaths is how much text of the mounts of one process is kept, and of the paths of its mappings: 65,530 mappings, which is
+// what the kernel lets a process have by default, with paths of 256 bytes.
+const maxPaths = 16 << 20
+
+var errLong = fmt.Errorf("the limits are %d bytes of a line and %d of all", maxLine, maxPaths)
+
+// lines calls line for each line of a file, as scan does.
+func (h *handle) lines(name string, line func(text string, cut bool) bool) error {
 	file, err := h.file(name)
 	if err != nil {
 		return err
@@ -133,16 +140,29 @@ func (h *handle) lines(name string, line func(string) bool) error {
 	return scan(file, name, line)
 }
 
-func scan(from io.Reader, name string, line func(string) bool) error {
-	scanner := bufio.NewScanner(from)
-	scanner.Buffer(make([]byte, 0, 4<<10), maxLine)
-	for scanner.Scan() {
-		if !line(scanner.Text()) {
+// scan calls line for each line of a table, without its end, until it says false. Of a line that is longer than maxLine only
+// the beginning is told: cut.
+func scan(from io.Reader, name string, line func(text string, cut bool) bool) error {
+	reader := bufio.NewReader(from)
+	var text []byte
+	cut, last := false, false
+	for !last {
+		piece, err := reader.ReadSlice('\n')
+		last = errors.Is(err, io.EOF)
+		piece = bytes.TrimSuffix(piece, []byte("\n"))
+		kept := min(len(piece), maxLine-len(text))
+		text = append(text, piece[:kept]...)
+		cut = cut || kept < len(piece)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err != nil && !last:
+			return fmt.Errorf("read %s: %w", name, err)
+		case last && len(text) == 0:
 			return nil
 		}
-	}
-	if err := scanner.Err(); err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
+		last = !line(string(text), cut) || last
+		text, cut = text[:0], false
 	}
 	return nil
 }

@@ -42,6 +42,18 @@ func parseArea(line string) (area, error) {
 	return a, errors.Join(startErr, endErr, offsetErr, inodeErr, majorErr, minorErr)
 }
 
+// minPath is how much of a path is kept always: the kernel's own names for its mappings.
+const minPath = 64
+
+// shorten cuts a path that is longer, and holds nothing of its line then.
+func (a *area) shorten(most int) bool {
+	if len(a.path) <= most {
+		return false
+	}
+	a.path, a.permissions = strings.Clone(a.path[:most]), strings.Clone(a.permissions)
+	return true
+}
+
 func (a area) record() evidence.VolatileMapping {
 	return evidence.VolatileMapping{
 		Start: strconv.FormatUint(a.start, 16), End: strconv.FormatUint(a.end, 16), Permissions: a.permissions,
@@ -67,7 +79,8 @@ func readMaps(h *handle, limit int, found *findings) (mapping, error) {
 	args := covered{next: process.argsStart, end: process.argsEnd}
 	environ := covered{next: process.environStart, end: process.environEnd}
 	var broken error
-	err = h.lines(h.through+"maps", func(line string) bool {
+	long, room := 0, maxPaths
+	err = h.lines(h.through+"maps", func(line string, cut bool) bool {
 		a, err := parseArea(line)
 		if err != nil {
 			broken = fmt.Errorf("read maps: %q: %w", line, err)
@@ -76,13 +89,21 @@ func readMaps(h *handle, limit int, found *findings) (mapping, error) {
 		m.total++
 		args.add(a)
 		environ.add(a)
-		if len(m.areas) < limit {
-			m.areas = append(m.areas, a)
+		if len(m.areas) >= limit {
+			return true
 		}
+		if a.shorten(max(room, minPath)) || cut {
+			long++
+		}
+		room -= len(a.path)
+		m.areas = append(m.areas, a)
 		return true
 	})
 	if m.total > limit {
 		found.add("maps", GapLimit, limited(fmt.Sprintf("%d mappings", m.total), int64(limit)))
+	}
+	if long > 0 {
+		found.add("maps", GapLimit, fmt.Errorf("the paths of %d mappings are cut, %w", long, errLong))
 	}
 	m.argsAnonymous, m.environAnonymous = args.whole(), environ.whole()
 	err = errors.Join(err, broken)
@@ -110,7 +131,7 @@ func readRollup(h *handle, _ *findings) (*evidence.VolatileMemory, error) {
 		"Anonymous": &memory.Anonymous, "Swap": &memory.Swapped, "Locked": &memory.Locked,
 	}
 	var broken error
-	err := h.lines(h.through+"smaps_rollup", func(line string) bool {
+	err := h.lines(h.through+"smaps_rollup", func(line string, _ bool) bool {
 		name, value, _ := strings.Cut(line, ":")
 		sum := sums[name]
 		if sum == nil {

@@ -1,10 +1,12 @@
 package volatile
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"path"
+	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,34 +19,88 @@ var errMountinfo = errors.New("not a line of mountinfo")
 // mounts are those that a process sees.
 type mounts struct {
 	list []evidence.VolatileMount
-	// digest is over the lines that were kept: processes with the same one see the same mounts.
+	// digest is over the lines that were kept, and the beginnings of those that are too long: processes with the same one see the same mounts.
 	digest [sha256.Size]byte
 }
 
+// maxMountinfo bounds the text of lists of mounts that is read of one process: 100,000 lines, which is how many mounts the
+// kernel lets a namespace have by default, of 640 bytes. A process that nests folders makes them as long as it likes.
+const maxMountinfo = 64 << 20
+
+// bounded is text of which no more than left bytes are read; what is longer is an error.
+type bounded struct {
+	from io.Reader
+	left *int64
+}
+
+func (b bounded) Read(buffer []byte) (int, error) {
+	if *b.left == 0 {
+		return 0, errLimit{limited("more text", maxMountinfo)}
+	}
+	n, err := b.from.Read(buffer[:min(int64(len(buffer)), *b.left)])
+	*b.left -= int64(n)
+	return n, err
+}
+
+// scanMounts calls line for each line of a list of mounts, as scan does.
+func scanMounts(from io.Reader, left *int64, line func(text string, cut bool) bool) error {
+	return scan(bounded{from, left}, "mountinfo", line)
+}
+
+// readMounts reads the mounts up to the limit. Those whose lines are too long are left out.
 func readMounts(h *handle, limit int, found *findings) (mounts, error) {
+	file, err := h.file(h.through + "mountinfo")
+	if err != nil {
+		return mounts{}, err
+	}
+	defer func() { _ = file.Close() }()
 	var m mounts
 	sum := sha256.New()
-	total := 0
+	total, long, kept, left := 0, 0, 0, int64(maxMountinfo)
 	var broken error
-	err := h.lines(h.through+"mountinfo", func(line string) bool {
+	err = scanMounts(file, &left, func(line string, cut bool) bool {
 		if total++; total > limit {
 			return true
 		}
+		_, _ = sum.Write([]byte(line + "\n")) // a hash takes everything
+		if cut || kept+len(line) > maxPaths {
+			long++
+			return true
+		}
+		kept += len(line)
 		mount, err := parseMount(line)
 		if err != nil {
 			broken = fmt.Errorf("read mountinfo: %q: %w", line, err)
 			return false
 		}
-		_, _ = sum.Write([]byte(line + "\n")) // a hash takes everything
 		m.list = append(m.list, mount)
 		return true
 	})
 	if total > limit {
 		found.add("mounts", GapLimit, limited(fmt.Sprintf("%d mounts", total), int64(limit)))
 	}
+	if long > 0 {
+		found.add("mounts", GapLimit, fmt.Errorf("%d mounts are left out, %w", long, errLong))
+	}
 	m.digest = [sha256.Size]byte(sum.Sum(nil))
-	flagCovered(m.list)
 	return m, errors.Join(err, broken)
+}
+
+// reached is what tells a mount from others: it stands at the beginning of its line, however long that is.
+type reached struct {
+	id     uint64
+	device string
+	// whole is whether the filesystem is mounted from its root on.
+	whole bool
+}
+
+func parseReached(line string) (reached, error) {
+	fields := strings.SplitN(line, " ", 5)
+	if len(fields) < 4 {
+		return reached{}, errMountinfo
+	}
+	id, err := strconv.ParseUint(fields[0], 10, 64)
+	return reached{id, fields[2], fields[3] == "/"}, err
 }
 
 // parseMount reads a line such as
@@ -72,7 +128,8 @@ type place struct {
 }
 
 // flagCovered finds the mounts that no path leads to: the way to them crosses another mount of the same parent further up,
-// or ends on one that lies on them, or they belong to a mount that is itself behind one.
+// or ends on one that lies on them, or they belong to a mount that is itself behind one. Its time grows with the text of the
+// points, however deep and however often something is mounted.
 func flagCovered(list []evidence.VolatileMount) {
 	at := make(map[place]int, len(list))
 	index := make(map[int]int, len(list))
@@ -80,32 +137,73 @@ func flagCovered(list []evidence.VolatileMount) {
 		at[place{mount.Parent, string(mount.Point)}] = mount.ID
 		index[mount.ID] = i
 	}
+	behind := crossed(list, at)
+	done := make([]bool, len(list))
 	for i := range list {
-		if on := at[place{list[i].ID, string(list[i].Point)}]; on != list[i].ID {
-			list[i].CoveredBy = on
+		var way []int
+		for on, ok := i, true; ok && !done[on]; on, ok = index[list[on].Parent] {
+			done[on] = true
+			way = append(way, on)
 		}
-		if list[i].CoveredBy == 0 {
-			list[i].CoveredBy = crossed(at, list[i])
-		}
-		// A mount can have been cut off with its parent; the depth bounds a list that the kernel would never make.
-		for parent, depth := list[i].Parent, 0; list[i].CoveredBy == 0 && depth < len(list); depth++ {
-			above, ok := index[parent]
-			if !ok || list[above].Parent == parent {
-				break
+		// A mount can have been cut off with its parent.
+		for _, on := range slices.Backward(way) {
+			if above, ok := index[list[on].Parent]; ok && behind[on] == 0 {
+				behind[on] = behind[above]
 			}
-			list[i].CoveredBy = crossed(at, list[above])
-			parent = list[above].Parent
+		}
+	}
+	for i := range list {
+		list[i].CoveredBy = behind[i]
+		if on := at[place{list[i].ID, string(list[i].Point)}]; on != 0 && on != list[i].ID {
+			list[i].CoveredBy = on
 		}
 	}
 }
 
-// crossed returns the mount on a folder above a mount's point, of the same parent.
-func crossed(at map[place]int, mount evidence.VolatileMount) int {
-	for point := string(mount.Point); point != "/" && point != "." && point != ""; {
-		point = path.Dir(point)
-		if id := at[place{mount.Parent, point}]; id != 0 && id != mount.ID {
-			return id
-		}
+// crossed finds for each mount that on the nearest folder above its point, of the same parent.
+func crossed(list []evidence.VolatileMount, at map[place]int) []int {
+	order := make([]int, len(list))
+	for i := range order {
+		order[i] = i
 	}
-	return 0
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(list[a].Parent, list[b].Parent), comparePoints(string(list[a].Point), string(list[b].Point)))
+	})
+	behind := make([]int, len(list))
+	var above []place // the one before, and those of the folders above it
+	for _, i := range order {
+		here := place{list[i].Parent, string(list[i].Point)}
+		for len(above) > 0 && !above[len(above)-1].holds(here) {
+			above = above[:len(above)-1]
+		}
+		if len(above) > 0 {
+			behind[i] = at[above[len(above)-1]]
+		}
+		above = append(above, here)
+	}
+	return behind
+}
+
+// comparePoints orders folders before what lies in them, and that before anything else.
+func comparePoints(a, b string) int {
+	same := 0
+	for same < len(a) && same < len(b) && a[same] == b[same] {
+		same++
+	}
+	switch {
+	case same == len(a) || same == len(b):
+		return cmp.Compare(len(a), len(b))
+	case a[same] == '/':
+		return -1
+	case b[same] == '/':
+		return 1
+	default:
+		return cmp.Compare(a[same], b[same])
+	}
+}
+
+// holds says whether another place of the same parent lies below this one.
+func (p place) holds(other place) bool {
+	rest, within := strings.CutPrefix(other.point, strings.TrimSuffix(p.point, "/"))
+	return p.parent == other.parent && within && p.point != other.point && strings.HasPrefix(rest, "/")
 }

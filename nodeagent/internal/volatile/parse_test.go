@@ -3,7 +3,10 @@ package volatile
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
+	"path"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +116,69 @@ func TestMountsBehindOthersAreFlagged(t *testing.T) {
 	for _, line := range []string{"", "1 2 3", "a b 0:1 / / rw - x y z", "1 0 0:1 / / rw - x"} {
 		if mount, err := parseMount(line); err == nil {
 			t.Errorf("%q is read as %+v", line, mount)
+		}
+	}
+}
+
+// TestMountsBehindOthersAreFlaggedAsTheirWaysSay compares with what walking each way gives.
+func TestMountsBehindOthersAreFlaggedAsTheirWaysSay(t *testing.T) {
+	source := rand.New(rand.NewPCG(1, 2))
+	points := []string{"/", "/a", "/a/b", "/a/b/c", "/a-b", "/a.b/c", "/ab", "/ab/c"}
+	for range 2_000 {
+		var list []evidence.VolatileMount
+		for id := 1; id <= 8; id++ {
+			point := evidence.Text(points[source.IntN(len(points))])
+			list = append(list, evidence.VolatileMount{ID: id, Parent: source.IntN(id + 1), Point: point})
+		}
+		flagCovered(list)
+		for _, mount := range list {
+			if want := walked(list, mount); mount.CoveredBy != want {
+				t.Fatalf("mount %d is behind %d, want %d: %+v", mount.ID, mount.CoveredBy, want, list)
+			}
+		}
+	}
+}
+
+// walked is the mount that a mount is behind, found by going every way step by step.
+func walked(list []evidence.VolatileMount, mount evidence.VolatileMount) int {
+	last := func(parent int, point string) int {
+		found := 0
+		for _, other := range list {
+			if other.Parent == parent && string(other.Point) == point {
+				found = other.ID
+			}
+		}
+		return found
+	}
+	if on := last(mount.ID, string(mount.Point)); on != 0 && on != mount.ID {
+		return on
+	}
+	for range list {
+		for point := string(mount.Point); point != "/"; {
+			point = path.Dir(point)
+			if id := last(mount.Parent, point); id != 0 {
+				return id
+			}
+		}
+		if mount.Parent == 0 {
+			return 0
+		}
+		mount = list[mount.Parent-1]
+	}
+	return 0
+}
+
+// TestManyDeepMountsAreFlagged would take hours if each way was walked.
+func TestManyDeepMountsAreFlagged(t *testing.T) {
+	deep := evidence.Text(strings.Repeat("/d", maxLine/2))
+	var list []evidence.VolatileMount
+	for id := 1; id <= 5_000; id++ {
+		list = append(list, evidence.VolatileMount{ID: id, Parent: id - 1, Point: deep})
+	}
+	flagCovered(list)
+	for _, mount := range list[:len(list)-1] {
+		if mount.CoveredBy != mount.ID+1 {
+			t.Fatalf("mount %d is behind %d", mount.ID, mount.CoveredBy)
 		}
 	}
 }

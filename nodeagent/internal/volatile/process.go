@@ -141,7 +141,9 @@ func (r *reading) memory() {
 
 func (r *reading) mounts() []evidence.VolatileMount {
 	seen := part(r, "mounts", func(found *findings) (mounts, error) {
-		return readMounts(r.handle, r.options.Limits.Mounts, found)
+		seen, err := readMounts(r.handle, r.options.Limits.Mounts, found)
+		flagCovered(seen.list)
+		return seen, err
 	})
 	if len(seen.list) == 0 {
 		return nil

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	play, ok := map[string]func(string) (told, error){
 		"wait": func(string) (told, error) { return told{}, nil }, "descriptors": playDescriptors, "network": playNetwork,
 		"secret": playSecret, "mounts": playMounts, "parent": playParent, "files": playFiles, "thread": playThread,
-		"fragments": playFragments, "fill": playFill, "detached": playDetached, "holder": playHolder,
+		"fragments": playFragments, "fill": playFill, "detached": playDetached, "holder": playHolder, "deep": playDeep,
 		"chroot": func(folder string) (told, error) { return told{}, unix.Chroot(folder) },
 	}[role]
 	if !ok {

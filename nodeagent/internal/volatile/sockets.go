@@ -95,7 +95,7 @@ func (s *socketList) table(name string, parse func(string, []string) (evidence.V
 	defer func() { _ = file.Close() }()
 	heading := true
 	var broken error
-	err = scan(file, name, func(line string) bool {
+	err = scan(file, name, func(line string, _ bool) bool {
 		if heading {
 			heading = false
 			return true
