@@ -24,7 +24,7 @@ type mounted struct {
 	whole map[string]bool
 	// views were read.
 	views map[view]bool
-	// partial says that some are missing, so that of no mount it can be said that no path leads to it.
+	// partial says that a list is missing, so that of no mount it can be said that it is in none.
 	partial bool
 	// left is how much text is still read.
 	left int64
@@ -40,9 +40,9 @@ func newMounted() *mounted {
 	return &mounted{ids: map[uint64]bool{}, whole: map[string]bool{}, views: map[view]bool{}, left: maxMountinfo}
 }
 
-// nowhere says whether what was looked at lies on a mount that no path leads to, of a filesystem that is mounted from its
-// root on nowhere: the mount was taken away while it was in use, or never attached, or is of a namespace that only a
-// descriptor holds. Nothing but the processes leads to its files.
+// nowhere says whether what was looked at lies on a mount that is in no list, of a filesystem that no list has from its root
+// on: the mount was taken away while it was in use, or never attached, or is of a namespace that only a descriptor holds, or
+// is newer than the lists.
 func (m *mounted) nowhere(stat *unix.Statx_t) bool {
 	return !m.partial && stat.Mask&unix.STATX_MNT_ID != 0 && !m.lead(stat.Mnt_id, stat.Dev_major, stat.Dev_minor)
 }
@@ -86,7 +86,7 @@ func (r *fileReader) findMounted(ctx context.Context, target Target) error {
 // mountsUnknown names a list of mounts that could not be read.
 func (r *fileReader) mountsUnknown(path, reason string, err error) error {
 	r.mounted.partial = true
-	cause := fmt.Errorf("files on mounts that no path leads to are not told apart: %w", err)
+	cause := fmt.Errorf("files on mounts that are in no list are not told apart: %w", err)
 	return r.gaps.add(path, reason, cause)
 }
 
@@ -181,7 +181,7 @@ func (m *mounted) list(from io.Reader, room int) error {
 	return errors.Join(err, failed)
 }
 
-// onDetached is a link to something on a mount that no path leads to.
+// onDetached is a link to something on a mount that is in no list.
 type onDetached struct {
 	candidate
 	mount   uint64
@@ -189,7 +189,8 @@ type onDetached struct {
 }
 
 // confirm reads the mounts of the process again, of which the lists may be older than a mount that is in use: a pod that is
-// not frozen mounts what it likes. What lies on none of them is detached, and a regular file of it must be stored.
+// not frozen mounts what it likes. A regular file of what lies on none of them must be stored. The lists of other processes
+// are not read again: a mount that is newer than they are is in no list that was read, though a path may lead to it.
 func (l *listedFiles) confirm(h *handle) error {
 	if len(l.detached) == 0 {
 		return nil
@@ -207,14 +208,14 @@ func (l *listedFiles) confirm(h *handle) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("tell the files apart that are on mounts that no path leads to: %w", err)
+		return fmt.Errorf("tell the files apart that are on mounts that are in no list: %w", err)
 	}
 	return nil
 }
 
-var errDetached = errors.New("no path leads to this mount: of its files those that are open or mapped are stored")
+var errDetached = errors.New("this mount is in no list of mounts that was read: of its files those that are open or mapped are stored")
 
-// detached names each mount that no path leads to, once: files that nobody holds may lie on it.
+// detached names each mount that is in no list, once: files that nobody holds may lie on it.
 func (r *fileReader) detached(h *handle, list []onDetached) error {
 	for i := range list {
 		mount := list[i].mount

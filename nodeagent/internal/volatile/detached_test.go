@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -240,6 +241,30 @@ func TestFilesSaysWhereMountsAreNotKnown(t *testing.T) {
 	m.partial = false
 	if !m.nowhere(&lost) {
 		t.Error("a file on an unknown mount is not found")
+	}
+}
+
+// TestAMountOfAnotherNamespaceThatIsNewerThanTheListsIsNotSaidToBeWithoutAPath holds a file of a mount that has a path, in a
+// namespace that was made after the lists were read.
+func TestAMountOfAnotherNamespaceThatIsNewerThanTheListsIsNotSaidToBeWithoutAPath(t *testing.T) {
+	first := start(t, "wait", nil)
+	r := newFileReader(Options{Limits: Limits{}.withDefaults(), NodeMounts: "/proc/self/mountinfo"})
+	defer r.close()
+	must(t, r.findMounted(t.Context(), first.target()))
+	folder := filepath.Join(t.TempDir(), "held")
+	must(t, os.Mkdir(folder, 0o700))
+	holder := start(t, "holder "+folder, namespaces(unix.CLONE_NEWNS))
+	file, err := os.Open(fmt.Sprintf("/proc/%d/root%s/held-open", holder.Process.Pid, folder))
+	must(t, err)
+	a := start(t, "wait", func(command *exec.Cmd) { command.ExtraFiles = []*os.File{file} })
+	must(t, file.Close())
+	must(t, r.find(t.Context(), a.process()))
+	gaps := r.gaps.Gaps()
+	if len(r.held) != 1 || len(gaps) != 1 || gaps[0].Reason != GapDetached {
+		t.Fatalf("held %v, gaps %+v", r.held, gaps)
+	}
+	if strings.Contains(gaps[0].Message, "no path leads") || !strings.Contains(gaps[0].Message, "in no list of mounts that was read") {
+		t.Errorf("the gap says %q", gaps[0].Message)
 	}
 }
 

@@ -27,7 +27,7 @@ type FilesResult struct {
 }
 
 // File is a regular file that no name leads to, or that lives in memory alone: a deleted executable, a memfd, a deleted
-// file that is open or mapped, shared memory, what is open or mapped of a mount that no path leads to. It is held while it
+// file that is open or mapped, shared memory, what is open or mapped of a mount that is in no list. It is held while it
 // is visited.
 type File struct {
 	evidence.VolatileFile
@@ -51,7 +51,7 @@ type fileReader struct {
 	held    map[fileKey]*File
 	mounted *mounted
 	servers *servers
-	// named are mounts that no path leads to and that have a gap.
+	// named are mounts that are in no list and that have a gap.
 	named map[uint64]bool
 	bytes int64
 	files int64
@@ -177,7 +177,7 @@ type listedFiles struct {
 
 var errNoMaps = errors.New("its main thread has ended: the kernel does not lead to what the other threads map")
 
-// listFiles lists what must be stored of a process, and what it holds on mounts that no path leads to. Its own mounts say only
+// listFiles lists what must be stored of a process, and what it holds on mounts that are in no list. Its own mounts say only
 // which filesystems need not be asked what they are: what could not be read of them hides no file.
 func listFiles(h *handle, limits Limits, known *mounted, found *findings) (listedFiles, error) {
 	seen, err := readMounts(h, limits.Mounts, found)
@@ -210,7 +210,7 @@ func (l *listedFiles) links(h *handle, limits Limits, found *findings) error {
 	return l.considerAll(h, "maps", "map_files", limits.Maps, found)
 }
 
-// consider keeps a link that leads to a regular file without a name, or on a mount that no path leads to. Namespaces and
+// consider keeps a link that leads to a regular file without a name, or on a mount that is in no list. Namespaces and
 // the like are regular files, too, but have no path.
 func (l *listedFiles) consider(h *handle, part, name string, found *findings) {
 	path, err := h.link(name)

@@ -20,7 +20,7 @@ const (
 	GapNotAnonymous = "TextNotInAnonymousMemory"
 	// GapFilesystem: the file lies on a filesystem that a server answers for, which could wait for ever; it was not read.
 	GapFilesystem = "FilesystemNotRead"
-	// GapDetached: no path leads to a mount on which something is open; what else lies on it was not read.
+	// GapDetached: a mount on which something is open is in no list that was read; what else lies on it was not read.
 	GapDetached = "DetachedMount"
 	// GapEnded: the process ended before its memory or its files were read.
 	GapEnded = "ProcessEnded"
