@@ -95,7 +95,7 @@ func (d *description) volumes() error {
 		}
 	}
 	entered := false
-	err := here(func(s *scene) error {
+	err := here(d.ctx, func(s *scene) error {
 		entered = true
 		for _, volume := range d.found.described {
 			if err := d.files(s, volume); err != nil {
@@ -142,7 +142,7 @@ func (d *description) hosts() error {
 	folder := d.found.Pod.folder(d.found.roots)
 	path := filepath.Join(folder, "etc-hosts")
 	var file evidence.PodFile
-	err := here(func(s *scene) error {
+	err := here(d.ctx, func(s *scene) error {
 		fd, _, err := s.folder(folder)
 		if err != nil {
 			return err

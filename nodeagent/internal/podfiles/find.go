@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -47,12 +48,13 @@ type Source struct {
 
 // finder is one call of Find.
 type finder struct {
-	ctx   context.Context
 	found *Found
 	gaps  gaps
 	// memory by device and inode of the folder.
 	memory map[string]*Source
 	node   nodeMounts
+	// bytes of the paths in Mounts.
+	bytes int
 }
 
 // Find lists what belongs to the pod on this node. Nothing that the pod could have made is followed or read, and no file
@@ -61,20 +63,28 @@ type finder struct {
 //
 // Names of sources stay the same as long as what they stand for exists, and are unique in a pod.
 func Find(ctx context.Context, pod Pod, roots Roots) (Found, error) {
+	return find(ctx, pod, roots, memoryTime)
+}
+
+// memoryTime bounds the look for memory in all mount namespaces of a pod, which takes milliseconds unless a process of the
+// pod made it long. A hold of ten seconds leaves as much for the clones.
+const memoryTime = 5 * time.Second
+
+func find(ctx context.Context, pod Pod, roots Roots, within time.Duration) (Found, error) {
 	if err := pod.check(); err != nil {
 		return Found{}, err
 	}
 	f := &finder{
-		ctx: ctx, memory: map[string]*Source{},
-		found: &Found{Pod: pod, roots: resolved(roots.withDefaults())},
+		memory: map[string]*Source{},
+		found:  &Found{Pod: pod, roots: resolved(roots.withDefaults())},
 	}
-	if err := f.mountNamespaces(); err != nil {
+	if err := f.mountNamespaces(ctx, within); err != nil {
 		return Found{}, err
 	}
 	for _, source := range f.memory {
 		f.found.Sources = append(f.found.Sources, *source)
 	}
-	err := here(func(s *scene) error {
+	err := here(ctx, func(s *scene) error {
 		f.volumes(s)
 		f.folder(s, pod.logs(f.found.roots), PodLogs, evidence.PodSourceLogs)
 		f.folder(s, filepath.Join(pod.folder(f.found.roots), "containers"), PodTermination, evidence.PodSourceTermination)
@@ -119,33 +129,40 @@ func resolved(r Roots) Roots {
 }
 
 // mountNamespaces looks for memory in every mount namespace that a thread of the pod is in.
-func (f *finder) mountNamespaces() (err error) {
+func (f *finder) mountNamespaces(ctx context.Context, within time.Duration) (err error) {
 	roots := f.found.roots
-	f.node, err = readNode(roots.Node, roots.Kept)
+	f.node, err = readNode(ctx, roots.Node, roots.Kept)
 	if err != nil {
 		f.gaps.add(roots.Node, GapUnreadable, err)
-		return f.ctx.Err()
+		return ctx.Err()
 	}
 	own, err := nodeNamespace(roots.Node)
 	if err != nil {
 		f.gaps.add(roots.Node, GapUnreadable, err)
-		return f.ctx.Err()
+		return ctx.Err()
 	}
 	list, err := namespaces(f.found.Pod.Processes)
 	if err != nil {
 		f.gaps.add("/proc", GapUnreadable, err)
 	}
+	look, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	for _, one := range list {
-		if err := f.ctx.Err(); err != nil {
-			return err
-		}
-		label := fmt.Sprintf("mnt:[%d]", one.inode)
 		if one.inode == own {
-			f.gaps.add(label, GapNodeNamespace, errors.New("what is mounted there is the node's"))
+			f.gaps.add(one.label(), GapNodeNamespace, errors.New("what is mounted there is the node's"))
 			continue
 		}
-		if err := one.look(func(s *scene) error { return f.scan(s, one) }); err != nil {
-			f.gaps.add(label, GapUnreadable, err)
+		err := look.Err()
+		if err == nil {
+			err = one.look(look, func(s *scene) error { return f.scan(look, s, one) })
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded):
+			f.gaps.add(one.label(), GapTimeUsedUp, fmt.Errorf("%s to look for memory were used up: %w", within, err))
+		case err != nil:
+			f.gaps.add(one.label(), GapUnreadable, err)
 		}
 	}
 	return nil

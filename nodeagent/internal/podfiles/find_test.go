@@ -1,6 +1,7 @@
 package podfiles_test
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"os"
@@ -191,6 +192,87 @@ func TestSharedMemoryOfTwoNamespacesIsOneSource(t *testing.T) {
 	}
 	if count != 1 {
 		t.Errorf("%d sources of shared memory: %v", count, names(found))
+	}
+}
+
+func TestAPathThatIsTooLongHidesNothingElse(t *testing.T) {
+	for doing, long := range map[string]string{"deep": "/mnt/aaa", "deep root": "/dev"} {
+		t.Run(doing, func(t *testing.T) {
+			n := newNode(t)
+			n.pod.Processes, n.pod.Volumes = []int{run(t, doing, 0).pid()}, []corev1.Volume{}
+			found := n.find(t)
+			opened, err := source(t, found, "memory/shm").Open(t.Context())
+			must(t, err)
+			if got := read(t, filepath.Join(opened.Root(), "loot")); got != secret {
+				t.Errorf("read %q", got)
+			}
+			must(t, opened.Close())
+			if diff := cmp.Diff(map[string]int64{podfiles.GapPathTooLong: 1}, reasons(found)); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s\n%.2000v", diff, found.Gaps)
+			}
+			for _, gap := range found.Gaps {
+				if gap.Reason == podfiles.GapPathTooLong && !strings.HasPrefix(string(gap.Path), long) {
+					t.Errorf("gap: %v", gap)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsBeyondTheListThatIsReadIsNamed(t *testing.T) {
+	for doing, want := range map[string]map[string]int64{
+		"shm before the flood": {podfiles.GapPathTooLong: 3, podfiles.GapTooMany: 1},
+		"shm after the flood":  {podfiles.GapPathTooLong: 3, podfiles.GapTooMany: 2},
+	} {
+		t.Run(doing, func(t *testing.T) {
+			n := newNode(t)
+			n.pod.Processes, n.pod.Volumes = []int{run(t, doing, 0).pid()}, []corev1.Volume{}
+			found := n.find(t)
+			if diff := cmp.Diff(want, reasons(found)); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s", diff)
+			}
+			there := slices.ContainsFunc(names(found), func(name string) bool { return strings.HasPrefix(name, "memory/shm") })
+			named := slices.ContainsFunc(found.Gaps, func(gap evidence.PodGap) bool {
+				return gap.Path == shm && gap.Reason == podfiles.GapTooMany
+			})
+			if there == named {
+				t.Errorf("captured: %v, named: %v", there, named)
+			}
+		})
+	}
+}
+
+func TestAFileOfMemoryThatIsThereAsAWholeIsNoGap(t *testing.T) {
+	n := newNode(t)
+	n.pod.Processes = []int{run(t, "files", 0).pid()}
+	found := n.find(t)
+	for _, mount := range found.Mounts {
+		if mount.Path == "/mnt/on" && mount.Why != podfiles.WhyFile {
+			t.Errorf("mount: %+v", mount)
+		}
+	}
+	source(t, found, "memory/mount")
+}
+
+func TestALookThatTakesTooLongKeepsTheRest(t *testing.T) {
+	n := newNode(t)
+	n.volume(t, "empty-dir", "work")
+	first := run(t, "shm twice", 0)
+	second, err := strconv.Atoi(first.said[len(first.said)-1])
+	must(t, err)
+	n.pod.Processes = []int{first.pid(), second}
+	found, err := podfiles.FindWithin(t.Context(), n.pod, n.roots, 0)
+	must(t, err)
+	if diff := cmp.Diff([]string{"logs", "termination", "volumes/work"}, names(found)); diff != "" {
+		t.Errorf("sources (-want +got):\n%s", diff)
+	}
+	if reasons(found)[podfiles.GapTimeUsedUp] != 2 || reasons(found)[podfiles.GapUnreadable] != 0 {
+		t.Errorf("gaps: %v", found.Gaps)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := podfiles.Find(ended, n.pod, n.roots); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the caller's own time: %v", err)
 	}
 }
 

@@ -24,6 +24,10 @@ const (
 	GapMountPoint = "MountPointNotEntered"
 	// GapTooMany: there is more of it than is listed.
 	GapTooMany = "TooManyToList"
+	// GapPathTooLong: a path has more bytes or folders than are read. Path is its beginning.
+	GapPathTooLong = "PathTooLong"
+	// GapTimeUsedUp: the time to look for memory in mount namespaces was used up before.
+	GapTimeUsedUp = "LookTimeUsedUp"
 	// GapChanged: it was another one when it was opened than when it was found.
 	GapChanged = "ChangedWhileRead"
 	// GapTruncated: only the beginning of a file is recorded.

@@ -1,6 +1,7 @@
 package podfiles
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -28,17 +29,18 @@ const (
 )
 
 // scan looks at the memory of one mount namespace.
-func (f *finder) scan(s *scene, in namespace) error {
+func (f *finder) scan(ctx context.Context, s *scene, in namespace) error {
 	shared := f.sharedMemory(s)
-	if s.cut {
-		f.gaps.add(fmt.Sprintf("mnt:[%d]", in.inode), GapTooMany, fmt.Errorf("more than %d mounts of memory", maxMemoryMounts))
+	if s.cut != nil {
+		f.gaps.add(in.label(), GapTooMany, s.cut)
 	}
-	for _, one := range s.memory {
-		if err := f.ctx.Err(); err != nil {
-			return err
+	for i, one := range s.memory {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%d of %d mounts of memory were not looked at: %w", len(s.memory)-i, len(s.memory), err)
 		}
-		if len(f.found.Mounts) >= maxRecordedMounts {
-			f.gaps.add(fmt.Sprintf("mnt:[%d]", in.inode), GapTooMany, fmt.Errorf("more than %d mounts of memory in all", maxRecordedMounts))
+		if f.bytes += one.bytes; len(f.found.Mounts) >= maxRecordedMounts || f.bytes > maxPathBytes {
+			f.gaps.add(in.label(), GapTooMany, fmt.Errorf("%d of %d mounts of memory were not looked at: more than %d in all, or %d bytes of paths",
+				len(s.memory)-i, len(s.memory), maxRecordedMounts, maxPathBytes))
 			return nil
 		}
 		record := evidence.PodMemoryMount{
@@ -47,7 +49,7 @@ func (f *finder) scan(s *scene, in namespace) error {
 		}
 		// What the node has is a finding at /dev/shm only, and there only on top.
 		if refused := f.refuse(one); refused == "" {
-			record.Source, record.Why = f.judge(s, in, one)
+			record.Source, record.Why = f.judge(ctx, s, in, one)
 		} else if record.Why = WhyNode; one.id == shared {
 			record.Why = GapSharedMemory
 			f.gaps.add(one.point, GapSharedMemory, errors.New(refused))
@@ -58,9 +60,14 @@ func (f *finder) scan(s *scene, in namespace) error {
 }
 
 // judge returns the key of the source that holds a mount, or why none does.
-func (f *finder) judge(s *scene, in namespace, one mount) (source, why string) {
+func (f *finder) judge(ctx context.Context, s *scene, in namespace, one mount) (source, why string) {
+	if one.cut {
+		// What would be kept of it is as long in the node's list of mounts.
+		f.gaps.add(one.point, GapPathTooLong, fmt.Errorf("a path of mount %d is recorded by its beginning, and nothing in the mount is read", one.id))
+		return "", GapPathTooLong
+	}
 	fd, at, err := s.folder(one.point)
-	if errors.Is(err, unix.ENOTDIR) && f.whole(s, one) {
+	if errors.Is(err, unix.ENOTDIR) && f.whole(ctx, s, one.device) {
 		return "", WhyFile
 	}
 	if err != nil {
@@ -83,22 +90,33 @@ func (f *finder) judge(s *scene, in namespace, one mount) (source, why string) {
 	return f.keep(in, one, place{fd, at, one.point}, &stat)
 }
 
-// whole says whether the root of a mount's file system is mounted in the same namespace, and to be seen.
-func (f *finder) whole(s *scene, part mount) bool {
+// whole says whether the root of a file system is mounted in the namespace, and to be seen: false when time is up before
+// that is found.
+func (f *finder) whole(ctx context.Context, s *scene, device string) bool {
+	if whole, ok := s.wholes[device]; ok {
+		return whole
+	}
 	for _, one := range s.memory {
-		if one.device != part.device || one.root != "/" {
-			continue
+		if ctx.Err() != nil {
+			return false
 		}
-		fd, at, err := s.folder(one.point)
-		if err != nil {
-			continue
-		}
-		f.close(fd, one.point)
-		if at == one.id {
+		if one.device == device && one.root == "/" && !one.cut && f.seen(s, one) {
+			s.wholes[device] = true
 			return true
 		}
 	}
+	s.wholes[device] = false
 	return false
+}
+
+// seen says whether a path leads to a mount.
+func (f *finder) seen(s *scene, one mount) bool {
+	fd, at, err := s.folder(one.point)
+	if err != nil {
+		return false
+	}
+	f.close(fd, one.point)
+	return at == one.id
 }
 
 // refuse says why a mount is not the pod's alone: empty when it is. The runtime mounts the /dev/shm of a sandbox on the
@@ -175,13 +193,16 @@ func (f *finder) sharedMemory(s *scene) int {
 	}
 	defer f.close(fd, sharedMemory)
 	root, err := s.mountOf(s.root)
+	fsType, known := s.fsTypes[at]
 	switch {
 	case err != nil:
 		f.gaps.add(sharedMemory, GapUnreadable, err)
-	case at == root || inMemory(s.fsTypes[at]):
+	case at == root || inMemory(fsType):
 		// A folder of the root filesystem comes with that; memory is looked at with the other mounts.
+	case !known:
+		f.gaps.add(sharedMemory, GapTooMany, errors.New("what is mounted there is not in the part of the list of mounts that was read"))
 	default:
-		f.gaps.add(sharedMemory, GapSharedMemory, fmt.Errorf("something else is mounted there: %q", s.fsTypes[at]))
+		f.gaps.add(sharedMemory, GapSharedMemory, fmt.Errorf("something else is mounted there: %q", fsType))
 	}
 	return at
 }

@@ -1,6 +1,7 @@
 package podfiles
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +23,9 @@ type namespace struct {
 	// files of threads, /proc/PID/task/TID/ns/mnt.
 	files []string
 }
+
+// label is what the kernel calls it.
+func (n namespace) label() string { return fmt.Sprintf("mnt:[%d]", n.inode) }
 
 // namespaces returns the mount namespaces of processes, in the order of their inodes: threads of a process can be in
 // several. Threads that are gone are left out.
@@ -63,7 +67,7 @@ func namespaces(processes []int) ([]namespace, error) {
 }
 
 // look shows the namespace as long as one of its threads is still in it.
-func (n namespace) look(look func(*scene) error) error {
+func (n namespace) look(ctx context.Context, look func(*scene) error) error {
 	for _, file := range n.files {
 		open, err := os.Open(file)
 		if gone(err) {
@@ -81,7 +85,7 @@ func (n namespace) look(look func(*scene) error) error {
 			continue
 		}
 		if err == nil {
-			err = inside(int(open.Fd()), look)
+			err = inside(ctx, int(open.Fd()), look)
 		}
 		return errors.Join(err, open.Close())
 	}

@@ -53,9 +53,9 @@ func (s Source) take(ctx context.Context, of func(fd int) (int, error)) (made in
 		return errors.Join(err, unix.Close(fd))
 	}
 	if s.namespace.inode == 0 {
-		err = here(look)
+		err = here(ctx, look)
 	} else {
-		err = s.namespace.look(look)
+		err = s.namespace.look(ctx, look)
 	}
 	return made, err
 }

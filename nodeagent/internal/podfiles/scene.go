@@ -1,6 +1,7 @@
 package podfiles
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,25 +30,27 @@ type scene struct {
 	// proc is this process's own /proc: the namespace may have another one, or a fake.
 	proc int
 	*mounts
+	// wholes says of a device whether its file system is to be seen from its root on.
+	wholes map[string]bool
 }
 
 // here shows the mount namespace of this process.
-func here(look func(*scene) error) error {
+func here(ctx context.Context, look func(*scene) error) error {
 	own, err := openProc()
 	if err != nil {
 		return err
 	}
-	return errors.Join(see(own, look), unix.Close(own))
+	return errors.Join(see(ctx, own, look), unix.Close(own))
 }
 
 // inside shows another mount namespace, from its root, whatever roots the processes in it have. The thread that enters it
 // ends with the look.
-func inside(namespace int, look func(*scene) error) error {
+func inside(ctx context.Context, namespace int, look func(*scene) error) error {
 	own, err := openProc()
 	if err != nil {
 		return err
 	}
-	err = proc.Within(namespace, unix.CLONE_NEWNS, func() error { return see(own, look) })
+	err = proc.Within(namespace, unix.CLONE_NEWNS, func() error { return see(ctx, own, look) })
 	return errors.Join(err, unix.Close(own))
 }
 
@@ -59,16 +62,16 @@ func openProc() (int, error) {
 	return own, nil
 }
 
-func see(own int, look func(*scene) error) error {
+func see(ctx context.Context, own int, look func(*scene) error) error {
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open the root of the mount namespace: %w", err)
 	}
 	list, err := readProc(own, "thread-self/mountinfo", func(file *os.File) (*mounts, error) {
-		return readMounts(file, maxMemoryMounts)
+		return readMounts(timed{ctx, file}, maxMemoryMounts)
 	})
 	if err == nil {
-		err = look(&scene{root: root, proc: own, mounts: list})
+		err = look(&scene{root: root, proc: own, mounts: list, wholes: map[string]bool{}})
 	}
 	return errors.Join(err, unix.Close(root))
 }
@@ -96,7 +99,7 @@ func (s *scene) folder(path string) (fd int, at int, err error) {
 		}
 		next, err := s.step(fd, name)
 		if err := errors.Join(err, unix.Close(fd)); err != nil {
-			return -1, 0, fmt.Errorf("open %q: %w", path, err)
+			return -1, 0, fmt.Errorf("open %.200q: %w", path, err)
 		}
 		fd = next
 	}

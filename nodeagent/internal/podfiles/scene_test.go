@@ -48,6 +48,22 @@ var acts = map[string]func() error{
 	"elsewhere": func() error {
 		return errors.Join(tmpfs("/mnt"), put("/mnt/loot", secret), tmpfs("/srv"))
 	},
+	"deep": func() error {
+		return errors.Join(tmpfs("/mnt"), deep("/mnt", 33_000), tmpfs("."), os.Chdir("/"), tmpfs(shm), put(shm+"/loot", secret))
+	},
+	"shm before the flood": func() error {
+		return errors.Join(tmpfs(shm), put(shm+"/loot", secret), flood())
+	},
+	"shm after the flood": func() error {
+		return errors.Join(flood(), tmpfs(shm), put(shm+"/loot", secret))
+	},
+	"deep root": func() error {
+		return errors.Join(tmpfs("/mnt"), deep("/mnt", 200), bind(".", "/dev"), os.Chdir("/"), os.Mkdir(shm, 0o700),
+			tmpfs(shm), put(shm+"/loot", secret))
+	},
+	"files": func() error {
+		return errors.Join(tmpfs("/mnt"), put("/mnt/loot", secret), put("/mnt/on", ""), bind("/mnt/loot", "/mnt/on"))
+	},
 	"chroot": func() error {
 		return errors.Join(tmpfs(shm), put(shm+"/loot", secret), unix.Chroot("/usr"), os.Chdir("/"))
 	},
@@ -79,6 +95,30 @@ func bind(from, at string) error {
 		return fmt.Errorf("bind %s at %s: %w", from, at, err)
 	}
 	return nil
+}
+
+// deep makes folders in one another, and stays in the last.
+func deep(at string, folders int) error {
+	name := strings.Repeat("a", 255)
+	if err := unix.Chdir(at); err != nil {
+		return err
+	}
+	for range folders {
+		if err := errors.Join(unix.Mkdir(name, 0o700), unix.Chdir(name)); err != nil {
+			return fmt.Errorf("make a folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// flood makes a list of mounts of 20 MiB.
+func flood() error {
+	err := errors.Join(tmpfs("/mnt"), deep("/mnt", 20_000))
+	for i := range 4 {
+		name := fmt.Sprint(i)
+		err = errors.Join(err, unix.Mkdir(name, 0o700), tmpfs(name))
+	}
+	return errors.Join(err, os.Chdir("/"))
 }
 
 func put(path, content string) error { return os.WriteFile(path, []byte(content), 0o600) }
