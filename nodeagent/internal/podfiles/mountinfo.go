@@ -47,7 +47,7 @@ type mount struct {
 	root, point string
 	fsType      string
 	readOnly    bool
-	// bytes of both paths as they are in the list.
+	// bytes of both paths as they are in the list, or of what is there of them.
 	bytes int
 	// cut is set when one of the paths is only the beginning.
 	cut bool
@@ -64,16 +64,16 @@ type mounts struct {
 // readMounts reads a mountinfo file, and keeps up to limit mounts in memory. A mount that was not read has no type, and no
 // file system without a type is local.
 func readMounts(file io.Reader, limit int) (*mounts, error) {
-	found, bytes := &mounts{fsTypes: map[int]string{}}, 0
+	found, paths := &mounts{fsTypes: map[int]string{}}, 0
 	cut, err := eachMount(file, maxListBytes, func(one mount) {
 		found.fsTypes[one.id] = one.fsType
 		if !inMemory(one.fsType) {
 			return
 		}
-		switch bytes += one.bytes; {
+		switch paths += one.bytes; {
 		case len(found.memory) == limit:
 			found.cut = fmt.Errorf("more than %d mounts of memory", limit)
-		case bytes > maxPathBytes:
+		case paths > maxPathBytes:
 			found.cut = fmt.Errorf("mounts of memory with paths of more than %d bytes", maxPathBytes)
 		default:
 			found.memory = append(found.memory, one)
@@ -156,6 +156,9 @@ func parseMount(line []byte) (mount, error) {
 	one.root, cutRoot = path(fields[3])
 	one.point, cutPoint = path(fields[4])
 	one.bytes, one.cut = len(fields[3])+len(fields[4]), cutRoot || cutPoint
+	if one.cut {
+		one.bytes = len(one.root) + len(one.point)
+	}
 	return one, nil
 }
 
@@ -190,7 +193,7 @@ func readNode(ctx context.Context, file, kept string) (nodeMounts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the node's mounts: %w", err)
 	}
-	node, bytes := nodeMounts{}, 0
+	node, paths := nodeMounts{}, 0
 	cut, err := eachMount(timed{ctx, open}, maxNodeListBytes, func(one mount) {
 		if !inMemory(one.fsType) || (kept != "" && strings.HasPrefix(one.point, kept+"/")) {
 			return
@@ -199,11 +202,11 @@ func readNode(ctx context.Context, file, kept string) (nodeMounts, error) {
 			// The beginning could pass for another path.
 			one.point = ""
 		}
-		if bytes += len(one.point); bytes <= maxNodePathBytes {
+		if paths += len(one.point); paths <= maxNodePathBytes {
 			node[one.device] = append(node[one.device], one.point)
 		}
 	})
-	if bytes > maxNodePathBytes {
+	if paths > maxNodePathBytes {
 		cut = fmt.Errorf("mounts of memory with paths of more than %d bytes", maxNodePathBytes)
 	}
 	if err := errors.Join(err, cut, open.Close()); err != nil {

@@ -71,6 +71,9 @@ func TestALongLineCostsThatMountAlone(t *testing.T) {
 		if cut := got.memory[1]; !cut.cut || len(cut.point) != test.shown || cut.id != 2 || got.fsTypes[2] != "tmpfs" {
 			t.Errorf("%s: %+v", name, cut)
 		}
+		if cut := got.memory[1]; cut.bytes > 2*maxShown {
+			t.Errorf("%s: it counts as %d bytes", name, cut.bytes)
+		}
 		if whole := got.memory[2]; whole.cut || whole.point != "/dev/shm" {
 			t.Errorf("%s: the mount after it: %+v", name, whole)
 		}
