@@ -22,6 +22,7 @@ const (
 	system     = "system:serviceaccount:ugallu-system:"
 	privileged = "system:serviceaccount:ugallu-system-privileged:"
 	agent      = privileged + "ugallu-forensics-nodeagent"
+	forensics  = system + "ugallu-forensics"
 )
 
 func TestInstall(t *testing.T) {
@@ -37,6 +38,8 @@ func TestInstall(t *testing.T) {
 	t.Run("lets an agent report in its own name only", func(t *testing.T) { limitsReporters(t, s) })
 	t.Run("lets the read-back workload observe only", func(t *testing.T) { limitsReadBack(t, s) })
 	t.Run("lets nobody delete the chain of custody", func(t *testing.T) { keepsChain(t, s) })
+	t.Run("lets nobody else make the chain of custody", func(t *testing.T) { keepsChainOurs(t, s) })
+	t.Run("lets what is staged be taken away", func(t *testing.T) { dropsWhatIsStaged(t, s) })
 	t.Run("lets a source be named by its own account only", func(t *testing.T) { bindsOperators(t, s) })
 	t.Run("lets nobody claim a seal", func(t *testing.T) { dropsForgedStatus(t, s) })
 }
@@ -114,7 +117,7 @@ type question struct {
 
 func questions() []question {
 	const ours = "security.ugallu.io"
-	forensics, attestor, webhook, responder := system+"ugallu-forensics", system+"ugallu-attestor", system+"ugallu-webhook", system+"ugallu-responder"
+	attestor, webhook, responder := system+"ugallu-attestor", system+"ugallu-webhook", system+"ugallu-responder"
 	readback := privileged + "ugallu-forensics-snapshot"
 	return []question{
 		{forensics, "create", ours, "incidents", "", "", "", true},
@@ -237,7 +240,7 @@ func bindsAgents(t *testing.T, s server) {
 			response := object("EventResponse", "x", spec)
 			response.SetName("")
 			response.SetGenerateName("er-")
-			if err := s.client.Create(t.Context(), response); err != nil {
+			if err := s.writer(t, "EventResponse").Create(t.Context(), response); err != nil {
 				t.Fatal(err)
 			}
 			config := rest.CopyConfig(s.config)

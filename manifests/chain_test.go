@@ -56,7 +56,7 @@ func refuseClaimedKinds(t *testing.T, s server) {
 	} {
 		for _, kind := range []string{"ClusterState", "Manifest", "Logs"} {
 			t.Run(action+" "+kind, func(t *testing.T) {
-				err := patchStatus(t, s.client, s.made(t, "EventResponse", responseSpec(action, member)), artifact(kind))
+				err := patchStatus(t, s.client, madeBy(t, s.client, "EventResponse", responseSpec(action, member)), artifact(kind))
 				if action == "EvidenceUpload" || kind == "Logs" {
 					allowedOrSays(t, err, "")
 					return

@@ -27,11 +27,28 @@ func (s server) as(t *testing.T, account string, extra map[string][]string) clie
 	return newClient(t, config)
 }
 
+// writer is the client of the workload that makes objects of a kind.
+func (s server) writer(t *testing.T, kind string) client.Client {
+	t.Helper()
+	switch kind {
+	case "EventResponse", "Incident":
+		return s.as(t, forensics, nil)
+	case "AttestationBundle":
+		return s.as(t, attestorAccount, nil)
+	}
+	return s.client
+}
+
 func (s server) made(t *testing.T, kind string, spec fields) *unstructured.Unstructured {
+	t.Helper()
+	return madeBy(t, s.writer(t, kind), kind, spec)
+}
+
+func madeBy(t *testing.T, by client.Client, kind string, spec fields) *unstructured.Unstructured {
 	t.Helper()
 	o := object(kind, "", spec)
 	o.SetGenerateName("x-")
-	if err := s.client.Create(t.Context(), o); err != nil {
+	if err := by.Create(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	return o
