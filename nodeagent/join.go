@@ -308,6 +308,7 @@ func (c capturer) Capture(ctx context.Context, wanted order.Capture, progress fu
 		Incident: wanted.Incident, Pod: wanted.Pod, Containers: list, Flows: wanted.Flows, Memory: wanted.Memory,
 		Action: wanted.Action, Previous: capture.Result(wanted.Previous), Again: wanted.Again,
 		Stored: func(stored capture.Result) error { return wanted.Stored(order.Captured(stored)) },
+		Begun:  func(begun capture.Result) { wanted.Begun(order.Captured(begun)) },
 	}, progress)
 	return order.Captured(result), troubled(err)
 }

@@ -30,10 +30,12 @@ type nameList interface {
 	Readdirnames(n int) ([]string, error)
 }
 
-// origin tells an object from one that has its inode later.
+// origin tells an object from one that has its inode later. Where the filesystem knows no time of birth, one that was written
+// to since is another one.
 type origin struct {
 	inode
-	born unix.StatxTimestamp
+	born, written unix.StatxTimestamp
+	size          uint64
 }
 
 // arrivals are the names that came into folders while they were read, with everything below them.
@@ -62,7 +64,7 @@ func (w *walker) readAgain(parent *object, list nameList, seen []string, depth i
 	if _, err := list.Seek(0, io.SeekStart); err != nil {
 		return w.lack(w.join(""), GapUnreadable, fmt.Errorf("read the folder again: %w", err), nil)
 	}
-	for room := len(seen) + maxCame; room > 0; {
+	for room := len(seen) + maxCame; room >= 0; {
 		names, held, done := w.readNames(list)
 		room -= len(names)
 		names = slices.DeleteFunc(names, func(name string) bool {
@@ -105,6 +107,9 @@ func (w *walker) cameBefore(o *object) bool {
 		return false
 	}
 	id := origin{inode: identity(o), born: o.stat.Btime}
+	if o.stat.Mask&unix.STATX_BTIME == 0 {
+		id = origin{inode: identity(o), written: o.stat.Mtime, size: o.stat.Size}
+	}
 	_, before := w.came.met[id]
 	w.came.met[id] = struct{}{}
 	return before

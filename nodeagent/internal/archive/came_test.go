@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -151,12 +152,51 @@ func TestAListOfSeenNamesThatNeverEndsIsLeft(t *testing.T) {
 func TestAnInodeThatIsUsedAnewIsNotTakenForAMovedObject(t *testing.T) {
 	w, _ := newTestWalker(t, Options{})
 	w.came.into = 0
-	gone := &object{stat: unix.Statx_t{Ino: 7, Btime: unix.StatxTimestamp{Sec: 1}}}
-	again := &object{stat: unix.Statx_t{Ino: 7, Btime: unix.StatxTimestamp{Sec: 1, Nsec: 1}}}
-	if w.cameBefore(gone) || w.cameBefore(again) {
-		t.Error("an object is said to have come before that had not")
+	for name, stats := range map[string][2]unix.Statx_t{
+		"born later": {
+			{Ino: 7, Mask: unix.STATX_BTIME, Btime: unix.StatxTimestamp{Sec: 1}},
+			{Ino: 7, Mask: unix.STATX_BTIME, Btime: unix.StatxTimestamp{Sec: 1, Nsec: 1}},
+		},
+		"written later, on a filesystem that knows no time of birth": {
+			{Ino: 8, Mtime: unix.StatxTimestamp{Sec: 1}}, {Ino: 8, Mtime: unix.StatxTimestamp{Sec: 2}},
+		},
+	} {
+		gone, again := &object{stat: stats[0]}, &object{stat: stats[1]}
+		if w.cameBefore(gone) || w.cameBefore(again) {
+			t.Errorf("%s: an object is said to have come before that had not", name)
+		}
+		if !w.cameBefore(gone) {
+			t.Errorf("%s: an object that came before is not known", name)
+		}
 	}
-	if !w.cameBefore(gone) {
-		t.Error("an object that came before is not known")
+}
+
+// TestAListThatEndsAtTheBoundIsNotCalledEndless has no name but those that were seen.
+func TestAListThatEndsAtTheBoundIsNotCalledEndless(t *testing.T) {
+	var gaps bytes.Buffer
+	w, _ := newTestWalker(t, Options{Gaps: &gaps})
+	w.nameRoom = maxNames
+	seen := []string{"a"}
+	left := make([]string, len(seen)+maxCame)
+	for i := range left {
+		left[i] = "a"
 	}
+	must(t, w.newNames(&object{}, &ending{names: left}, seen, 0))
+	if gaps.Len() > 0 {
+		t.Errorf("gaps %s", gaps.Bytes())
+	}
+}
+
+// ending is a list that is told chunk by chunk, and its end after the last.
+type ending struct{ names []string }
+
+func (*ending) Seek(int64, int) (int64, error) { return 0, nil }
+
+func (e *ending) Readdirnames(n int) ([]string, error) {
+	if len(e.names) == 0 {
+		return nil, io.EOF
+	}
+	now := e.names[:min(n, len(e.names))]
+	e.names = e.names[len(now):]
+	return now, nil
 }

@@ -61,6 +61,9 @@ type Order struct {
 	// Stored is called after each artifact, and after each segment of one, with everything so far. The caller persists it
 	// before it returns, so that a restart repeats one segment at most. May be nil.
 	Stored func(Result) error
+	// Begun is called before an artifact is begun that Stored was not told of as the next. The caller writes it down if that
+	// takes but a moment: evidence does not wait for it. May be nil.
+	Begun func(Result)
 }
 
 // Result is what was captured, in the form of a response's status.

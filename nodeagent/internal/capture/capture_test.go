@@ -167,8 +167,8 @@ func TestCaptureStoresEveryContainerInTheOrderOfNames(t *testing.T) {
 	result, err := f.capturer().Capture(t.Context(), o, func(p v1alpha1.Progress) { last = p })
 	must(t, err)
 	all := []string{"app/changes.tar.zst", "web/changes.tar.zst", "app/rootfs.tar.zst", "web/rootfs.tar.zst"}
-	// The first is persisted when it is begun, each with its segment, and once more when it is complete.
-	want := [][]string{nil, nil, all[:1], all[:1], all[:2], all[:2], all[:3], all[:3], all}
+	// Each artifact is persisted with its segment, and once more when it is complete.
+	want := [][]string{nil, all[:1], all[:1], all[:2], all[:2], all[:3], all[:3], all}
 	if diff := cmp.Diff(want, persisted); diff != "" {
 		t.Errorf("persisted (-want +got):\n%s", diff)
 	}

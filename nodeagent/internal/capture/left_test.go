@@ -204,26 +204,30 @@ func TestWhatAKilledAgentStoredOfAProcessThatEndedIsNamed(t *testing.T) {
 	f.look.Processes = []capture.Part{volatileState, first, second}
 	o := order(capture.Container{ID: "id", Name: "c"})
 	ctx, kill := context.WithCancel(t.Context())
-	writes := 0
+	var told [][]string
+	persist := func(result capture.Result) {
+		o.Previous = result
+		told = append(told, result.Begun)
+	}
+	o.Begun = persist
 	o.Stored = func(result capture.Result) error {
 		if len(result.Artifacts) > 1 {
 			kill()
 			return context.Canceled
 		}
-		writes++
-		o.Previous = result
+		persist(result)
 		return nil
 	}
 	_, err := f.capturer().Capture(ctx, o, nil)
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v", err)
 	}
-	// One before the first part, and one for the end of it and the begin of the next.
-	if diff := cmp.Diff([]string{first.Name}, o.Previous.Begun); diff != "" || writes != 2 {
-		t.Fatalf("%d writes, begun (-want +got):\n%s", writes, diff)
+	// Once before the first part, and with the end of it that the next is begun.
+	if diff := cmp.Diff([][]string{{volatileState.Name}, {first.Name}}, told); diff != "" {
+		t.Fatalf("begun (-want +got):\n%s", diff)
 	}
 	f.look.Processes = []capture.Part{volatileState}
-	o.Again, o.Stored = true, nil
+	o.Again, o.Begun, o.Stored = true, nil, nil
 	result, err := f.capturer().Capture(t.Context(), o, nil)
 	must(t, err)
 	want := map[string]int{o.Action.Destination.Prefix + "/artifacts/" + first.Name + "/0": 1}
@@ -235,28 +239,60 @@ func TestWhatAKilledAgentStoredOfAProcessThatEndedIsNamed(t *testing.T) {
 	}
 }
 
-// TestWhatWasBegunHasRoomInTheRecord has an earlier call that began as many artifacts as a response can name.
-func TestWhatWasBegunHasRoomInTheRecord(t *testing.T) {
+// TestWhatWasBegunTakesNoRoomFromEvidence has an earlier call that began nearly as many artifacts as a response can name.
+func TestWhatWasBegunTakesNoRoomFromEvidence(t *testing.T) {
 	f := newFixture(t, "id")
 	memory := stream("c/memory-1-1.core.zst", written)
 	memory.Kind = v1alpha1.ArtifactProcessMemory
 	f.look.Processes = []capture.Part{memory}
 	o := order(capture.Container{ID: "id", Name: "c"})
 	o.Again = true
-	for i := range v1alpha1.MaxArtifacts - 2 {
+	for i := range v1alpha1.MaxArtifacts - 1 {
 		o.Previous.Begun = append(o.Previous.Begun, fmt.Sprintf("c/memory-%d-2.core.zst", i+2))
 	}
 	most := 0
+	o.Begun = func(result capture.Result) { most = max(most, len(result.Begun)) }
 	o.Stored = func(result capture.Result) error {
-		most = max(most, len(result.Begun)+len(result.Artifacts))
+		most = max(most, len(result.Begun))
 		return nil
 	}
 	result, err := f.capturer().Capture(t.Context(), o, nil)
 	must(t, err)
-	if most != v1alpha1.MaxArtifacts || len(result.Artifacts) != 2 {
-		t.Errorf("%d artifacts were named at once, and %d stored", most, len(result.Artifacts))
+	if most != v1alpha1.MaxArtifacts || len(result.Artifacts) != 3 {
+		t.Errorf("%d artifacts are begun at once, and stored are %v", most, names(result))
 	}
-	if gap(result, capture.GapTooManyArtifacts).Count != 1 || gap(result, evidence.GapArtifactNotStored).Count != v1alpha1.MaxArtifacts-2 {
+	if gap(result, evidence.GapArtifactNotStored).Count != v1alpha1.MaxArtifacts-1 {
 		t.Errorf("gaps %+v", result.Gaps)
+	}
+}
+
+// TestAPartThatIsLostBeforeAnythingOfItIsStoredIsNotBegun has processes that ended before their memory was opened, and after.
+func TestAPartThatIsLostBeforeAnythingOfItIsStoredIsNotBegun(t *testing.T) {
+	f := newFixture(t, "id")
+	gone := stream("c/memory-1-1.core.zst", func(context.Context, time.Duration, io.Writer, io.Writer) (capture.Summary, error) {
+		return capture.Summary{}, capture.Lost{Reason: "ProcessEnded", Cause: errors.New("it ended")}
+	})
+	f.look.Processes = []capture.Part{gone}
+	f.look.Memory = []capture.Part{{
+		Name: "memory/shm-1-1", Kind: v1alpha1.ArtifactMemoryFiles,
+		Open: func(context.Context) (capture.Tree, error) {
+			return capture.Tree{}, capture.Lost{Reason: "MemoryGone", Cause: errors.New("it was unmounted")}
+		},
+	}}
+	o := order(capture.Container{ID: "id", Name: "c"})
+	var last, begun []string
+	o.Begun = func(result capture.Result) { begun = append(begun, result.Begun...) }
+	o.Stored = func(result capture.Result) error {
+		last = result.Begun
+		return nil
+	}
+	result, err := f.capturer().Capture(t.Context(), o, nil)
+	must(t, err)
+	// The memory of the process is announced before its first byte is asked for, and what is never opened is not.
+	if diff := cmp.Diff([]string{gone.Name, "c/changes.tar.zst"}, begun); diff != "" {
+		t.Errorf("announced (-want +got):\n%s", diff)
+	}
+	if len(last) > 0 || len(result.Begun) > 0 || gap(result, "ProcessEnded").Count != 1 || gap(result, "MemoryGone").Count != 1 {
+		t.Errorf("begun are %v and %v, gaps %+v", last, result.Begun, result.Gaps)
 	}
 }

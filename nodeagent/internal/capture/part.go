@@ -177,7 +177,7 @@ func (r *run) arrange(look Look) {
 	for i := range parts {
 		parts[i].Name = r.artifact(&parts[i])
 	}
-	parts, tooMany := fit(parts, v1alpha1.MaxArtifacts-r.beyond(parts))
+	parts, tooMany := fit(parts, v1alpha1.MaxArtifacts-r.storedBeside(parts))
 	r.parts, r.gaps, r.strays = parts, slices.Concat(look.Gaps, tooMany), look.Strays
 }
 
@@ -225,15 +225,11 @@ func lasting(kind v1alpha1.ArtifactKind) bool {
 	}
 }
 
-// beyond counts the artifacts that earlier calls stored, or began, and that are in no plan any more.
-func (r *run) beyond(parts []Part) int {
-	names := slices.Clone(r.result.Begun)
-	for i := range r.result.Artifacts {
-		names = append(names, r.result.Artifacts[i].Name)
-	}
+// storedBeside counts the artifacts of earlier calls that are in no plan any more.
+func (r *run) storedBeside(parts []Part) int {
 	count := 0
-	for _, name := range names {
-		if !slices.ContainsFunc(parts, func(p Part) bool { return p.Name == name }) {
+	for i := range r.result.Artifacts {
+		if !slices.ContainsFunc(parts, func(p Part) bool { return p.Name == r.result.Artifacts[i].Name }) {
 			count++
 		}
 	}

@@ -25,7 +25,7 @@ const (
 var errNoTime = errors.New("the order's time was up before it was begun")
 
 // errBegun is why a part is not stored that is in no plan any more.
-var errBegun = errors.New("an agent that was stopped had begun it, or came to it next, and the pod has it no more")
+var errBegun = errors.New("an earlier call had begun it, or came to it next, and now the pod has it no more, or a response no room for it")
 
 // notPersisted is the caller's error: what is stored is not on record.
 type notPersisted struct{ cause error }
@@ -132,6 +132,9 @@ func (r *run) capture(ctx context.Context, part *Part) error {
 			return fmt.Errorf("%w; look for what an earlier call stored of it: %w", lost, err)
 		}
 		r.missing = append(r.missing, missingPart{part.Name, lost})
+		if len(r.left[part.Name]) == 0 {
+			r.result.Begun = without(r.result.Begun, part.Name)
+		}
 		return nil
 	}
 	return err

@@ -22,7 +22,6 @@ const tries = 3
 
 // part stores one part and has the caller persist it.
 func (r *run) part(ctx context.Context, part *Part) error {
-	r.announce(part.Name)
 	var err error
 	for range tries {
 		var done *v1alpha1.Artifact
@@ -47,32 +46,37 @@ func (r *run) part(ctx context.Context, part *Part) error {
 	return fmt.Errorf("store %s: %w", part.Name, err)
 }
 
-// announce has the caller persist that an artifact is begun, so that what is stored of it is looked for after a crash even
-// where the pod has it no more. Evidence does not wait for a caller who cannot: the record of the artifact, which is written
-// next, tells of that.
+// announce has the caller write down that an artifact is begun, so that what is stored of it is looked for after a crash even
+// where the pod has it no more.
 func (r *run) announce(artifact string) {
-	if slices.Contains(r.result.Begun, artifact) {
+	if slices.Contains(r.result.Begun, artifact) || len(r.result.Begun) == v1alpha1.MaxArtifacts {
 		return
 	}
 	r.result.Begun = append(slices.Clone(r.result.Begun), artifact)
-	_ = r.stored(artifact)
+	if r.order.Begun != nil {
+		r.order.Begun(r.result)
+	}
 }
 
 // begunAfter is what is begun when an artifact was stored: the one that comes next is announced with the same write.
 func (r *run) begunAfter(artifact string) []string {
-	begun := slices.DeleteFunc(slices.Clone(r.result.Begun), func(name string) bool { return name == artifact })
+	begun := without(r.result.Begun, artifact)
 	at := slices.IndexFunc(r.parts, func(p Part) bool { return p.Name == artifact })
 	for i := range r.parts[at+1:] {
 		next := r.parts[at+1+i].Name
 		if r.settled(next) {
 			continue
 		}
-		if !slices.Contains(begun, next) {
+		if !slices.Contains(begun, next) && len(begun) < v1alpha1.MaxArtifacts {
 			begun = append(begun, next)
 		}
 		break
 	}
 	return begun
+}
+
+func without(names []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(other string) bool { return other == name })
 }
 
 // another says whether a try that failed is followed by another one at once. There is none when the time is up, in which
@@ -196,6 +200,7 @@ func (r *run) stream(ctx context.Context, depot *depot, part *Part, lines *gapLi
 		within = r.memory.within(within)
 		defer r.memory.spend(time.Now())
 	}
+	r.announce(part.Name)
 	out, err := depot.single(ctx, part.Name, true)
 	if err != nil {
 		return nil, err

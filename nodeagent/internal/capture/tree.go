@@ -43,6 +43,7 @@ type archived struct {
 }
 
 func (r *run) begin(ctx context.Context, depot *depot, part *Part) (archived, error) {
+	r.announce(part.Name)
 	index, err := depot.single(ctx, r.beside(part.Name, ".index.ndjson.zst"), true)
 	if err != nil {
 		return archived{}, err

@@ -178,6 +178,8 @@ type Capture struct {
 	Again bool
 	// Stored persists everything so far, after each artifact and each segment. It may be called while progress is.
 	Stored func(Captured) error
+	// Begun writes down what is begun, if that takes but a moment.
+	Begun func(Captured)
 }
 
 // Captured is what was stored.

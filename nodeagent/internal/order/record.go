@@ -219,7 +219,8 @@ func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 		ours.Storing = fresh.Status.Storing
 	}
 	for _, name := range fresh.Status.Begun {
-		if !slices.Contains(ours.Begun, name) && !stored(ours.Artifacts, name) {
+		room := len(ours.Begun) < v1alpha1.MaxArtifacts
+		if room && !slices.Contains(ours.Begun, name) && !stored(ours.Artifacts, name) {
 			ours.Begun = append(slices.Clone(ours.Begun), name)
 		}
 	}

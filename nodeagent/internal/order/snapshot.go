@@ -13,8 +13,12 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// progressEvery spaces the writes of status.progress.
-const progressEvery = 5 * time.Second
+const (
+	// progressEvery spaces the writes of status.progress.
+	progressEvery = 5 * time.Second
+	// begunWithin bounds how long evidence waits for the record that it is begun.
+	begunWithin = time.Second
+)
 
 // snapshotStep captures every container that podfreeze recorded, their files from held snapshots: the pod may be gone by
 // now.
@@ -129,17 +133,22 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 		Previous: Captured{
 			Artifacts: status.Artifacts, Gaps: status.Gaps, GapsObject: status.GapsObject, Storing: status.Storing, Begun: status.Begun,
 		},
-		Stored: func(captured Captured) error {
-			s.mutex.Lock()
-			defer s.mutex.Unlock()
-			s.take(captured)
-			err := s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), len(list)))
-			s.seen.keep(captured, err)
-			if errors.Is(err, errClosed) {
-				stop(errClosed)
-			}
-			return err
-		},
+	}
+	order.Stored = func(captured Captured) error {
+		err := s.persist(ctx, captured, len(list))
+		if errors.Is(err, errClosed) {
+			stop(errClosed)
+		}
+		return err
+	}
+	order.Begun = func(captured Captured) {
+		ctx, cancel := context.WithTimeout(ctx, begunWithin)
+		defer cancel()
+		if err := s.persist(ctx, captured, len(list)); errors.Is(err, errClosed) {
+			stop(errClosed)
+		} else if err != nil {
+			log.FromContext(ctx).Error(err, "what is begun is not on record yet")
+		}
 	}
 	captured, err := s.node.Capture.Capture(ctx, order, func(progress v1alpha1.Progress) {
 		if err := s.progress(ctx, progress); errors.Is(err, errClosed) {
@@ -152,6 +161,16 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 		return captured, errClosed
 	}
 	return captured, err
+}
+
+// persist writes down everything so far.
+func (s *snapshotStep) persist(ctx context.Context, captured Captured, wanted int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.take(captured)
+	err := s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), wanted))
+	s.seen.keep(captured, err)
+	return err
 }
 
 // progress is for people to watch: a write that does not succeed is logged, and the next one comes in any case.

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -96,5 +97,33 @@ func TestWhatAnEarlierStartBeganStaysOnRecord(t *testing.T) {
 	r.adopt(fresh)
 	if diff := cmp.Diff([]string{"c/changes.tar.zst", "c/memory-8-80.core.zst"}, r.response.Status.Begun); diff != "" {
 		t.Errorf("begun (-want +got):\n%s", diff)
+	}
+}
+
+// TestEvidenceDoesNotWaitForTheRecordThatItIsBegun has an API server that does not answer that write, and answers the next.
+func TestEvidenceDoesNotWaitForTheRecordThatItIsBegun(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	writes, silent := 0, errors.New("no answer")
+	w.onWrite(func(ctx context.Context) error {
+		if writes++; writes != 2 {
+			return nil
+		}
+		if _, bounded := ctx.Deadline(); !bounded {
+			t.Error("the write may take for ever")
+		}
+		return silent
+	})
+	w.capture = func(wanted Capture) error {
+		w.captured = Captured{Begun: []string{"volatile.ndjson.zst"}}
+		wanted.Begun(w.captured)
+		return wanted.Stored(w.captured)
+	}
+	record, err := w.carryOut(order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(w.captured.Begun, record.Status.Begun); diff != "" || writes < 3 {
+		t.Errorf("%d writes, begun (-want +got):\n%s", writes, diff)
 	}
 }
