@@ -70,7 +70,7 @@ func runFetch(ctx context.Context, o options.Options, out, errOut io.Writer) int
 	if err != nil {
 		return complain(errOut, err, exitUsage)
 	}
-	report, err := verify.Incident(ctx, copier, trust, at.target)
+	report, err := verify.Fetch(ctx, copier, trust, at.target)
 	if err := errors.Join(err, copier.Close(), at.close()); err != nil {
 		return complain(errOut, err, exitUnread)
 	}

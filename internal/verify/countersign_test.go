@@ -12,6 +12,7 @@ import (
 	"ugallu.io/forensics/internal/attest"
 	"ugallu.io/forensics/internal/verify"
 	"ugallu.io/forensics/internal/verify/verifytest"
+	"ugallu.io/forensics/internal/worm"
 )
 
 var keySigned = verifytest.Signature{Key: true}
@@ -382,6 +383,9 @@ func TestAStolenModeTakesNoRecordsPlace(t *testing.T) {
 					if from != "custody-1" && report.Records != row.records {
 						t.Errorf("from %s: record %d", from, report.Records)
 					}
+					if row.records == 1 && !has(report, verify.NotChecked, verify.LinkChain, "a statement over a record 2 is there") {
+						t.Errorf("from %s:\n%s", from, table(t, report))
+					}
 				}
 				demandCopied(t, incident, authority.TrustBoth(), key)
 				report := check(t, incident, authority.TrustBoth(), key)
@@ -390,6 +394,29 @@ func TestAStolenModeTakesNoRecordsPlace(t *testing.T) {
 					t.Errorf("named itself:\n%s", table(t, report))
 				}
 			})
+		}
+	}
+}
+
+// TestAStolenModeMissesNoRecord: a statement by one mode over a record that never was is no word of both.
+func TestAStolenModeMissesNoRecord(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	for _, mode := range []string{evidence.ModeKeyless, evidence.ModeTransit} {
+		incident := verifytest.NewIncident(t, authority, inBothModes())
+		key, custody := rival(t, incident, incident.Released)
+		signIn(t, incident, key, custody, mode)
+		unseal(incident, incident.Released)
+		for _, lose := range []func(){
+			func() { incident.Put(key, []byte("{}"), worm.Lock{}) },
+			func() { incident.Delete(key) },
+		} {
+			lose()
+			for _, target := range []string{incident.Captured, incident.ManifestKey, incident.Prefix + "/"} {
+				report := check(t, incident, authority.TrustBoth(), target)
+				if report.Verdict() != verify.Verified || report.Records != 1 || !has(report, verify.NotChecked, key, "somebody stole that mode") {
+					t.Errorf("%s from %s:\n%s", mode, target, table(t, report))
+				}
+			}
 		}
 	}
 }

@@ -31,7 +31,7 @@ func (v *verification) newestRecord(ctx context.Context) (key string, data []byt
 			if err == nil {
 				return key, data, nil
 			}
-			v.replaced[key] = err
+			v.lost[key] = err
 		}
 	}
 	return "", nil, nil
@@ -48,8 +48,11 @@ type findings struct {
 // reader to choose. What is not proven is noted, and decides nothing; what a single sort of those that are named signed is
 // not, beside a record that all of them did.
 //
-// What cannot be read is unread where no record of its number is proven: it could be that record. Beside a proven one it
-// is noted. An object that can be put and never read, with a key of the writer's own or in an archive, takes one put,
+// A statement proves that its record was made. One whose record is not to be had is unread: a part of the evidence is
+// missing, and its older version may be in the store.
+//
+// A bundle that cannot be read is unread where no record of its number is proven: that could be the record. Beside a proven
+// one it is noted. An object that can be put and never read, with a key of the writer's own or in an archive, takes one put,
 // and would otherwise keep every incident from being verified for as long as it is locked.
 func (v *verification) checkRivals(ctx context.Context) {
 	found, err := v.custodyKeys(ctx)
@@ -70,8 +73,11 @@ func (v *verification) checkRivals(ctx context.Context) {
 	}
 	if v.record != nil {
 		v.report.add(LinkChain, CheckRecords, errors.Join(about.contradictions...), fmt.Sprintf("%d of 2", len(first)))
+		if v.record.custody.Number == evidence.CustodyCaptured {
+			v.later = first[evidence.CustodyReleased]
+		}
 		if first[evidence.CustodyReleased] == "" {
-			v.report.notChecked(LinkChain, CheckRecords, "record 1; no record 2 was found: the pod was not released, or somebody hid it behind a delete marker")
+			v.report.notChecked(LinkChain, CheckRecords, "record 1; "+v.withoutReleased(ctx))
 		}
 	}
 	v.note(Unread, about.unread)
@@ -80,25 +86,26 @@ func (v *verification) checkRivals(ctx context.Context) {
 
 // compareRivals looks at everything with the name of one record. A proven one takes the place that is empty.
 func (v *verification) compareRivals(ctx context.Context, number int, first map[int]string, about *findings) {
-	unread := map[string]string{}
+	unread, signed := map[string]string{}, first[number]
 	for _, key := range v.custody.claimed[number] {
 		if key == first[number] {
 			continue
 		}
-		unproven, replaced := v.sealError(ctx, key), v.replaced[key]
+		unproven := v.sealError(ctx, key)
 		switch {
-		case isUnread(unproven), isUnread(replaced):
-			unread[key] = fmt.Sprintf("it has the name of record %d and cannot be read: %v", number, errors.Join(unproven, replaced))
+		case isUnread(unproven):
+			unread[key] = fmt.Sprintf("it has the name of record %d and cannot be read: %v", number, unproven)
 		case unproven != nil:
 			about.foreign[key] = fmt.Sprintf("it has the name of record %d and is not proven: %v", number, unproven)
-		case first[number] != "":
+		case signed != "":
 			about.contradictions = append(about.contradictions,
-				refuse("%s and %s are both record %d of the incident, and signed", first[number], key, number))
-		case replaced != nil:
-			about.foreign[key] = fmt.Sprintf("the statement over this record %d is there, the record is not: %v", number, replaced)
-		case !v.custody.stored[key]:
-			about.foreign[key] = fmt.Sprintf("the statement over this record %d is there, the record is not", number)
+				refuse("%s and %s are both record %d of the incident, and signed", signed, key, number))
 		default:
+			signed = key
+			if err := v.lostError(ctx, key); err != nil {
+				unread[key] = fmt.Sprintf("the statement over this record %d is there, the record is not: %v", number, err)
+				continue
+			}
 			first[number] = key
 		}
 	}
@@ -110,6 +117,23 @@ func (v *verification) compareRivals(ctx context.Context, number int, first map[
 	} else {
 		maps.Copy(about.unread, unread)
 	}
+}
+
+// lostError says why a record that a statement proves is not to be had; nil where it is. Each is read once.
+func (v *verification) lostError(ctx context.Context, key string) error {
+	if _, known := v.lost[key]; !known {
+		_, v.lost[key] = v.readRecord(ctx, Target{Key: key})
+	}
+	return v.lost[key]
+}
+
+// withoutReleased says what there is in place of a second record.
+func (v *verification) withoutReleased(ctx context.Context) string {
+	signed := func(key string) bool { return len(v.sealOf(ctx, key).by) > 0 }
+	if slices.ContainsFunc(v.custody.claimed[evidence.CustodyReleased], signed) {
+		return "a statement over a record 2 is there, see foreign"
+	}
+	return "no record 2 was found: the pod was not released, or somebody hid it behind a delete marker"
 }
 
 // chosen are the keys of the record to begin with, and of the one that it names, by number.

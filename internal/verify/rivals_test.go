@@ -142,6 +142,31 @@ func TestTwoSignedRecordsOfOneNumberAreRefused(t *testing.T) {
 	}
 }
 
+// TestASignedRecordContradictsOneThatIsNotToBeHad in whichever order they lie, and whatever became of the other.
+func TestASignedRecordContradictsOneThatIsNotToBeHad(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	for name, from := range map[string]func(*verifytest.Incident) string{
+		"custody-1": captured, "custody-2": released, "prefix": func(i *verifytest.Incident) string { return i.Prefix + "/" },
+	} {
+		incident := verifytest.NewIncident(t, authority, verifytest.Change{})
+		other, custody := rival(t, incident, incident.Released)
+		sign(t, incident, other, custody, verifytest.Keyless())
+		away := map[string]verify.Source{"the rival": broken{incident, other}}
+		if name != "custody-2" {
+			away["the first"] = broken{incident, incident.Released}
+		}
+		for lost, source := range away {
+			t.Run(name+" without "+lost, func(t *testing.T) {
+				report := check(t, source, authority.Trust(), from(incident))
+				demand(t, report, verify.LinkChain, verify.CheckRecords)
+				if !has(report, verify.Failed, verify.LinkChain, other) || !has(report, verify.Failed, verify.LinkChain, incident.Released) {
+					t.Errorf("both are not named:\n%s", table(t, report))
+				}
+			})
+		}
+	}
+}
+
 func TestNotesAreBounded(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
 	incident := verifytest.NewIncident(t, authority, verifytest.Change{})

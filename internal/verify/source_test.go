@@ -214,3 +214,56 @@ func TestWithoutARecordTheBundlesAreFound(t *testing.T) {
 	incident.Delete(incident.Key(v1alpha1.BundleName("uid-" + string(v1alpha1.StepSnapshot))))
 	demand(t, check(t, incident, authority.Trust(), incident.ManifestKey), verify.LinkChain, verify.CheckComplete)
 }
+
+// TestACopyThatLacksWhatTheSecondRecordListsIsIncomplete has an outage of what the first one does not list.
+func TestACopyThatLacksWhatTheSecondRecordListsIsIncomplete(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, verifytest.Change{})
+	for _, key := range []string{keyOfBundle(v1alpha1.StepUnfreeze)(incident), evidence.CustodyBundleKey(incident.Captured)} {
+		copier, err := verify.NewCopier(broken{incident, key}, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := verify.Fetch(t.Context(), copier, authority.Trust(), verify.Target{Key: incident.Captured})
+		if err != nil || report.Verdict() != verify.Incomplete {
+			t.Errorf("%s: %v, %+v", key, err, report)
+		}
+		if err := copier.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestACopyFromTheFirstRecordHoldsTheSecondWhole: a copy is verified from its last record.
+func TestACopyFromTheFirstRecordHoldsTheSecondWhole(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, verifytest.Change{})
+	dir := t.TempDir()
+	source := crowded{incident, 1000, map[string]int{}}
+	copier, err := verify.NewCopier(source, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := verify.Fetch(t.Context(), copier, authority.Trust(), verify.Target{Key: incident.Captured})
+	if err != nil || report.Verdict() != verify.Verified || report.Records != 1 {
+		t.Fatalf("%v: %+v", err, report)
+	}
+	if segment := incident.Key("rootfs.tar.zst/1"); source.opened[segment] != 1 {
+		t.Errorf("%s was read %d times", segment, source.opened[segment])
+	}
+	if err := copier.Close(); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := verify.OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{incident.Prefix + "/", incident.Captured} {
+		if report := check(t, folder, authority.Trust(), target); report.Verdict() != verify.Verified {
+			t.Error(table(t, report))
+		}
+	}
+	if err := folder.Close(); err != nil {
+		t.Error(err)
+	}
+}

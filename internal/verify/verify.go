@@ -32,12 +32,17 @@ func (t Target) unlisted() evidence.StoredVersion {
 // Incident checks everything that the target leads to. An error means that the target itself could not be read, so that
 // nothing can be said; whatever can be said is in the report.
 func Incident(ctx context.Context, source Source, prover Prover, target Target) (*Report, error) {
-	v, err := begin(ctx, source, prover, target)
+	v, err := whole(ctx, source, prover, target)
 	if err != nil {
 		return nil, err
 	}
-	if v.refused {
-		return v.report, nil
+	return v.report, nil
+}
+
+func whole(ctx context.Context, source Source, prover Prover, target Target) (*verification, error) {
+	v, err := begin(ctx, source, prover, target)
+	if err != nil || v.refused {
+		return v, err
 	}
 	v.proveRecords(ctx)
 	v.proveStatements(ctx)
@@ -45,14 +50,14 @@ func Incident(ctx context.Context, source Source, prover Prover, target Target) 
 	v.checkManifest(ctx)
 	v.checkObjects(ctx)
 	v.checkFacts()
-	return v.report, nil
+	return v, nil
 }
 
 // begin reads what everything else is read by.
 func begin(ctx context.Context, source Source, prover Prover, target Target) (*verification, error) {
 	v := &verification{
 		source: source, prover: prover, report: &Report{}, prefix: path.Dir(target.Key), listed: map[place]evidence.StoredVersion{},
-		seals: map[string]seal{}, replaced: map[string]error{},
+		seals: map[string]seal{}, lost: map[string]error{},
 	}
 	switch {
 	case strings.HasSuffix(target.Key, "/"):
@@ -98,8 +103,11 @@ type verification struct {
 	custody *custodyKeys
 	// seals say what came of the bundles over a record, by the record's key.
 	seals map[string]seal
-	// replaced are records with a statement that proves them, whose newest version is something else or cannot be read.
-	replaced map[string]error
+	// later is the proven record 2 where the record to begin with is the first.
+	later string
+	// lost says why a record with a statement that proves it is not to be had: its newest version is something else, cannot
+	// be read or is not there. Nil is one that was read.
+	lost map[string]error
 }
 
 // together is what becomes of an error between several statements: where one could not be read, it may be for that alone.

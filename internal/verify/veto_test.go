@@ -23,8 +23,9 @@ func has(report *verify.Report, status verify.Status, link, reason string) bool 
 	})
 }
 
-// TestAPutOverTheNewestRecordVetoesNothing: a plain put makes a newer version, of which nobody's statement is.
-func TestAPutOverTheNewestRecordVetoesNothing(t *testing.T) {
+// TestAPutOverTheNewestRecordHidesAndVetoesNothing: a plain put makes a newer version, of which nobody's statement is. The
+// record is signed and not to be had; named by its version it verifies.
+func TestAPutOverTheNewestRecordHidesAndVetoesNothing(t *testing.T) {
 	authority := verifytest.NewAuthority(t)
 	trust := authority.Trust()
 	forged := func(t *testing.T, i *verifytest.Incident) []byte {
@@ -56,10 +57,8 @@ func TestAPutOverTheNewestRecordVetoesNothing(t *testing.T) {
 					if len(report.Checks) != 1 {
 						t.Errorf("what nobody signed was walked:\n%s", table(t, report))
 					}
-				case report.Verdict() != verify.Verified || report.Records != 1:
-					t.Errorf("from %s: record %d:\n%s", from, report.Records, table(t, report))
-				case from != "custody-1" && !has(report, verify.NotChecked, incident.Released, "was put over the record"):
-					t.Errorf("from %s: not noted:\n%s", from, table(t, report))
+				default:
+					demandLost(t, report, incident.Released, "was put over the record")
 				}
 			}
 			report, err := verify.Incident(t.Context(), incident, trust, verify.Target{Key: incident.Released, VersionID: whole})
@@ -71,6 +70,43 @@ func TestAPutOverTheNewestRecordVetoesNothing(t *testing.T) {
 				t.Errorf("a file of it: %v, %v", proofs, err)
 			}
 		})
+	}
+}
+
+// demandLost wants the first record to be checked whole, and the report to say that the second is signed and not to be had.
+func demandLost(t *testing.T, report *verify.Report, released, reason string) {
+	t.Helper()
+	if report.Verdict() != verify.Incomplete || report.Records != 1 || !has(report, verify.Unread, released, reason) ||
+		!has(report, verify.Passed, verify.LinkChain, "1 of 2") || !has(report, verify.NotChecked, verify.LinkChain, "a statement over a record 2 is there") ||
+		!has(report, verify.Passed, verify.LinkManifest, "artifacts") {
+		t.Errorf("verdict %s, record %d:\n%s", report.Verdict(), report.Records, table(t, report))
+	}
+}
+
+// TestASignedRecordThatIsNotToBeHadIsUnread has the statement over record 2 without the record.
+func TestASignedRecordThatIsNotToBeHadIsUnread(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	for _, target := range []func(*verifytest.Incident) string{captured, key("manifest-"), func(i *verifytest.Incident) string { return i.Prefix + "/" }} {
+		incident := verifytest.NewIncident(t, authority, verifytest.Change{})
+		demandLost(t, check(t, broken{incident, incident.Released}, authority.Trust(), target(incident)), incident.Released, errAway.Error())
+		demandLost(t, check(t, torn{incident, incident.Released}, authority.Trust(), target(incident)), incident.Released, errAway.Error())
+		incident.Delete(incident.Released)
+		demandLost(t, check(t, incident, authority.Trust(), target(incident)), incident.Released, worm.ErrNotFound.Error())
+	}
+}
+
+// TestALostFirstRecordIsNotMerelyUnsealed: somebody signed that it is there.
+func TestALostFirstRecordIsNotMerelyUnsealed(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	incident := verifytest.NewIncident(t, authority, verifytest.Change{})
+	incident.Delete(incident.Released)
+	incident.Delete(evidence.CustodyBundleKey(incident.Released))
+	incident.Put(incident.Captured, []byte("{}"), worm.Lock{})
+	for _, target := range []string{incident.Prefix + "/", incident.ManifestKey} {
+		report := check(t, incident, authority.Trust(), target)
+		if report.Verdict() != verify.Incomplete || report.Records != 0 || !has(report, verify.Unread, incident.Captured, "was put over the record") {
+			t.Error(table(t, report))
+		}
 	}
 }
 
