@@ -64,26 +64,39 @@ func File(ctx context.Context, source Source, prover Prover, target Target, quer
 
 func (v *verification) findFile(ctx context.Context, query FileQuery) []FileProof {
 	var proofs []FileProof
-	searched := 0
+	searched, left := 0, 0
 	for _, l := range v.links {
 		archives := searchable(l, query.Artifact)
 		if len(archives) > 0 {
 			v.report.add(l.name, CheckReadBack, readBackError(l.response), "")
 		}
 		for _, artifact := range archives {
-			searched++
-			if proof := v.proveFile(ctx, artifact, query.Path); proof != nil {
+			proof, whole := v.proveFile(ctx, artifact, query.Path)
+			if proof != nil {
 				proofs = append(proofs, *proof)
+			}
+			if whole {
+				searched++
+			} else {
+				left++
 			}
 		}
 	}
 	if len(proofs) == 0 {
-		v.report.add(LinkFile+query.Path, CheckIncluded, refuse("no index of %d names it", searched), "")
+		v.report.add(LinkFile+query.Path, CheckIncluded, v.together(unfoundError(searched, left)), "")
 	}
 	return proofs
 }
 
-// searchable are the archives of a statement that have an index; name limits them to one.
+// unfoundError refuses a file that no index names, unless there are indexes that could not be searched: it could be in those.
+func unfoundError(searched, left int) error {
+	if left > 0 {
+		return &unreadError{fmt.Errorf("no index of %d names it, %d could not be searched", searched, left)}
+	}
+	return refuse("no index of %d names it", searched)
+}
+
+// searchable are the archives of a statement that have an index, or had one made; name limits them to one.
 func searchable(l *link, name string) []*evidence.Artifact {
 	if l.response == nil {
 		return nil
@@ -91,44 +104,47 @@ func searchable(l *link, name string) []*evidence.Artifact {
 	var found []*evidence.Artifact
 	for i := range l.response.Artifacts {
 		artifact := &l.response.Artifacts[i]
-		if artifact.Index != nil && (name == "" || artifact.Name == name) {
+		if (artifact.Index != nil || artifact.MerkleRoot != "") && (name == "" || artifact.Name == name) {
 			found = append(found, artifact)
 		}
 	}
 	return found
 }
 
-// proveFile returns nil where the artifact does not hold the file.
-func (v *verification) proveFile(ctx context.Context, artifact *evidence.Artifact, name string) *FileProof {
+// proveFile returns nil where the artifact does not hold the file, and whether its index was searched to the end.
+func (v *verification) proveFile(ctx context.Context, artifact *evidence.Artifact, name string) (proof *FileProof, searched bool) {
 	link := LinkFile + name + " in " + artifact.Name
-	if artifact.Index.Plain != nil {
+	switch {
+	case artifact.Index == nil:
+		v.report.notChecked(link, CheckIncluded, "the index was not stored")
+		return nil, false
+	case artifact.Index.Plain != nil:
 		v.report.notChecked(link, CheckIncluded, "the index is encrypted to a key that is not here")
-		return nil
-	}
-	if artifact.Index.Size > maxHeldIndex {
+		return nil, false
+	case artifact.Index.Size > maxHeldIndex:
 		v.report.add(link, CheckDigest, &unreadError{fmt.Errorf(
 			"the index has %d bytes, more than the %d that are held to find one file: check the whole", artifact.Index.Size, maxHeldIndex)}, "")
-		return nil
+		return nil, false
 	}
 	v.checkKept(ctx, "object "+artifact.Index.Key, version(*artifact.Index), v.lockMode())
 	var packed bytes.Buffer
 	if err := stream(ctx, v.source, version(*artifact.Index), &packed); err != nil {
 		v.report.add(link, CheckDigest, err, "")
-		return nil
+		return nil, false
 	}
 	at, err := search(packed.Bytes(), artifact, strings.Trim(name, "/"))
 	if err != nil {
 		v.report.add(link, CheckMerkle, err, "")
-		return nil
+		return nil, false
 	}
 	if at == nil {
-		return nil
+		return nil, true
 	}
-	proof := &FileProof{Artifact: artifact.Name, Entry: *at.entry, MerkleRoot: artifact.MerkleRoot, IndexBytes: int64(packed.Len())}
+	proof = &FileProof{Artifact: artifact.Name, Entry: *at.entry, MerkleRoot: artifact.MerkleRoot, IndexBytes: int64(packed.Len())}
 	proof.Inclusion, err = proveLine(packed.Bytes(), at, artifact.MerkleRoot)
 	v.report.add(link, CheckIncluded, err, fmt.Sprintf("line %d of %d, root %s", at.leaf, artifact.IndexLines, artifact.MerkleRoot))
 	v.checkContent(ctx, link, artifact, proof)
-	return proof
+	return proof, true
 }
 
 // checkContent reads the frames that a regular file lies in.

@@ -106,6 +106,58 @@ func TestAFileThatIsNotAsSignedIsRefused(t *testing.T) {
 	}
 }
 
+// TestAFileThatNobodyLookedForIsNotRefused: what cannot be searched neither proves a file nor refutes it.
+func TestAFileThatNobodyLookedForIsNotRefused(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	index := func(change func(*evidence.Artifact)) verifytest.Change {
+		return predicate(v1alpha1.StepSnapshot, func(p *evidence.EventResponsePredicate) { change(&p.Artifacts[1]) })
+	}
+	away := func(parts ...string) func(*verifytest.Incident) verify.Source {
+		return func(i *verifytest.Incident) verify.Source { return broken{i, i.Key(parts...)} }
+	}
+	here := func(i *verifytest.Incident) verify.Source { return i }
+	rows := map[string]struct {
+		change verifytest.Change
+		source func(*verifytest.Incident) verify.Source
+		reason string
+	}{
+		"an index that cannot be read":    {source: away("rootfs.index"), reason: "1 could not be searched"},
+		"a statement that cannot be read": {source: away(bundleOf(v1alpha1.StepSnapshot)(nil)), reason: "not all statements could be read"},
+		"an encrypted index":              {index(func(a *evidence.Artifact) { a.Index.Plain = &evidence.PlainContent{} }), here, "1 could not be searched"},
+		"an index that is too large":      {index(func(a *evidence.Artifact) { a.Index.Size = 1<<30 + 1 }), here, "1 could not be searched"},
+		"an index that was not stored":    {index(func(a *evidence.Artifact) { a.Index = nil }), here, "1 could not be searched"},
+	}
+	for name, row := range rows {
+		for _, file := range []string{"/etc/passwd", "/etc/shadow"} {
+			t.Run(name+", "+file, func(t *testing.T) {
+				incident := verifytest.NewIncident(t, authority, row.change)
+				report, proofs, err := verify.File(t.Context(), row.source(incident), authority.Trust(), verify.Target{Key: incident.Released}, verify.FileQuery{Path: file})
+				if err != nil || len(proofs) != 0 || report.Verdict() != verify.Incomplete || !has(report, verify.Unread, verify.LinkFile+file, row.reason) {
+					t.Errorf("%d proofs, %v, verdict %s:\n%s", len(proofs), err, report.Verdict(), table(t, report))
+				}
+			})
+		}
+	}
+}
+
+// TestOneIndexThatWasSearchedRefutesNothingInAnother has two archives, of one of which the index is encrypted.
+func TestOneIndexThatWasSearchedRefutesNothingInAnother(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	change := predicate(v1alpha1.StepSnapshot, func(p *evidence.EventResponsePredicate) { p.Artifacts[1].Index.Plain = &evidence.PlainContent{} })
+	change.MoreArchives = 1
+	incident := verifytest.NewIncident(t, authority, change)
+	link := verify.LinkFile + "/etc/shadow"
+	report, _ := proveFile(t, incident, authority.Trust(), "/etc/shadow")
+	if report.Verdict() != verify.Incomplete || !has(report, verify.NotChecked, link+" in "+verifytest.RootArtifact, "encrypted") ||
+		!has(report, verify.Unread, link, "no index of 1 names it, 1 could not be searched") {
+		t.Error(table(t, report))
+	}
+	report, proofs := proveFile(t, incident, authority.Trust(), "/etc/passwd")
+	if report.Verdict() != verify.Verified || len(proofs) != 1 {
+		t.Errorf("%d proofs:\n%s", len(proofs), table(t, report))
+	}
+}
+
 // ranged is a store from which no archive can be read whole.
 type ranged struct {
 	*verifytest.Incident
