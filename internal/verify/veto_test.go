@@ -51,14 +51,13 @@ func TestAPutOverTheNewestRecordHidesAndVetoesNothing(t *testing.T) {
 			incident.Put(incident.Released, content(t, incident), incident.Newest(incident.Released).Object.Lock)
 			for from, target := range targets(incident) {
 				report := check(t, incident, trust, target)
-				switch {
-				case from == "custody-2":
-					demand(t, report, "custody-2", verify.CheckForm)
-					if len(report.Checks) != 1 {
-						t.Errorf("what nobody signed was walked:\n%s", table(t, report))
-					}
-				default:
+				if from != "custody-2" {
 					demandLost(t, report, incident.Released, "was put over the record")
+					continue
+				}
+				demand(t, report, "custody-2", verify.CheckForm)
+				if len(report.Checks) != 1 {
+					t.Errorf("what nobody signed was walked:\n%s", table(t, report))
 				}
 			}
 			report, err := verify.Incident(t.Context(), incident, trust, verify.Target{Key: incident.Released, VersionID: whole})
