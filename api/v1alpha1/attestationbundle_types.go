@@ -113,6 +113,26 @@ type ObservedObject struct {
 	LockMode LockMode `json:"lockMode"`
 }
 
+// BundleDestination is where in the write-once store the evidence of a bundle's incident goes.
+type BundleDestination struct {
+	// bucket with Object Lock.
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=63
+	Bucket string `json:"bucket"`
+	// prefix of every key of the incident, without a trailing slash: forensics/<incident>.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Prefix string `json:"prefix"`
+	// lockMode of every object.
+	// +required
+	LockMode LockMode `json:"lockMode"`
+	// retainUntil is the one date until which every object of the incident is locked.
+	// +required
+	RetainUntil metav1.Time `json:"retainUntil"`
+}
+
 // AttestationBundleStatus records each stage before the next one acts.
 type AttestationBundleStatus struct {
 	// conditions: ReadBack, Signed, Logged, Sealed. The first bundle of a statement is Sealed when those that countersign
@@ -143,6 +163,10 @@ type AttestationBundleStatus struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=2
 	WithdrawnModes []SigningMode `json:"withdrawnModes,omitempty"`
+	// destination of the bundle of what belongs to an incident, fixed when it is signed: the incident may be deleted before
+	// the bundle is sealed. Absent where a bundle countersigns, which lies beside the first.
+	// +optional
+	Destination *BundleDestination `json:"destination,omitempty"`
 	// record is the custody record that a bundle of kind Incident attests, in the write-once store.
 	// +optional
 	Record *StoredObject `json:"record,omitempty"`

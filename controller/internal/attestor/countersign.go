@@ -51,7 +51,7 @@ func (r *Reconciler) statementOf(ctx context.Context, job *job) ([]byte, error) 
 	}
 	from, err := placeOf(ctx, r.Client, first, r.Clock.Now())
 	if err != nil {
-		return nil, failure(v1alpha1.ReasonConfigInvalid, err)
+		return nil, placeFailure(err)
 	}
 	store, err := r.Store(ctx, from.bucket)
 	if err != nil {

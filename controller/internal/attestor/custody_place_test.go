@@ -1,6 +1,7 @@
 package attestor
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -41,8 +42,35 @@ func TestTheBundleOverARecordLiesBesideIt(t *testing.T) {
 	if err != nil || got.key != "forensics/inc/custody-1-abc.sigstore.json" || got.bucket != "evidence" {
 		t.Errorf("placed %+v, %v", got, err)
 	}
-	if got, err := placeOf(t.Context(), reader(t), bundle, now); err == nil {
-		t.Errorf("the incident is gone, and the bundle is placed %+v", got)
+	gone, err := placeOf(t.Context(), reader(t), bundle, now)
+	if failed, ok := errors.AsType[*stageError](err); !ok || failed.reason != v1alpha1.ReasonSubjectGone || failed.final {
+		t.Errorf("the incident is gone, and the bundle is placed %+v, %v", gone, err)
+	}
+	bundle.Status.Destination = bundleDestination(incident)
+	if kept, err := placeOf(t.Context(), reader(t), bundle, now); err != nil || kept.key != got.key ||
+		kept.bucket != got.bucket || kept.lock.Mode != got.lock.Mode || !kept.lock.RetainUntil.Equal(got.lock.RetainUntil) {
+		t.Errorf("the incident is gone, and the bundle is placed %+v, %v, want %+v", kept, err, got)
+	}
+}
+
+func TestACountersignatureWaitsUntilItsFirstIsStored(t *testing.T) {
+	const mode = v1alpha1.SigningFulcioKeyless
+	first := &v1alpha1.AttestationBundle{ObjectMeta: metav1.ObjectMeta{Name: "first"}}
+	first.Spec = v1alpha1.AttestationBundleSpec{
+		AttestedFor: v1alpha1.AttestedFor{Kind: v1alpha1.AttestedIncident, Ref: v1alpha1.Ref{Name: "inc", UID: "uid-inc"}}, IncidentUID: "uid-inc",
+	}
+	first.Status.Destination = &v1alpha1.BundleDestination{Bucket: "evidence", Prefix: "forensics/inc", LockMode: v1alpha1.LockCompliance}
+	second := &v1alpha1.AttestationBundle{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.CountersignatureName("first", mode)}, Spec: first.Spec}
+	second.Spec.Countersigns = &v1alpha1.Countersigned{Name: "first", Mode: mode}
+	got, err := placeOf(t.Context(), reader(t, first), second, time.Now())
+	if _, ok := errors.AsType[*waiting](err); !ok {
+		t.Errorf("the record is not stored, and the countersignature of its bundle is placed %+v, %v", got, err)
+	}
+	first.Status.Record = &v1alpha1.StoredObject{Key: "forensics/inc/custody-1-abc.json"}
+	first.Status.Object = &v1alpha1.StoredObject{Key: "forensics/inc/custody-1-abc.sigstore.json"}
+	got, err = placeOf(t.Context(), reader(t, first), second, time.Now())
+	if err != nil || got.key != "forensics/inc/custody-1-abc.fulcio-keyless.sigstore.json" || got.bucket != "evidence" {
+		t.Errorf("placed %+v, %v", got, err)
 	}
 }
 

@@ -71,6 +71,7 @@ func TestCustody(t *testing.T) {
 		"an incident that the cache lacks is waited for":   waitsForCache,
 		"a subject that the cache lacks is signed":         signsWhatTheCacheLacks,
 		"what went before it was signed stays unsigned":    deletedTooEarly,
+		"an incident deleted before the seal":              deletedBeforeSeal,
 		"statements follow the published schemas":          followSchemas,
 		"an outage of the store is recorded and ends":      storeOutage,
 		"the API server refuses a useless bundle":          refusesUselessBundle,

@@ -74,6 +74,10 @@ func (r *Reconciler) signAnew(ctx context.Context, job *job, untrusted error) er
 		return err
 	}
 	payload, err := r.restate(ctx, job, envelope)
+	if failed, ok := errors.AsType[*stageError](err); ok && failed.reason == v1alpha1.ReasonSubjectGone {
+		// It can not be made again, but the former signature counts as soon as its signer is trusted once more.
+		return notaryFailure(untrusted, v1alpha1.ReasonLogUnavailable)
+	}
 	if err != nil {
 		return err
 	}

@@ -50,27 +50,72 @@ func (p place) keeps(stored worm.Object) error {
 }
 
 // placeOf derives the one place of a bundle: beside its incident's evidence, with the same lock, or by the uid of its
-// event where there is no incident.
+// event where it belongs to no incident.
 func placeOf(ctx context.Context, reader client.Reader, bundle *v1alpha1.AttestationBundle, now time.Time) (place, error) {
 	if bundle.Spec.Countersigns != nil {
 		return placeBeside(ctx, reader, bundle, now)
 	}
-	incident, err := incidentOf(ctx, reader, bundle.Spec.IncidentUID)
+	if ofNoIncident(bundle) {
+		return placeOfEvent(ctx, reader, bundle, now)
+	}
+	to, err := destinationOf(ctx, reader, bundle)
 	if err != nil {
 		return place{}, err
 	}
-	if incident != nil {
-		to := incident.Spec.Snapshot.Destination
-		return place{
-			bucket: to.Bucket,
-			key:    bundleKey(to.Prefix, bundle),
-			lock:   lockUntil(to.LockMode, to.RetainUntil.Time, now),
-			least:  to.RetainUntil.Truncate(time.Second),
-		}, nil
+	return place{
+		bucket: to.Bucket,
+		key:    bundleKey(to.Prefix, bundle),
+		lock:   lockUntil(to.LockMode, to.RetainUntil.Time, now),
+		least:  to.RetainUntil.Truncate(time.Second),
+	}, nil
+}
+
+// placeFailure is a ConfigInvalid, where the error has no reason of its own.
+func placeFailure(err error) error { return reasoned(err, v1alpha1.ReasonConfigInvalid) }
+
+func ofNoIncident(bundle *v1alpha1.AttestationBundle) bool {
+	return bundle.Spec.IncidentUID == "" && bundle.Spec.AttestedFor.Kind != v1alpha1.AttestedIncident
+}
+
+// fixDestination records where a bundle goes before it is signed. From then on its incident may be deleted.
+func (r *Reconciler) fixDestination(ctx context.Context, bundle *v1alpha1.AttestationBundle) error {
+	if bundle.Status.Destination != nil || ofNoIncident(bundle) {
+		return nil
 	}
-	if bundle.Spec.AttestedFor.Kind == v1alpha1.AttestedIncident {
-		return place{}, fmt.Errorf("incident %s is gone, and with it where its records lie", bundle.Spec.AttestedFor.Name)
+	incident, err := r.namingIncident(ctx, bundle.Spec.IncidentUID)
+	if err != nil {
+		return err
 	}
+	bundle.Status.Destination = bundleDestination(incident)
+	return nil
+}
+
+// destinationOf a bundle as it is on record; before it is signed, and of what an earlier version signed, as its incident
+// has it.
+func destinationOf(
+	ctx context.Context, reader client.Reader, bundle *v1alpha1.AttestationBundle,
+) (*v1alpha1.BundleDestination, error) {
+	if bundle.Status.Destination != nil {
+		return bundle.Status.Destination, nil
+	}
+	incident, err := incidentOf(ctx, reader, bundle.Spec.IncidentUID)
+	if err != nil {
+		return nil, err
+	}
+	if incident == nil {
+		gone := fmt.Errorf("the incident with uid %s is gone, and with it where bundle %s is to be stored", bundle.Spec.IncidentUID, bundle.Name)
+		return nil, failure(v1alpha1.ReasonSubjectGone, gone)
+	}
+	return bundleDestination(incident), nil
+}
+
+func bundleDestination(incident *v1alpha1.Incident) *v1alpha1.BundleDestination {
+	to := incident.Spec.Snapshot.Destination
+	return &v1alpha1.BundleDestination{Bucket: to.Bucket, Prefix: to.Prefix, LockMode: to.LockMode, RetainUntil: to.RetainUntil}
+}
+
+// placeOfEvent is that of the bundle of an event that belongs to no incident.
+func placeOfEvent(ctx context.Context, reader client.Reader, bundle *v1alpha1.AttestationBundle, now time.Time) (place, error) {
 	config, err := destination.Config(ctx, reader)
 	if err != nil {
 		return place{}, err
@@ -99,6 +144,9 @@ func placeBeside(ctx context.Context, reader client.Reader, bundle *v1alpha1.Att
 	first, err := firstOf(ctx, reader, bundle)
 	if err != nil {
 		return place{}, err
+	}
+	if first.Status.Object == nil {
+		return place{}, &waiting{message: "waits until bundle " + first.Name + ", which it countersigns, is stored", after: recordPoll}
 	}
 	to, err := placeOf(ctx, reader, first, now)
 	if err != nil {

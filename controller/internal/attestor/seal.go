@@ -35,7 +35,7 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	}
 	to, err := placeOf(ctx, r.Client, job.bundle, r.Clock.Now())
 	if err != nil {
-		return failure(v1alpha1.ReasonConfigInvalid, err)
+		return placeFailure(err)
 	}
 	store, err := r.Store(ctx, to.bucket)
 	if err != nil {
@@ -44,7 +44,7 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	object, err := store.Put(ctx, to.key, bytes.NewReader(bundle), to.lock)
 	switch {
 	case errors.Is(err, worm.ErrExists):
-		object, err = r.adopt(ctx, store, to, &adoption{of: job.bundle, notary: notary, bundle: bundle})
+		object, err = adopt(ctx, store, to, &adoption{of: job.bundle, notary: notary, bundle: bundle})
 	case err == nil:
 		err = checkStored(ctx, store, object, to.lock.Mode)
 	}
@@ -66,14 +66,18 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	return nil
 }
 
-func storeFailure(err error) error {
+// storeFailure is a StoreUnreachable, where the error has no reason of its own.
+func storeFailure(err error) error { return reasoned(err, v1alpha1.ReasonStoreUnreachable) }
+
+// reasoned gives an error a reason, unless it has one or is a wait.
+func reasoned(err error, reason string) error {
 	if _, ok := errors.AsType[*stageError](err); ok {
 		return err
 	}
 	if _, ok := errors.AsType[*waiting](err); ok {
 		return err
 	}
-	return failure(v1alpha1.ReasonStoreUnreachable, err)
+	return failure(reason, err)
 }
 
 // checkStored asks the store what it kept before anybody claims that it is sealed.
@@ -99,12 +103,12 @@ type adoption struct {
 // adopt takes the bundle that is stored under the key already: a crash lost the answer to its put, or the bundle
 // object was deleted and made again. The first bundle stored wins, if this attestor makes the same statement of the same
 // moment, and if it stays long enough.
-func (r *Reconciler) adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.Object, error) {
+func adopt(ctx context.Context, store worm.Reader, at place, a *adoption) (worm.Object, error) {
 	object, data, stored, err := newest(ctx, store, at.key, a.notary)
 	if err != nil {
 		return worm.Object{}, err
 	}
-	if err := r.fits(ctx, at.key, stored, a); err != nil {
+	if err := fits(at.key, stored, a); err != nil {
 		return worm.Object{}, err
 	}
 	if err := at.keeps(object); err != nil {
@@ -122,21 +126,21 @@ func (r *Reconciler) adopt(ctx context.Context, store worm.Reader, at place, a *
 // fits refuses a bundle whose statement is not, byte by byte, the one that this attestor makes. Whoever stole one mode and
 // put a bundle there first must not have it countersigned in the other. A countersignature is over the same bytes, in its
 // mode.
-func (r *Reconciler) fits(ctx context.Context, key string, stored attest.Verified, a *adoption) error {
-	of := a.of.Spec.Countersigns
-	if of == nil {
-		return r.fitsFirst(ctx, key, a.of, stored)
-	}
+func fits(key string, stored attest.Verified, a *adoption) error {
 	own, err := a.notary.Verify(a.bundle)
 	if err != nil {
 		return invalidBundle(err)
 	}
+	of := a.of.Spec.Countersigns
+	if of == nil {
+		return fitsFirst(key, a.of, stored, own.Payload)
+	}
 	return countersigns(key, of.Mode, stored, own.Payload)
 }
 
-// fitsFirst refuses what is not the first bundle of a statement. Once its digest is settled, another moment makes it another
-// statement: the one after it names the digest.
-func (r *Reconciler) fitsFirst(ctx context.Context, key string, bundle *v1alpha1.AttestationBundle, stored attest.Verified) error {
+// fitsFirst refuses what is not the first bundle of this attestor's own statement. Once its digest is settled, another moment
+// makes it another statement: the one after it names the digest.
+func fitsFirst(key string, bundle *v1alpha1.AttestationBundle, stored attest.Verified, statement []byte) error {
 	if err := firstInMode(key, bundle, stored); err != nil {
 		return fmt.Errorf("%w: find out who put it there; then hide it behind a delete marker in the store, and the attestor's own bundle is stored", err)
 	}
@@ -145,9 +149,9 @@ func (r *Reconciler) fitsFirst(ctx context.Context, key string, bundle *v1alpha1
 		return nil // it made this one, and the answer to the put was lost
 	}
 	if !settled(&bundle.Status) {
-		again, err := r.stateAgain(ctx, bundle, stored.Payload)
+		again, err := atMoment(statement, stored.Payload)
 		if err != nil {
-			return err
+			return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s: %w", key, err))
 		}
 		if bytes.Equal(again, stored.Payload) {
 			return nil

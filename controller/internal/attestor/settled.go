@@ -41,7 +41,7 @@ func (r *Reconciler) leaveOpen(bundle *v1alpha1.AttestationBundle, open error) {
 
 // storedBefore is the payload of the bundle that lies under the key already; nil where the key is free. The error says why
 // it can not be told, or not taken, which seal finds out once more.
-func (r *Reconciler) storedBefore(ctx context.Context, job *job) ([]byte, error) {
+func (r *Reconciler) storedBefore(ctx context.Context, job *job, statement []byte) ([]byte, error) {
 	ctx, stop := context.WithTimeout(ctx, lookWithin)
 	defer stop()
 	to, err := placeOf(ctx, r.Client, job.bundle, r.Clock.Now())
@@ -59,7 +59,7 @@ func (r *Reconciler) storedBefore(ctx context.Context, job *job) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.fitsFirst(ctx, to.key, job.bundle, stored); err != nil {
+	if err := fitsFirst(to.key, job.bundle, stored, statement); err != nil {
 		return nil, err
 	}
 	return stored.Payload, nil

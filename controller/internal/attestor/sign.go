@@ -53,7 +53,10 @@ func (r *Reconciler) sign(ctx context.Context, job *job) error {
 	if _, err := r.notary(ctx, job); err != nil {
 		return err
 	}
-	before, open := r.storedBefore(ctx, job)
+	if err := r.fixDestination(ctx, job.bundle); err != nil {
+		return err
+	}
+	before, open := r.storedBefore(ctx, job, payload)
 	if before != nil {
 		payload = before
 	}

@@ -1,7 +1,9 @@
 package attestor
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -30,6 +32,27 @@ func madeAt(payload []byte) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("parse statement: %w", err)
 	}
 	return parsed.Predicate.Attestor.At, nil
+}
+
+// atMoment is a statement as it is made at the moment that another payload gives.
+func atMoment(statement, payload []byte) ([]byte, error) {
+	made, err := madeAt(payload)
+	if err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(statement))
+	decoder.UseNumber()
+	var parsed map[string]any
+	if err := decoder.Decode(&parsed); err != nil {
+		return nil, fmt.Errorf("parse statement: %w", err)
+	}
+	predicate, _ := parsed["predicate"].(map[string]any)
+	attestor, ok := predicate["attestor"].(map[string]any)
+	if !ok {
+		return nil, errors.New("the statement names no attestor")
+	}
+	attestor["at"] = made
+	return evidence.Canonical(parsed)
 }
 
 // namedBefore is what a statement names as the one before it.
