@@ -122,39 +122,50 @@ func (c *Configuration) TrustMaterial(ctx context.Context) (map[string]string, e
 func (r *Reconciler) putOnce(
 	ctx context.Context, store worm.Store, to v1alpha1.Destination, key string, data []byte,
 ) (worm.Object, error) {
-	lock := lockUntil(to.LockMode, to.RetainUntil.Time, r.Clock.Now())
-	object, err := store.Put(ctx, key, bytes.NewReader(data), lock)
+	at := place{
+		bucket: to.Bucket, key: key, lock: lockUntil(to.LockMode, to.RetainUntil.Time, r.Clock.Now()),
+		least: to.RetainUntil.UTC().Truncate(time.Second),
+	}
+	object, err := store.Put(ctx, key, bytes.NewReader(data), at.lock)
 	if errors.Is(err, worm.ErrExists) {
-		object, err = findEqual(ctx, store, key, data)
+		object, err = findEqual(ctx, store, at, data)
+		object.Lock.RetainUntil = at.least
+		return object, err
 	}
 	if err != nil {
 		return worm.Object{}, err
 	}
-	object.Lock.RetainUntil = to.RetainUntil.UTC().Truncate(time.Second)
-	if err := checkStored(ctx, store, object, lock.Mode); err != nil {
-		return worm.Object{}, err
-	}
-	return object, nil
+	object.Lock.RetainUntil = at.least
+	return object, checkStored(ctx, store, object, at.lock.Mode)
 }
 
-// findEqual finds the version under a key that a crash lost the answer for.
-func findEqual(ctx context.Context, store worm.Reader, key string, data []byte) (worm.Object, error) {
-	object, err := store.Stat(ctx, key, "")
+// findEqual finds the version in a place that a crash lost the answer for. Somebody who can tell the key beforehand may have
+// put something else there, or have it kept for less.
+func findEqual(ctx context.Context, store worm.Reader, at place, data []byte) (worm.Object, error) {
+	object, err := store.Stat(ctx, at.key, "")
 	if err != nil {
 		return worm.Object{}, err
 	}
-	stored, err := readAtMost(ctx, store, key, object.VersionID, len(data))
+	if object.Size != int64(len(data)) {
+		return worm.Object{}, holdsAnother(at.key)
+	}
+	stored, err := readAtMost(ctx, store, at.key, object.VersionID, len(data))
 	if err != nil {
 		return worm.Object{}, err
 	}
 	if !bytes.Equal(stored, data) {
-		return worm.Object{}, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds another object", key))
+		return worm.Object{}, holdsAnother(at.key)
 	}
 	object.SHA256 = evidence.Digest(stored)
-	return object, nil
+	return object, at.keeps(object)
 }
 
-// readAtMost reads one version into memory.
+func holdsAnother(key string) error {
+	return failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("%s holds another object: find out who put it there; then hide it behind a delete "+
+		"marker in the store, and the attestor's own is stored", key))
+}
+
+// readAtMost reads one version into memory. A larger one is nothing that this attestor stored.
 func readAtMost(ctx context.Context, store worm.Reader, key, versionID string, most int) (data []byte, err error) {
 	body, err := store.Open(ctx, key, versionID)
 	if err != nil {
@@ -166,7 +177,7 @@ func readAtMost(ctx context.Context, store worm.Reader, key, versionID string, m
 		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
 	if len(data) > most {
-		return nil, fmt.Errorf("read %s: larger than %d bytes", key, most)
+		return nil, failure(v1alpha1.ReasonBundleInvalid, fmt.Errorf("read %s: larger than %d bytes", key, most))
 	}
 	return data, nil
 }

@@ -72,6 +72,8 @@ func TestCustody(t *testing.T) {
 		"a subject that the cache lacks is signed":         signsWhatTheCacheLacks,
 		"what went before it was signed stays unsigned":    deletedTooEarly,
 		"an incident deleted before the seal":              deletedBeforeSeal,
+		"what lies under a key of trust is named":          saysWhatLiesUnderTrust,
+		"a bucket without lock is no outage":               saysThatNothingIsLocked,
 		"statements follow the published schemas":          followSchemas,
 		"an outage of the store is recorded and ends":      storeOutage,
 		"the API server refuses a useless bundle":          refusesUselessBundle,

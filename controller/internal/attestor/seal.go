@@ -66,8 +66,13 @@ func (r *Reconciler) seal(ctx context.Context, job *job) error {
 	return nil
 }
 
-// storeFailure is a StoreUnreachable, where the error has no reason of its own.
-func storeFailure(err error) error { return reasoned(err, v1alpha1.ReasonStoreUnreachable) }
+// storeFailure is a StoreNotLocked or a StoreUnreachable, where the error has no reason of its own.
+func storeFailure(err error) error {
+	if errors.Is(err, worm.ErrNotLocked) {
+		return reasoned(err, v1alpha1.ReasonStoreNotLocked)
+	}
+	return reasoned(err, v1alpha1.ReasonStoreUnreachable)
+}
 
 // reasoned gives an error a reason, unless it has one or is a wait.
 func reasoned(err error, reason string) error {
