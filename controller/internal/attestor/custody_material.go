@@ -34,12 +34,14 @@ func (r *Reconciler) material(ctx context.Context, incident *v1alpha1.Incident) 
 	}
 	for _, ref := range incident.Status.Responses {
 		names = append(names, v1alpha1.BundleName(ref.UID))
-		var response v1alpha1.EventResponse
-		if found, err := r.find(ctx, ref.Name, &response); err != nil {
-			return nil, err
-		} else if found {
-			m.Responses = append(m.Responses, response)
+		response, err := r.response(ctx, ref)
+		if gone, ok := errors.AsType[*stageError](err); ok && gone.final {
+			continue
 		}
+		if err != nil {
+			return nil, err
+		}
+		m.Responses = append(m.Responses, *response)
 	}
 	for _, name := range names {
 		var bundle v1alpha1.AttestationBundle

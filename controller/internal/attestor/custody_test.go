@@ -70,6 +70,7 @@ func TestCustody(t *testing.T) {
 		"a response made in place of another is neither":   neverAttestsReplaced,
 		"an incident that the cache lacks is waited for":   waitsForCache,
 		"a subject that the cache lacks is signed":         signsWhatTheCacheLacks,
+		"a bundle that the cache lacks is waited for":      waitsForBundleTheCacheLacks,
 		"what went before it was signed stays unsigned":    deletedTooEarly,
 		"an incident deleted before the seal":              deletedBeforeSeal,
 		"what lies under a key of trust is named":          saysWhatLiesUnderTrust,

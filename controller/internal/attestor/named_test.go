@@ -128,25 +128,60 @@ func waitsForCache(t *testing.T, config *rest.Config) {
 	s.checkRecord(s.incident, 1)
 }
 
-// signsWhatTheCacheLacks has neither the trigger nor the response in the cache, which is no reason to call them gone.
-func signsWhatTheCacheLacks(t *testing.T, config *rest.Config) {
-	s := newWorld(t, config).newScene()
-	freeze := s.step(v1alpha1.StepFreeze, 1, nil)
-	s.finish(freeze)
-	s.note(freeze)
-	s.stages.Client = interceptor.NewClient(s.base, interceptor.Funcs{
+// without is the API server as a cache shows it that lacks some objects.
+func without(base client.WithWatch, lacks func(client.Object, client.ObjectKey) bool) client.Client {
+	return interceptor.NewClient(base, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
-			switch object.(type) {
-			case *v1alpha1.SecurityEvent, *v1alpha1.EventResponse:
+			if lacks(object, key) {
 				return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("x").GroupResource(), key.Name)
 			}
 			return c.Get(ctx, key, object, options...)
 		},
 	})
-	for _, object := range []client.Object{s.trigger, freeze} {
+}
+
+// signsWhatTheCacheLacks has no event and no response in the cache, which is no reason to call them gone, or missing in the
+// record.
+func signsWhatTheCacheLacks(t *testing.T, config *rest.Config) {
+	s := newWorld(t, config).newScene()
+	freeze := s.failShort()
+	s.stages.Client = without(s.base, func(object client.Object, _ client.ObjectKey) bool {
+		_, event := object.(*v1alpha1.SecurityEvent)
+		_, response := object.(*v1alpha1.EventResponse)
+		return event || response
+	})
+	for _, object := range []client.Object{s.trigger, freeze, s.ending} {
 		if digest := s.run(object).Status.StatementDigest; digest == "" {
 			t.Errorf("%s is not signed", object.GetName())
 		}
+	}
+	s.endsUnbroken(freeze)
+}
+
+// waitsForBundleTheCacheLacks deletes a response that is signed, whose bundle the cache lacks after a restart: what follows
+// from it must not be signed as if it never had been.
+func waitsForBundleTheCacheLacks(t *testing.T, config *rest.Config) {
+	s := newWorld(t, config).newScene()
+	freeze := s.step(v1alpha1.StepFreeze, 1, nil)
+	s.finish(freeze)
+	snapshot := s.step(v1alpha1.StepSnapshot, 1, freeze)
+	s.finish(snapshot)
+	s.note(s.responses...)
+	digest, there := s.run(freeze).Status.StatementDigest, s.stages.Client
+	s.remove(freeze)
+	s.stages.Client = without(s.base, func(_ client.Object, key client.ObjectKey) bool {
+		return key.Name == v1alpha1.BundleName(string(freeze.UID))
+	})
+	if s.world.step(snapshot) {
+		t.Error("nothing left to do for the snapshot")
+	}
+	if condition := s.condition(snapshot, v1alpha1.ConditionSigned); condition.Reason != v1alpha1.ReasonWaiting ||
+		!strings.Contains(condition.Message, freeze.Name) {
+		t.Errorf("condition %+v", condition)
+	}
+	s.stages.Client = there
+	if predicate, _ := s.responsePredicate(s.run(snapshot)); predicate.Previous != digest || digest == "" {
+		t.Errorf("the snapshot names %q, the statement before it is %q", predicate.Previous, digest)
 	}
 }
 

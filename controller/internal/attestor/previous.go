@@ -105,11 +105,20 @@ func (r *Reconciler) signed(ctx context.Context, ref v1alpha1.Ref, look func() e
 	case !apierrors.IsNotFound(err):
 		return "", fmt.Errorf("read bundle of %s: %w", ref.Name, err)
 	}
-	if err := look(); err != nil {
-		if gone, ok := errors.AsType[*stageError](err); ok && gone.final {
-			return "", nil
-		}
+	err = look()
+	if err == nil {
+		return "", wait
+	}
+	if gone, ok := errors.AsType[*stageError](err); !ok || !gone.final {
 		return "", err
+	}
+	// What is gone may have been signed before, so that its bundle must not be missing in the cache alone.
+	err = r.Live.Get(ctx, client.ObjectKey{Name: v1alpha1.BundleName(ref.UID)}, &bundle)
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read bundle of %s: %w", ref.Name, err)
 	}
 	return "", wait
 }
