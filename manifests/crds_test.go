@@ -126,6 +126,12 @@ func refuseChangedStatuses(t *testing.T, s server) {
 	running := fields{"phase": "Running"}
 	completed := fields{"phase": "Succeeded", "completedAt": "2026-11-24T01:02:03.000000Z"}
 	stored := fields{"phase": "Sealed", "object": storedObject()}
+	signed := object("AttestationBundle", "final-destination", bundleSpec())
+	bound := func(bucket string) fields {
+		return fields{"phase": "Signed", "destination": fields{
+			"bucket": bucket, "prefix": "forensics/i", "lockMode": "COMPLIANCE", "retainUntil": now,
+		}}
+	}
 	recording := object("AttestationBundle", "final-record", with(with(bundleSpec(), "attestedFor.kind", "Incident"), "number", int64(1)))
 	tests := map[string]struct {
 		object   *unstructured.Unstructured
@@ -145,6 +151,13 @@ func refuseChangedStatuses(t *testing.T, s server) {
 			changes: map[string]any{
 				"another record": fields{"record": with(storedObject(), "versionId", "2")},
 				"no record":      fields{"phase": "Pending"}, "emptied": fields{}, "removed": nil,
+			},
+		},
+		"a bundle that is signed": {
+			object: signed, statuses: []fields{{"phase": "Pending"}, bound("evidence")}, message: "status.destination is immutable once set",
+			changes: map[string]any{
+				"another bucket": bound("another"),
+				"no destination": fields{"phase": "Signed"}, "emptied": fields{}, "removed": nil,
 			},
 		},
 		"a bundle that is stored": {

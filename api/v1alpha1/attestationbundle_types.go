@@ -200,6 +200,7 @@ type AttestationBundleStatus struct {
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=ab
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.object) || (has(self.status) && has(self.status.object) && self.status.object == oldSelf.status.object)",fieldPath=".status",message="status.object is immutable once set: the first bundle stored wins"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.destination) || (has(self.status) && has(self.status.destination) && self.status.destination == oldSelf.status.destination)",fieldPath=".status",message="status.destination is immutable once set: a bundle goes where it was signed for"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.record) || (has(self.status) && has(self.status.record) && self.status.record == oldSelf.status.record)",fieldPath=".status",message="status.record is immutable once set: the first record stored wins"
 // +kubebuilder:selectablefield:JSONPath=`.spec.incidentUID`
 // +kubebuilder:printcolumn:name="Kind",type=string,JSONPath=`.spec.attestedFor.kind`
