@@ -36,7 +36,7 @@ type Copier struct {
 }
 
 // Fetch is Incident through a Copier. From the first record it copies what the second one lists as well: whoever verifies
-// the copy begins with its last record. What of that cannot be read is in the report.
+// the copy begins with its last record. What of that cannot be read, or is refused, is in the report.
 func Fetch(ctx context.Context, copier *Copier, prover Prover, target Target) (*Report, error) {
 	v, err := whole(ctx, copier, prover, target)
 	if err != nil {
@@ -47,10 +47,11 @@ func Fetch(ctx context.Context, copier *Copier, prover Prover, target Target) (*
 	}
 	later, err := Incident(ctx, copier, prover, Target{Key: v.later})
 	if err != nil {
-		return nil, err
+		later = &Report{Checks: []Check{{Link: "object " + v.later, Check: CheckDigest, Status: Unread, Reason: err.Error()}}}
 	}
 	for _, check := range later.Checks {
-		if check.Status == Unread && !slices.Contains(v.report.Checks, check) {
+		lacking := check.Status == Unread || check.Status == Failed
+		if lacking && !slices.Contains(v.report.Checks, check) {
 			v.report.Checks = append(v.report.Checks, check)
 		}
 	}

@@ -234,6 +234,33 @@ func TestACopyThatLacksWhatTheSecondRecordListsIsIncomplete(t *testing.T) {
 	}
 }
 
+// TestACopyThatHoldsWhatTheSecondRecordRefusesIsRefused has an object that the first one does not list and that is gone, or is
+// another one.
+func TestACopyThatHoldsWhatTheSecondRecordRefusesIsRefused(t *testing.T) {
+	authority := verifytest.NewAuthority(t)
+	tests := map[string]func(*testing.T, *verifytest.Incident){
+		"gone":    func(_ *testing.T, i *verifytest.Incident) { i.Delete(keyOfBundle(v1alpha1.StepUnfreeze)(i)) },
+		"altered": flip(bundleOf(v1alpha1.StepUnfreeze)(nil)),
+	}
+	for name, tamper := range tests {
+		t.Run(name, func(t *testing.T) {
+			incident := verifytest.NewIncident(t, authority, verifytest.Change{})
+			tamper(t, incident)
+			copier, err := verify.NewCopier(incident, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			report, err := verify.Fetch(t.Context(), copier, authority.Trust(), verify.Target{Key: incident.Captured})
+			if err != nil || report.Verdict() != verify.Refused {
+				t.Errorf("%v, %+v", err, report)
+			}
+			if err := copier.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestACopyFromTheFirstRecordHoldsTheSecondWhole: a copy is verified from its last record.
 func TestACopyFromTheFirstRecordHoldsTheSecondWhole(t *testing.T) {
 	authority := verifytest.NewAuthority(t)

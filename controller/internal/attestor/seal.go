@@ -147,7 +147,7 @@ func fits(key string, stored attest.Verified, a *adoption) error {
 // makes it another statement: the one after it names the digest.
 func fitsFirst(key string, bundle *v1alpha1.AttestationBundle, stored attest.Verified, statement []byte) error {
 	if err := firstInMode(key, bundle, stored); err != nil {
-		return fmt.Errorf("%w: find out who put it there; then hide it behind a delete marker in the store, and the attestor's own bundle is stored", err)
+		return fmt.Errorf("%w: where signingModes was reordered since, put the former order back; else find out who put it there, then hide it behind a delete marker in the store, and the attestor's own bundle is stored", err)
 	}
 	digest, own, moment := evidence.Digest(stored.Payload), bundle.Status.StatementDigest, "signed, and gave to the statement after it"
 	if digest == own {
