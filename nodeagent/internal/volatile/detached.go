@@ -26,7 +26,7 @@ type mounted struct {
 	views map[view]bool
 	// partial says that a list is missing, so that of no mount it can be said that it is in none.
 	partial bool
-	// left is how much text is still read.
+	// left is how much text is still read, of all lists together.
 	left int64
 }
 
@@ -102,11 +102,14 @@ func (m *mounted) node(mountinfo string) error {
 // mountsOf adds the mounts that the threads of a process see.
 func (r *fileReader) mountsOf(ctx context.Context, h *handle) error {
 	list := newMounted()
-	list.views = maps.Clone(r.mounted.views)
+	list.views, list.left = maps.Clone(r.mounted.views), r.mounted.left
 	threads, room := r.options.Limits.Threads, maxMounted-len(r.mounted.ids)
 	more, _, err := watched(ctx, r.guard, h.shared, h.patience, func(*findings) (*mounted, error) {
 		return list, list.read(h, threads, room)
 	})
+	if more != nil {
+		r.mounted.left = more.left
+	}
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,9 @@ type mounts struct {
 	digest [sha256.Size]byte
 }
 
-// maxMountinfo bounds the text of lists of mounts that is read of one process: 100,000 lines, which is how many mounts the
-// kernel lets a namespace have by default, of 640 bytes. A process that nests folders makes them as long as it likes.
+// maxMountinfo bounds the text that is read of the list of mounts of one process, and of all lists that tell which mounts a
+// path leads to: 100,000 lines, which is how many mounts the kernel lets a namespace have by default, of 640 bytes. A process
+// that nests folders makes them as long as it likes.
 const maxMountinfo = 64 << 20
 
 // bounded is text of which no more than left bytes are read; what is longer is an error.
@@ -94,13 +95,14 @@ type reached struct {
 	whole bool
 }
 
+// parseReached holds nothing of its line.
 func parseReached(line string) (reached, error) {
 	fields := strings.SplitN(line, " ", 5)
 	if len(fields) < 4 {
 		return reached{}, errMountinfo
 	}
 	id, err := strconv.ParseUint(fields[0], 10, 64)
-	return reached{id, fields[2], fields[3] == "/"}, err
+	return reached{id, strings.Clone(fields[2]), fields[3] == "/"}, err
 }
 
 // parseMount reads a line such as

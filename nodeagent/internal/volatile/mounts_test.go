@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -148,6 +150,47 @@ func TestMoreTextOfMountsThanTheLimitIsNamed(t *testing.T) {
 	}
 	if err := newMounted().list(strings.NewReader("36 35\n"), 10); err == nil {
 		t.Error("half a line is read")
+	}
+}
+
+func TestListsOfMountsHoldNothingOfTheirLines(t *testing.T) {
+	var text strings.Builder
+	for i := range 200 {
+		_, _ = fmt.Fprintf(&text, "%d 35 98:%d / /%s rw - ext4 /dev/root rw\n", i, i, strings.Repeat("p", 60<<10))
+	}
+	m := newMounted()
+	before := heap()
+	must(t, m.list(strings.NewReader(text.String()), maxMounted))
+	if held := heap() - before; held > 1<<20 {
+		t.Errorf("%d mounts hold %d bytes of %d", len(m.ids), held, text.Len())
+	}
+	runtime.KeepAlive(m)
+}
+
+// heap is how much memory is in use.
+func heap() int64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc) // #nosec G115 -- no machine has that much
+}
+
+func TestListsOfMountsOfAllProcessesHaveOneLimit(t *testing.T) {
+	r := newFileReader(Options{Limits: Limits{}.withDefaults()})
+	defer r.close()
+	read := func() error {
+		h, err := open(start(t, "wait", namespaces(unix.CLONE_NEWNS)).process(), time.Second)
+		must(t, err)
+		defer h.release()
+		return r.mountsOf(t.Context(), h)
+	}
+	must(t, read())
+	if r.mounted.left >= maxMountinfo {
+		t.Error("what was read of a process does not count")
+	}
+	r.mounted.left = 100
+	if err := read(); reasonOf(err) != GapLimit || r.mounted.left != 0 {
+		t.Errorf("more text than the limit: %v, %d bytes are left", err, r.mounted.left)
 	}
 }
 
