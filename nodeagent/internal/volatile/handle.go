@@ -124,11 +124,7 @@ func (h *handle) read(name string, limit int) (content string, more bool, err er
 // maxLine is how much of a line of any table is kept. The kernel bounds no path in them: folders can be nested without end.
 const maxLine = 64 << 10
 
-// maxPaths is how much text of the mounts of one process is kept, and of the paths of its mappings: 65,530 mappings, which is
-// what the kernel lets a process have by default, with paths of 256 bytes.
-const maxPaths = 16 << 20
-
-var errLong = fmt.Errorf("the limits are %d bytes of a line and %d of all", maxLine, maxPaths)
+var errLong = fmt.Errorf("the limits are %d bytes of a line and %d of all, as JSON", maxLine, maxEncoded)
 
 // lines calls line for each line of a file, as scan does.
 func (h *handle) lines(name string, line func(text string, cut bool) bool) error {

@@ -42,15 +42,16 @@ func parseArea(line string) (area, error) {
 	return a, errors.Join(startErr, endErr, offsetErr, inodeErr, majorErr, minorErr)
 }
 
-// minPath is how much of a path is kept always: the kernel's own names for its mappings.
+// minPath is how much of a path is kept always, as JSON: the kernel's own names for its mappings.
 const minPath = 64
 
-// shorten cuts a path that is longer, and holds nothing of its line then.
-func (a *area) shorten(most int) bool {
-	if len(a.path) <= most {
+// shorten cuts a path that takes more room, and holds nothing of its line then.
+func (a *area) shorten(room int) bool {
+	kept := beginning(a.path, room)
+	if kept == a.path {
 		return false
 	}
-	a.path, a.permissions = strings.Clone(a.path[:most]), strings.Clone(a.permissions)
+	a.path, a.permissions = strings.Clone(kept), strings.Clone(a.permissions)
 	return true
 }
 
@@ -79,7 +80,7 @@ func readMaps(h *handle, limit int, found *findings) (mapping, error) {
 	args := covered{next: process.argsStart, end: process.argsEnd}
 	environ := covered{next: process.environStart, end: process.environEnd}
 	var broken error
-	long, room := 0, maxPaths
+	long, room := 0, maxEncoded
 	err = h.lines(h.through+"maps", func(line string, cut bool) bool {
 		a, err := parseArea(line)
 		if err != nil {
@@ -95,7 +96,7 @@ func readMaps(h *handle, limit int, found *findings) (mapping, error) {
 		if a.shorten(max(room, minPath)) || cut {
 			long++
 		}
-		room -= len(a.path)
+		room -= encodedSize(a.path)
 		m.areas = append(m.areas, a)
 		return true
 	})

@@ -57,23 +57,29 @@ func readMounts(h *handle, limit int, found *findings) (mounts, error) {
 	defer func() { _ = file.Close() }()
 	var m mounts
 	sum := sha256.New()
-	total, long, kept, left := 0, 0, 0, int64(maxMountinfo)
+	total, long, room, left := 0, 0, maxEncoded, int64(maxMountinfo)
 	var broken error
 	err = scanMounts(file, &left, func(line string, cut bool) bool {
 		if total++; total > limit {
 			return true
 		}
 		_, _ = sum.Write([]byte(line + "\n")) // a hash takes everything
-		if cut || kept+len(line) > maxPaths {
+		if cut || len(line) > room {
 			long++
 			return true
 		}
-		kept += len(line)
 		mount, err := parseMount(line)
 		if err != nil {
 			broken = fmt.Errorf("read mountinfo: %q: %w", line, err)
 			return false
 		}
+		// The line is held, and it is longer where the kernel escaped it.
+		size := max(len(line), sizeOfMount(mount))
+		if size > room {
+			long++
+			return true
+		}
+		room -= size
 		m.list = append(m.list, mount)
 		return true
 	})
@@ -120,6 +126,17 @@ func parseMount(line string) (evidence.VolatileMount, error) {
 		Options: unescape(left[5]), Propagation: unescape(strings.Join(left[6:], " ")),
 		Type: unescape(right[0]), Source: unescape(right[1]), SuperOptions: unescape(strings.Join(right[2:], " ")),
 	}, errors.Join(idErr, parentErr)
+}
+
+// sizeOfMount is that of its text as JSON.
+func sizeOfMount(mount evidence.VolatileMount) int {
+	size := 0
+	for _, text := range []evidence.Text{
+		mount.Root, mount.Point, mount.Options, mount.Propagation, mount.Type, mount.Source, mount.SuperOptions,
+	} {
+		size += encodedSize(string(text))
+	}
+	return size
 }
 
 func unescape(field string) evidence.Text { return evidence.Text(proc.Unescape(field)) }

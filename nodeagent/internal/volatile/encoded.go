@@ -1,0 +1,39 @@
+package volatile
+
+import (
+	"encoding/base64"
+	"sort"
+	"unicode/utf8"
+)
+
+// maxEncoded bounds each kind of text that a process chooses without limit, as JSON in its record: the mounts, and the paths of
+// its mappings. Enough for 20,000 mappings with paths of 100 bytes.
+const maxEncoded = 2 << 20
+
+// encodedSize is the most that an evidence.Text takes as JSON before that is made canonical: a byte can take six.
+func encodedSize(text string) int {
+	if !utf8.ValidString(text) {
+		return len(`{"bytes":""}`) + base64.StdEncoding.EncodedLen(len(text))
+	}
+	size := len(`""`)
+	for _, char := range text {
+		switch {
+		case char < ' ' || char == '<' || char == '>' || char == '&' || char == '\u2028' || char == '\u2029':
+			size += len(`\u0000`)
+		case char == '"' || char == '\\':
+			size += len(`\"`)
+		default:
+			size += utf8.RuneLen(char)
+		}
+	}
+	return size
+}
+
+// beginning is as much of a text as takes no more room than there is.
+func beginning(text string, room int) string {
+	text = text[:min(len(text), max(room, 0))]
+	if encodedSize(text) <= room {
+		return text
+	}
+	return text[:sort.Search(len(text), func(end int) bool { return encodedSize(text[:end+1]) > room })]
+}
