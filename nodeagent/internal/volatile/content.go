@@ -55,6 +55,8 @@ type pinned struct {
 	stat unix.Statx_t
 }
 
+func (p pinned) device() string { return device(p.stat.Dev_major, p.stat.Dev_minor) }
+
 func pin(h *handle, name string) (pinned, error) {
 	fd, err := openat(h.fd, name, unix.O_PATH|unix.O_CLOEXEC)
 	if err != nil {

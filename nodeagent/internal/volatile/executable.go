@@ -83,21 +83,22 @@ func (s *hashes) executable(ctx context.Context, h *handle, list []evidence.Vola
 	case s.guard.abandoned >= maxAsking:
 		return "", fmt.Errorf("it is not opened, %d others are waited for: %w", maxAsking, errBlocked)
 	}
-	sum, err := s.read(ctx, exe.shared, size, h)
+	sum, err := s.read(ctx, exe, size, h)
 	if err == nil || errors.Is(err, errBlocked) {
 		s.known[version] = hashed{sum, err}
 	}
 	return sum, err
 }
 
-func (s *hashes) read(ctx context.Context, exe *shared, size int64, h *handle) (string, error) {
-	file, err := openContent(ctx, s.guard, exe, h.patience)
+func (s *hashes) read(ctx context.Context, exe pinned, size int64, h *handle) (string, error) {
+	file, err := s.servers.open(ctx, exe, h.patience)
 	if err != nil {
 		return "", err
 	}
 	defer file.release()
 	s.total += size
-	return file.digest(ctx, s.guard, size)
+	sum, err := file.digest(ctx, s.guard, size)
+	return sum, s.servers.heed(exe, err)
 }
 
 // errLimit is an error for which a limit is the reason.

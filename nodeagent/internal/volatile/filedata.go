@@ -25,7 +25,7 @@ type extent struct{ offset, length int64 }
 
 // plan finds the runs of data and cuts them at the limits.
 func (r *fileReader) plan(file *File) error {
-	opened, err := openContent(file.ctx, r.guard, file.pinned.shared, r.options.Limits.Patience)
+	opened, err := file.open()
 	var extents []extent
 	size := int64(file.Size) // #nosec G115 -- the kernel bounds sizes to 63 bits
 	if err == nil {
@@ -33,6 +33,7 @@ func (r *fileReader) plan(file *File) error {
 		extents, _, err = watched(file.ctx, r.guard, opened.shared, opened.patience, func(*findings) ([]extent, error) {
 			return findExtents(opened.fd, size), nil
 		})
+		err = file.heed(err)
 	}
 	if file.ctx.Err() != nil {
 		return file.ctx.Err()
@@ -101,7 +102,7 @@ func findExtents(fd int, size int64) []extent {
 func (f *File) CopyRun(w io.Writer, number int) error {
 	run := &f.Runs[number]
 	sum := sha256.New()
-	opened, err := openContent(f.ctx, f.from.guard, f.pinned.shared, f.from.options.Limits.Patience)
+	opened, err := f.open()
 	if err == nil {
 		defer opened.release()
 	} else if gap := f.unread(run.Offset, err); gap != nil {
@@ -135,7 +136,24 @@ func (f *File) next(opened *content, offset int64, want int) ([]byte, error) {
 	if err == nil && len(data) == 0 {
 		err = io.ErrUnexpectedEOF
 	}
-	return data, err
+	return data, f.heed(err)
+}
+
+// open opens the content. What did not answer before is not asked again.
+func (f *File) open() (*content, error) {
+	if f.silent != nil {
+		return nil, f.silent
+	}
+	opened, err := f.from.servers.open(f.ctx, f.pinned, f.from.options.Limits.Patience)
+	return opened, f.heed(err)
+}
+
+// heed remembers that the file did not answer, and returns the error.
+func (f *File) heed(err error) error {
+	if errors.Is(err, errBlocked) {
+		f.silent = err
+	}
+	return f.from.servers.heed(f.pinned, err)
 }
 
 func (f *File) unread(offset int64, err error) error {
@@ -176,5 +194,5 @@ func (f *File) describeAgain(ctx context.Context, opened *content) (unix.Statx_t
 		err := unix.Statx(opened.fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &stat)
 		return stat, err
 	})
-	return now, err
+	return now, f.heed(err)
 }

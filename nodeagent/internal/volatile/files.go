@@ -33,6 +33,8 @@ type File struct {
 	evidence.VolatileFile
 	pinned pinned
 	from   *fileReader
+	// silent is set once the kernel did not answer for its content.
+	silent error
 	// ctx is that of the call to Files, which this value does not outlive.
 	ctx context.Context
 }

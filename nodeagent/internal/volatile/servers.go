@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/evidence"
 )
 
-// maxAsking is how many threads may be left waiting before no filesystem is asked any more what it is, and no executable is
-// opened: the rest is for what cannot be read in another way.
+// maxAsking is how many threads may be left waiting before no filesystem is asked any more what it is, no executable is opened,
+// and no other file but in memory: the rest is for what cannot be read in another way.
 const maxAsking = maxAbandoned / 2
 
 var (
@@ -25,12 +26,16 @@ type servers struct {
 	guard *guard
 	// answers are those of devices that were asked: what kept their files from being read, or nil.
 	answers map[string]error
+	// memory are devices that are nothing else.
+	memory map[string]bool
+	// own is that of memfds and of shared memory, of the whole node.
+	own string
 }
 
 // newServers knows the filesystem of memfds and of shared memory, which is in no list of mounts: it is the agent's own, too,
 // and need not be asked. Where it cannot be found, it is asked as others are.
 func newServers(g *guard) *servers {
-	s := &servers{guard: g, answers: map[string]error{}}
+	s := &servers{guard: g, answers: map[string]error{}, memory: map[string]bool{}}
 	fd, err := unix.MemfdCreate("own", unix.MFD_CLOEXEC)
 	if err != nil {
 		return s
@@ -39,7 +44,8 @@ func newServers(g *guard) *servers {
 	defer own.release()
 	var stat unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &stat); err == nil {
-		s.answers[device(stat.Dev_major, stat.Dev_minor)] = nil
+		s.own = device(stat.Dev_major, stat.Dev_minor)
+		s.answers[s.own], s.memory[s.own] = nil, true
 	}
 	return s
 }
@@ -58,9 +64,12 @@ func (s *servers) refuse(ctx context.Context, file pinned, list []evidence.Volat
 		if served(string(mount.Type)) {
 			return fmt.Errorf("%s: %w", mount.Type, errServed)
 		}
+		if mount.Type == "tmpfs" || mount.Type == "ramfs" {
+			s.memory[file.device()] = true
+		}
 		return nil
 	}
-	on := device(file.stat.Dev_major, file.stat.Dev_minor)
+	on := file.device()
 	if answer, asked := s.answers[on]; asked {
 		return answer
 	}
@@ -83,11 +92,36 @@ func (s *servers) ask(ctx context.Context, file pinned, h *handle) error {
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask the filesystem %s for its type: %w", device(file.stat.Dev_major, file.stat.Dev_minor), err)
+		return fmt.Errorf("ask the filesystem %s for its type: %w", file.device(), err)
 	case servedTypes[kind]:
 		return fmt.Errorf("type %#x: %w", kind, errServed)
+	case kind == unix.TMPFS_MAGIC, kind == unix.RAMFS_MAGIC, kind == unix.HUGETLBFS_MAGIC:
+		s.memory[file.device()] = true
 	}
 	return nil
+}
+
+// open reopens a file that was not refused. A server can be behind its filesystem all the same, such as below an overlay: one
+// that did not answer is not asked again.
+func (s *servers) open(ctx context.Context, file pinned, patience time.Duration) (*content, error) {
+	on := file.device()
+	if answer := s.answers[on]; answer != nil {
+		return nil, answer
+	}
+	if s.guard.abandoned >= maxAsking && !s.memory[on] {
+		return nil, fmt.Errorf("it is not opened, %d others are waited for: %w", maxAsking, errBlocked)
+	}
+	opened, err := openContent(ctx, s.guard, file.shared, patience)
+	return opened, s.heed(file, err)
+}
+
+// heed remembers of a file's filesystem that it did not answer, and returns the error. No server is behind that of memfds: one
+// that does not answer says nothing of the others.
+func (s *servers) heed(file pinned, err error) error {
+	if on := file.device(); on != s.own && errors.Is(err, errBlocked) {
+		s.answers[on] = fmt.Errorf("the filesystem %s is not asked again, another file of it was given up: %w", on, errBlocked)
+	}
+	return err
 }
 
 func served(filesystem string) bool {
