@@ -3,6 +3,7 @@ package volatile
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,11 +17,13 @@ type descriptors struct {
 	list []evidence.VolatileDescriptor
 	// networks are network namespaces that a descriptor holds, and the link to it.
 	networks map[uint64]string
+	// room is how much text is still kept, cut is of how many some was not.
+	room, cut int
 }
 
 // readDescriptors reads the table of a process and those of threads that have their own. Nothing is opened but fdinfo.
 func readDescriptors(h *handle, limits Limits, list []evidence.VolatileThread, found *findings) (descriptors, error) {
-	d := descriptors{networks: map[uint64]string{}}
+	d := descriptors{networks: map[uint64]string{}, room: maxEncoded}
 	total, err := d.add(h, h.through, 0, limits, found)
 	if err != nil {
 		return d, err
@@ -37,6 +40,9 @@ func readDescriptors(h *handle, limits Limits, list []evidence.VolatileThread, f
 	}
 	if total > len(d.list) && len(d.list) >= limits.Descriptors {
 		found.add("descriptors", GapLimit, limited(fmt.Sprintf("%d descriptors", total), int64(limits.Descriptors)))
+	}
+	if d.cut > 0 {
+		found.add("descriptors", GapLimit, fmt.Errorf("the text of %d descriptors is cut: %w", d.cut, errEncoded))
 	}
 	return d, nil
 }
@@ -57,11 +63,31 @@ func (d *descriptors) add(h *handle, folder string, thread int, limits Limits, f
 			found.add("descriptors", reasonOf(err), fmt.Errorf("descriptor %d: %w", number, err))
 		default:
 			descriptor.Thread = thread
+			d.shorten(&descriptor)
 			d.list = append(d.list, descriptor)
 		}
 		return true
 	})
 	return total, err
+}
+
+// shorten cuts the target of a descriptor and leaves out details that there is no room for.
+func (d *descriptors) shorten(descriptor *evidence.VolatileDescriptor) {
+	target := beginning(string(descriptor.Target), max(d.room, minPath))
+	size, details := encodedSize(target), 0
+	for _, detail := range descriptor.Details {
+		if size += encodedSize(string(detail)); size > d.room {
+			break
+		}
+		details++
+	}
+	d.room -= size
+	if len(target) == len(descriptor.Target) && details == len(descriptor.Details) {
+		return
+	}
+	d.cut++
+	descriptor.Target = evidence.Text(strings.Clone(target))
+	descriptor.Details = slices.Clone(descriptor.Details[:details])
 }
 
 func (d *descriptors) one(h *handle, folder string, number, details int, found *findings) (evidence.VolatileDescriptor, error) {

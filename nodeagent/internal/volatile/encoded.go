@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxEncoded bounds each kind of text that a process chooses without limit, as JSON in its record: the mounts, and the paths of
-// its mappings. Enough for 20,000 mappings with paths of 100 bytes.
+// maxEncoded bounds each kind of text that a process chooses, as JSON in its record: its mounts, the paths of its mappings, what
+// its descriptors lead to, its arguments and its environment. Enough for 20,000 mappings with paths of 100 bytes.
 const maxEncoded = 2 << 20
 
 // encodedSize is the most that an evidence.Text takes as JSON before that is made canonical: a byte can take six.

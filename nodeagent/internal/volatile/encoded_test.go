@@ -2,11 +2,13 @@ package volatile
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +84,68 @@ func TestARecordOfHostilePathsIsNoLongerThanItsLimits(t *testing.T) {
 				t.Errorf("a record of %d bytes takes %d to write", c.bytes, made)
 			}
 		})
+	}
+}
+
+func TestDescriptorsWithLongPathsAreKeptToTheirLimit(t *testing.T) {
+	h := withTables(t, nil)
+	folder := fmt.Sprintf("/proc/self/fd/%d/", h.fd)
+	must(t, errors.Join(os.Mkdir(folder+"fd", 0o700), os.Mkdir(folder+"fdinfo", 0o700)))
+	const number = 1000
+	for i := range number {
+		name := strconv.Itoa(i)
+		must(t, os.Symlink(strings.Repeat("/"+strings.Repeat("\x01", 200), 20)+deletedMark, folder+"fd/"+name))
+		must(t, os.WriteFile(folder+"fdinfo/"+name, []byte("pos:\t7\n"+strings.Repeat("tfd: <>\n", 64)), 0o600))
+	}
+	var found findings
+	d, err := readDescriptors(h, Limits{}.withDefaults(), nil, &found)
+	must(t, err)
+	size := 0
+	for _, descriptor := range d.list {
+		raw, err := json.Marshal(descriptor)
+		must(t, err)
+		size += len(raw)
+		if descriptor.Offset != 7 || !strings.HasPrefix(string(descriptor.Target), "/\x01") {
+			t.Fatalf("descriptor %+v", descriptor)
+		}
+	}
+	if len(d.list) != number || size > maxEncoded+number*(minPath+128) {
+		t.Errorf("%d descriptors take %d bytes", len(d.list), size)
+	}
+	if len(found) != 1 || found[0].reason != GapLimit || !strings.Contains(found[0].cause.Error(), "descriptors is cut") {
+		t.Errorf("found %+v", found)
+	}
+}
+
+func TestTextOfNothingButEndsIsKeptToItsLimit(t *testing.T) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	must(t, err)
+	ends := strings.Repeat("\x00", 1<<20)
+	h := withTables(t, map[string]string{"stat": string(stat), "cmdline": ends, "environ": ends})
+	var found findings
+	got, err := readText(h, mapping{argsAnonymous: true, environAnonymous: true}, Options{Limits: Limits{}.withDefaults()}, &found)
+	must(t, err)
+	arguments, err := json.Marshal(got.argv)
+	must(t, err)
+	variables, err := json.Marshal(got.environment)
+	must(t, err)
+	if len(arguments) > maxEncoded || len(variables) > maxEncoded || len(got.argv) == 0 || len(got.environment) == 0 {
+		t.Errorf("%d bytes of arguments, %d of variables", len(arguments), len(variables))
+	}
+	if len(found) != 2 || found[0].part != "argv" || found[1].part != "environment" || found[0].reason != GapLimit || found[1].reason != GapLimit {
+		t.Errorf("found %+v", found)
+	}
+}
+
+func TestALongArgumentIsCutAndALongVariableLeftOut(t *testing.T) {
+	long := strings.Repeat("\x01", maxEncoded/4)
+	argv, cut := splitArguments("first\x00" + long + "\x00last\x00")
+	if len(argv) < 2 || argv[0] != "first" || !strings.HasPrefix(long, string(argv[1])) || len(argv[1]) < maxEncoded/7 || cut != 2 {
+		t.Errorf("%d arguments, %d are cut", len(argv), cut)
+	}
+	variables, left := splitEnvironment("A=first\x00B="+long+"\x00C=last\x00", Options{})
+	if len(variables) != 2 || variables[0].Name != "A" || variables[1].Name != "C" || *variables[1].Value != "last" || left != 1 {
+		t.Errorf("variables %+v, %d are left out", variables, left)
 	}
 }
 

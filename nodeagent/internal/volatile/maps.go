@@ -42,7 +42,7 @@ func parseArea(line string) (area, error) {
 	return a, errors.Join(startErr, endErr, offsetErr, inodeErr, majorErr, minorErr)
 }
 
-// minPath is how much of a path is kept always, as JSON: the kernel's own names for its mappings.
+// minPath is how much of a path is kept always, as JSON: the kernel's own names for its mappings and most of its objects.
 const minPath = 64
 
 // shorten cuts a path that takes more room, and holds nothing of its line then.

@@ -76,8 +76,8 @@ type Limits struct {
 	Patience time.Duration
 }
 
-// withDefaults keeps the whole collection below about 100 MiB: a record of 20,000 descriptors is 3 MiB long and takes 30 MiB
-// while it is made.
+// withDefaults keeps the whole collection below 200 MiB: a record of 20,000 descriptors is 3 MiB long and takes 30 MiB while it
+// is made, one of which every part is at its limit is 16 MiB long and takes 170 MiB.
 func (l Limits) withDefaults() Limits {
 	orElse(&l.Text, 1<<20)
 	orElse(&l.Maps, 20_000)

@@ -29,7 +29,10 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 		if more {
 			found.add("argv", GapLimit, limited("more text", int64(limit)))
 		}
-		t.argv = splitArguments(content)
+		var cut int
+		if t.argv, cut = splitArguments(content); cut > 0 {
+			found.add("argv", GapLimit, fmt.Errorf("%d arguments are cut: %w", cut, errEncoded))
+		}
 	} else {
 		found.add("argv", GapNotAnonymous, errNotAnonymous)
 	}
@@ -47,31 +50,56 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 		cause := fmt.Errorf("entries after %d bytes are left out: %w", len(content), limited("more text", int64(limit)))
 		found.add("environment", GapLimit, cause)
 	}
-	t.environment = splitEnvironment(content, options)
+	var left int
+	if t.environment, left = splitEnvironment(content, options); left > 0 {
+		found.add("environment", GapLimit, fmt.Errorf("%d entries are left out: %w", left, errEncoded))
+	}
 	return t, nil
 }
 
-func splitArguments(content string) []evidence.Text {
+var errEncoded = limited("more text as JSON", maxEncoded)
+
+// splitArguments returns those that there is room for, and how many are cut or left out.
+func splitArguments(content string) (argv []evidence.Text, cut int) {
 	if content == "" {
-		return nil
+		return nil, 0
 	}
-	var argv []evidence.Text
-	for _, argument := range strings.Split(strings.TrimSuffix(content, "\x00"), "\x00") {
-		argv = append(argv, evidence.Text(argument))
+	room := maxEncoded - len("[]")
+	for argument := range strings.SplitSeq(strings.TrimSuffix(content, "\x00"), "\x00") {
+		kept := beginning(argument, room-len(","))
+		size := encodedSize(kept) + len(",")
+		if len(kept) < len(argument) || size > room {
+			cut++
+		}
+		if size <= room {
+			argv = append(argv, evidence.Text(kept))
+			room -= size
+		}
 	}
-	return argv
+	return argv, cut
 }
 
-func splitEnvironment(content string, options Options) []evidence.VolatileVariable {
+// sizeOfVariable is that of an entry's sha256 as JSON, and of the names of its fields.
+const sizeOfVariable = 128
+
+// splitEnvironment returns the entries that there is room for, and how many are left out: of what is cut the sha256 would be
+// that of nothing.
+func splitEnvironment(content string, options Options) (variables []evidence.VolatileVariable, left int) {
 	if content == "" {
-		return nil
+		return nil, 0
 	}
-	var variables []evidence.VolatileVariable
-	for _, entry := range strings.Split(strings.TrimSuffix(content, "\x00"), "\x00") {
+	room := maxEncoded
+	for entry := range strings.SplitSeq(strings.TrimSuffix(content, "\x00"), "\x00") {
 		name, value, named := strings.Cut(entry, "=")
 		if !named {
 			name, value = "", entry
 		}
+		size := sizeOfVariable + encodedSize(name) + encodedSize(value)
+		if size > room {
+			left++
+			continue
+		}
+		room -= size
 		variable := evidence.VolatileVariable{Name: evidence.Text(name), SHA256: evidence.Digest([]byte(value))}
 		if options.redacts(entry, name) {
 			variable.Redacted = true
@@ -81,5 +109,5 @@ func splitEnvironment(content string, options Options) []evidence.VolatileVariab
 		}
 		variables = append(variables, variable)
 	}
-	return variables
+	return variables, left
 }
