@@ -81,7 +81,7 @@ func holding(files ...*os.File) func(*exec.Cmd) {
 // contentOf reads all files that are found and returns those of which something could be read, and the reader.
 func contentOf(t *testing.T, target Target) (map[string]bool, *fileReader) {
 	t.Helper()
-	r := newFileReader(Options{Limits: Limits{Patience: 100 * time.Millisecond}.withDefaults(), NodeMounts: "/proc/self/mountinfo"})
+	r := newFileReader(Options{Limits: Limits{Patience: time.Second}.withDefaults(), NodeMounts: "/proc/self/mountinfo"})
 	t.Cleanup(r.close)
 	read := map[string]bool{}
 	must(t, r.all(t.Context(), target, func(file *File) error {
