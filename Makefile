@@ -32,7 +32,7 @@ test: unit ciliumpolicy integration ## Unit, envtest, Cilium's policy library, a
 .PHONY: unit
 unit: ## Unit, kernel and API-server tests; no cluster needed
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; \
-	 $(GO) test -count=1 -p 4 -timeout $(TIMEOUT) ./...
+	 $(GO) test -count=1 -p 3 -timeout $(TIMEOUT) ./...
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME, all beside one another
