@@ -81,7 +81,7 @@ func (s *hashes) executable(ctx context.Context, h *handle, list []evidence.Vola
 	case s.total+size > limits.HashTotal:
 		return "", errLimit{limited(fmt.Sprintf("%d bytes in all", s.total+size), limits.HashTotal)}
 	case s.guard.abandoned >= maxAsking:
-		return "", fmt.Errorf("it is not opened, %d others are waited for: %w", maxAsking, errBlocked)
+		return "", errNotBegun
 	}
 	sum, err := s.read(ctx, exe, size, h)
 	if err == nil || errors.Is(err, errBlocked) {

@@ -43,7 +43,9 @@ const (
 )
 
 var (
-	errBlocked  = errors.New("the kernel did not answer in time")
+	errBlocked = errors.New("the kernel did not answer in time")
+	// errNotBegun is the errBlocked of what the kernel was not asked for.
+	errNotBegun = fmt.Errorf("not begun: for too many others %w", errBlocked)
 	errLate     = errors.New("the time for this is over")
 	errEnded    = errors.New("the process has ended")
 	errReplaced = errors.New("the process id belongs to another process now")

@@ -56,8 +56,8 @@ type outcome[T any] struct {
 	err   error
 }
 
-// watched runs work in a goroutine of its own and waits no longer than patience for it, less each time: errBlocked. Work may use the
-// descriptor on; beside it only what it made itself, what nobody changes, and the findings that it is given.
+// watched runs work in a goroutine of its own and waits no longer than patience for it, less each time: errBlocked. Once maxAbandoned
+// threads wait it begins nothing: errNotBegun. Work may use the descriptor on; beside it only what it made itself, what nobody changes, and the findings that it is given.
 func watched[T any](ctx context.Context, g *guard, on *shared, patience time.Duration, work func(*findings) (T, error)) (T, findings, error) {
 	var none T
 	switch {
@@ -66,7 +66,7 @@ func watched[T any](ctx context.Context, g *guard, on *shared, patience time.Dur
 	case g.late():
 		return none, nil, errLate
 	case g.abandoned >= maxAbandoned:
-		return none, nil, errBlocked
+		return none, nil, errNotBegun
 	}
 	// All that can be given up cost less than three times the patience, and not sixteen times.
 	patience = max(patience>>g.abandoned, min(patience, briefly))

@@ -13,7 +13,7 @@ import (
 )
 
 // maxAsking is how many threads may be left waiting before no filesystem is asked any more what it is, no executable is opened,
-// and no other file but in memory: the rest is for what cannot be read in another way.
+// and no other file but in memory and on a plain disk: the rest is for what cannot be read in another way.
 const maxAsking = maxAbandoned / 2
 
 var (
@@ -26,16 +26,16 @@ type servers struct {
 	guard *guard
 	// answers are those of devices that were asked: what kept their files from being read, or nil.
 	answers map[string]error
-	// memory are devices that are nothing else.
-	memory map[string]bool
-	// own is that of memfds and of shared memory, of the whole node.
-	own string
+	// plain are devices that no server is behind: memory, and disks.
+	plain map[string]bool
+	// silent is the inode of the first file of a device that was given up.
+	silent map[string]uint64
 }
 
 // newServers knows the filesystem of memfds and of shared memory, which is in no list of mounts: it is the agent's own, too,
 // and need not be asked. Where it cannot be found, it is asked as others are.
 func newServers(g *guard) *servers {
-	s := &servers{guard: g, answers: map[string]error{}, memory: map[string]bool{}}
+	s := &servers{guard: g, answers: map[string]error{}, plain: map[string]bool{}, silent: map[string]uint64{}}
 	fd, err := unix.MemfdCreate("own", unix.MFD_CLOEXEC)
 	if err != nil {
 		return s
@@ -44,8 +44,8 @@ func newServers(g *guard) *servers {
 	defer own.release()
 	var stat unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &stat); err == nil {
-		s.own = device(stat.Dev_major, stat.Dev_minor)
-		s.answers[s.own], s.memory[s.own] = nil, true
+		on := device(stat.Dev_major, stat.Dev_minor)
+		s.answers[on], s.plain[on] = nil, true
 	}
 	return s
 }
@@ -64,8 +64,8 @@ func (s *servers) refuse(ctx context.Context, file pinned, list []evidence.Volat
 		if served(string(mount.Type)) {
 			return fmt.Errorf("%s: %w", mount.Type, errServed)
 		}
-		if mount.Type == "tmpfs" || mount.Type == "ramfs" {
-			s.memory[file.device()] = true
+		if plain(string(mount.Type)) {
+			s.plain[file.device()] = true
 		}
 		return nil
 	}
@@ -74,10 +74,10 @@ func (s *servers) refuse(ctx context.Context, file pinned, list []evidence.Volat
 		return answer
 	}
 	if s.guard.abandoned >= maxAsking {
-		return fmt.Errorf("the filesystem %s is not asked, %d others are waited for: %w", on, maxAsking, errBlocked)
+		return fmt.Errorf("ask the filesystem %s for its type: %w", on, errNotBegun)
 	}
 	err := s.ask(ctx, file, h)
-	if err == nil || errors.Is(err, errServed) || errors.Is(err, errBlocked) {
+	if err == nil || errors.Is(err, errServed) || gaveUp(err) {
 		s.answers[on] = err
 	}
 	return err
@@ -95,34 +95,45 @@ func (s *servers) ask(ctx context.Context, file pinned, h *handle) error {
 		return fmt.Errorf("ask the filesystem %s for its type: %w", file.device(), err)
 	case servedTypes[kind]:
 		return fmt.Errorf("type %#x: %w", kind, errServed)
-	case kind == unix.TMPFS_MAGIC, kind == unix.RAMFS_MAGIC, kind == unix.HUGETLBFS_MAGIC:
-		s.memory[file.device()] = true
+	case plainTypes[kind]:
+		s.plain[file.device()] = true
 	}
 	return nil
 }
 
 // open reopens a file that was not refused. A server can be behind its filesystem all the same, such as below an overlay: one
-// that did not answer is not asked again.
+// that did not answer for two files is not asked again.
 func (s *servers) open(ctx context.Context, file pinned, patience time.Duration) (*content, error) {
 	on := file.device()
 	if answer := s.answers[on]; answer != nil {
 		return nil, answer
 	}
-	if s.guard.abandoned >= maxAsking && !s.memory[on] {
-		return nil, fmt.Errorf("it is not opened, %d others are waited for: %w", maxAsking, errBlocked)
+	if s.guard.abandoned >= maxAsking && !s.plain[on] {
+		return nil, errNotBegun
 	}
 	opened, err := openContent(ctx, s.guard, file.shared, patience)
 	return opened, s.heed(file, err)
 }
 
-// heed remembers of a file's filesystem that it did not answer, and returns the error. No server is behind that of memfds: one
-// that does not answer says nothing of the others.
+// heed remembers of a file's filesystem that it did not answer for two files, and returns the error. One that is given up may
+// have been slow. No server is behind plain filesystems: there a file that is given up says nothing of the others.
 func (s *servers) heed(file pinned, err error) error {
-	if on := file.device(); on != s.own && errors.Is(err, errBlocked) {
-		s.answers[on] = fmt.Errorf("the filesystem %s is not asked again, another file of it was given up: %w", on, errBlocked)
+	on := file.device()
+	if s.plain[on] || !gaveUp(err) {
+		return err
+	}
+	first, before := s.silent[on]
+	switch {
+	case !before:
+		s.silent[on] = file.stat.Ino
+	case first != file.stat.Ino:
+		s.answers[on] = fmt.Errorf("the filesystem %s is not asked again, two files of it were given up: %w", on, errBlocked)
 	}
 	return err
 }
+
+// gaveUp says whether the kernel was asked and did not answer.
+func gaveUp(err error) bool { return errors.Is(err, errBlocked) && !errors.Is(err, errNotBegun) }
 
 func served(filesystem string) bool {
 	kind, _, _ := strings.Cut(filesystem, ".")
@@ -139,4 +150,19 @@ var servedTypes = map[int64]bool{
 	unix.FUSE_SUPER_MAGIC: true, unix.NFS_SUPER_MAGIC: true, unix.CIFS_SUPER_MAGIC: true, unix.SMB_SUPER_MAGIC: true,
 	unix.SMB2_SUPER_MAGIC: true, unix.V9FS_MAGIC: true, unix.CEPH_SUPER_MAGIC: true, unix.AFS_SUPER_MAGIC: true,
 	unix.AFS_FS_MAGIC: true, unix.OCFS2_SUPER_MAGIC: true, unix.CODA_SUPER_MAGIC: true, unix.AUTOFS_SUPER_MAGIC: true,
+}
+
+// plain says whether a filesystem is memory, or lies on a disk.
+func plain(filesystem string) bool {
+	switch filesystem {
+	case "tmpfs", "ramfs", "hugetlbfs", "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs":
+		return true
+	}
+	return false
+}
+
+// plainTypes are the types of such filesystems as statfs tells them. Those of ext2, ext3 and ext4 are the same.
+var plainTypes = map[int64]bool{
+	unix.TMPFS_MAGIC: true, unix.RAMFS_MAGIC: true, unix.HUGETLBFS_MAGIC: true,
+	unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true, unix.F2FS_SUPER_MAGIC: true,
 }

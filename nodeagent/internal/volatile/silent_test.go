@@ -30,10 +30,9 @@ func unanswered(t *testing.T, files ...*os.File) {
 	}
 }
 
-// deletedFiles are open files of one filesystem that have no name.
-func deletedFiles(t *testing.T, number int) []*os.File {
+// deletedFiles are open files in one folder that have no name.
+func deletedFiles(t *testing.T, folder string, number int) []*os.File {
 	t.Helper()
-	folder := t.TempDir()
 	var files []*os.File
 	for i := range number {
 		file, err := os.Create(filepath.Join(folder, fmt.Sprint(i)))
@@ -58,20 +57,28 @@ func memfd(t *testing.T, name string) *os.File {
 	return file
 }
 
-// memoryFile is a file without a name in mounted memory.
-func memoryFile(t *testing.T) *os.File {
+// memory is a folder of mounted memory.
+func memory(t *testing.T) string {
 	t.Helper()
 	testneeds.That(t, os.Geteuid() == 0, "mounting needs root")
 	at := t.TempDir()
 	must(t, unix.Mount("memory", at, "tmpfs", 0, "size=1m"))
 	t.Cleanup(func() { must(t, unix.Unmount(at, unix.MNT_DETACH)) })
-	file, err := os.Create(at + "/in memory")
-	must(t, err)
-	t.Cleanup(func() { _ = file.Close() })
-	_, err = file.WriteString("payload")
-	must(t, err)
-	must(t, os.Remove(file.Name()))
-	return file
+	return at
+}
+
+// overlay is a folder of an overlay, on memory.
+func overlay(t *testing.T) string {
+	t.Helper()
+	below, at := memory(t), t.TempDir()
+	for _, layer := range []string{"/lower", "/upper", "/work"} {
+		must(t, os.Mkdir(below+layer, 0o700))
+	}
+	options := fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", below)
+	err := unix.Mount("overlay", at, "overlay", 0, options)
+	testneeds.That(t, err == nil, "this kernel mounts no overlay")
+	t.Cleanup(func() { must(t, unix.Unmount(at, unix.MNT_DETACH)) })
+	return at
 }
 
 func holding(files ...*os.File) func(*exec.Cmd) {
@@ -81,7 +88,7 @@ func holding(files ...*os.File) func(*exec.Cmd) {
 // contentOf reads all files that are found and returns those of which something could be read, and the reader.
 func contentOf(t *testing.T, target Target) (map[string]bool, *fileReader) {
 	t.Helper()
-	r := newFileReader(Options{Limits: Limits{Patience: time.Second}.withDefaults(), NodeMounts: "/proc/self/mountinfo"})
+	r := newFileReader(Options{Limits: Limits{Patience: 2 * time.Second}.withDefaults(), NodeMounts: "/proc/self/mountinfo"})
 	t.Cleanup(r.close)
 	read := map[string]bool{}
 	must(t, r.all(t.Context(), target, func(file *File) error {
@@ -97,12 +104,13 @@ func contentOf(t *testing.T, target Target) (map[string]bool, *fileReader) {
 	return read, r
 }
 
-func TestAFilesystemThatDoesNotAnswerForAFileCostsOneThread(t *testing.T) {
-	silent := deletedFiles(t, maxAbandoned+1)
-	held := append(silent, memfd(t, "planted"), memoryFile(t))
+func TestAFilesystemThatDoesNotAnswerForTwoFilesIsNotAskedForAnother(t *testing.T) {
+	silent := deletedFiles(t, overlay(t), maxAbandoned+1)
+	held := append(silent, memfd(t, "planted"))
+	held = append(held, deletedFiles(t, memory(t), 1)...)
 	unanswered(t, silent...)
 	read, r := contentOf(t, start(t, "wait", holding(held...)).target())
-	if r.guard.abandoned != 1 {
+	if r.guard.abandoned != 2 {
 		t.Errorf("%d threads wait", r.guard.abandoned)
 	}
 	if len(read) != 2 || !read["/memfd:planted (deleted)"] {
@@ -114,40 +122,96 @@ func TestAFilesystemThatDoesNotAnswerForAFileCostsOneThread(t *testing.T) {
 	}
 }
 
-func TestAMemfdThatDoesNotAnswerHidesNoOther(t *testing.T) {
-	silent := memfd(t, "silent")
-	unanswered(t, silent)
-	read, r := contentOf(t, start(t, "wait", holding(silent, memfd(t, "planted"))).target())
-	if r.guard.abandoned != 1 || len(read) != 1 || !read["/memfd:planted (deleted)"] {
-		t.Errorf("%d threads wait, read are %v", r.guard.abandoned, read)
-	}
-}
-
-func TestAFileThatStopsAnsweringIsAskedOnce(t *testing.T) {
-	g := newGuard(Limits{}.withDefaults())
-	s := newServers(g)
+func TestAFileThatDoesNotAnswerHidesNoOther(t *testing.T) {
 	for name, test := range map[string]struct {
-		file  *os.File
-		known bool
-	}{"on a disk": {deletedFiles(t, 1)[0], true}, "in memory that is not mounted": {memfd(t, "silent"), false}} {
+		files  func() []*os.File
+		silent int
+	}{
+		"on an overlay":     {func() []*os.File { return deletedFiles(t, overlay(t), 2) }, 1},
+		"in mounted memory": {func() []*os.File { return deletedFiles(t, memory(t), 3) }, 2},
+		"memfds": {func() []*os.File {
+			return []*os.File{memfd(t, "0"), memfd(t, "1"), memfd(t, "2")}
+		}, 2},
+	} {
 		t.Run(name, func(t *testing.T) {
-			file := pinnedFile(t, test.file)
-			opened, err := s.open(t.Context(), file, time.Second)
-			must(t, err)
-			opened.release()
-			must(t, s.heed(file, nil))
-			if err := s.heed(file, fmt.Errorf("read: %w", errBlocked)); !errors.Is(err, errBlocked) {
-				t.Error("heeding changes the error:", err)
+			files := test.files()
+			unanswered(t, files[:test.silent]...)
+			read, r := contentOf(t, start(t, "wait", holding(files...)).target())
+			if r.guard.abandoned != test.silent || len(read) != 1 {
+				t.Errorf("%d threads wait, read are %v", r.guard.abandoned, read)
 			}
-			opened, err = s.open(t.Context(), file, time.Second)
-			if known := errors.Is(err, errBlocked); known != test.known {
-				t.Errorf("opened again: %v", err)
-			}
-			if err == nil {
-				opened.release()
+			for path, whole := range read {
+				if !whole || !strings.HasSuffix(path, fmt.Sprintf("%d (deleted)", test.silent)) {
+					t.Errorf("read are %v", read)
+				}
 			}
 		})
 	}
+}
+
+// onType has a mount of a type in the list of the process.
+func onType(t *testing.T, s *servers, file pinned, kind string) {
+	t.Helper()
+	mount := evidence.VolatileMount{ID: int(file.stat.Mnt_id), Type: evidence.Text(kind)}
+	must(t, s.refuse(t.Context(), file, []evidence.VolatileMount{mount}, &handle{}))
+}
+
+func TestOnlyAFilesystemThatMayHaveAServerIsTakenForSilent(t *testing.T) {
+	for kind, silent := range map[string]bool{"overlay": true, "ecryptfs": true, "ext4": false, "xfs": false, "tmpfs": false} {
+		t.Run(kind, func(t *testing.T) {
+			s := newServers(newGuard(Limits{}.withDefaults()))
+			var files []pinned
+			for _, file := range deletedFiles(t, t.TempDir(), 3) {
+				files = append(files, pinnedFile(t, file))
+			}
+			onType(t, s, files[0], kind)
+			for i, gone := range []bool{false, false, silent} {
+				opened, err := s.open(t.Context(), files[2], time.Minute)
+				if errors.Is(err, errBlocked) != gone || (err != nil) != gone {
+					t.Errorf("after %d were given up: %v", i, err)
+				}
+				if err == nil {
+					opened.release()
+				}
+				must(t, s.heed(files[min(i, 1)], nil))
+				for range 2 { // the same file twice is one file
+					if err := s.heed(files[min(i, 1)], fmt.Errorf("read: %w", errBlocked)); !errors.Is(err, errBlocked) {
+						t.Error("heeding changes the error:", err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestAFilesystemIsNotTakenForSilentWhenItWasNotAsked(t *testing.T) {
+	g := newGuard(Limits{}.withDefaults())
+	s := newServers(g)
+	var files []pinned
+	for _, file := range deletedFiles(t, t.TempDir(), 3) {
+		files = append(files, pinnedFile(t, file))
+	}
+	onType(t, s, files[0], "overlay")
+	for _, waiting := range []int{maxAsking, maxAbandoned} {
+		g.abandoned = waiting
+		for _, file := range files {
+			_, err := s.open(t.Context(), file, time.Minute)
+			if !errors.Is(err, errNotBegun) || reasonOf(err) != GapBlocked {
+				t.Errorf("opened: %v", err)
+			}
+			_, _, err = watched(t.Context(), g, file.shared, time.Minute, func(*findings) (int, error) { return 0, nil })
+			if err = s.heed(file, err); errors.Is(err, errNotBegun) != (waiting == maxAbandoned) {
+				t.Errorf("begun: %v", err)
+			}
+		}
+	}
+	if message := errNotBegun.Error(); message != "not begun: for too many others the kernel did not answer in time" {
+		t.Error(message)
+	}
+	g.abandoned = 0
+	opened, err := s.open(t.Context(), files[2], time.Minute)
+	must(t, err)
+	opened.release()
 }
 
 func pinnedFile(t *testing.T, file *os.File) pinned {
@@ -161,28 +225,28 @@ func pinnedFile(t *testing.T, file *os.File) pinned {
 	return object
 }
 
-func TestOnceManyThreadsWaitOnlyFilesInMemoryAreOpened(t *testing.T) {
-	g := newGuard(Limits{}.withDefaults())
-	s := newServers(g)
-	h, err := open(Process{PID: os.Getpid()}, time.Second)
+func TestOnceManyThreadsWaitOnlyFilesInMemoryAndOnDisksAreOpened(t *testing.T) {
+	h, err := open(Process{PID: os.Getpid()}, time.Minute)
 	must(t, err)
 	defer h.release()
+	g := newGuard(Limits{}.withDefaults())
 	for name, test := range map[string]struct {
 		file *os.File
 		kind string
 		want error
 	}{
-		"on an overlay":                 {deletedFiles(t, 1)[0], "overlay", errBlocked},
-		"in mounted memory":             {memoryFile(t), "tmpfs", nil},
+		"on an overlay":                 {deletedFiles(t, t.TempDir(), 1)[0], "overlay", errNotBegun},
+		"on a disk":                     {deletedFiles(t, t.TempDir(), 1)[0], "ext4", nil},
+		"in mounted memory":             {deletedFiles(t, memory(t), 1)[0], "tmpfs", nil},
 		"in memory that is not mounted": {memfd(t, "planted"), "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := pinnedFile(t, test.file)
-			mount := evidence.VolatileMount{ID: int(file.stat.Mnt_id), Type: evidence.Text(test.kind)}
 			g.abandoned = 0
-			must(t, s.refuse(t.Context(), file, []evidence.VolatileMount{mount}, h))
+			s := newServers(g)
+			onType(t, s, file, test.kind)
 			g.abandoned = maxAsking
-			opened, err := s.open(t.Context(), file, time.Second)
+			opened, err := s.open(t.Context(), file, time.Minute)
 			if !errors.Is(err, test.want) {
 				t.Errorf("opened: %v", err)
 			}
@@ -193,10 +257,11 @@ func TestOnceManyThreadsWaitOnlyFilesInMemoryAreOpened(t *testing.T) {
 	}
 	// Where no list names the mount, the filesystem says what it is.
 	g.abandoned = 0
-	unlisted := pinnedFile(t, memoryFile(t))
+	s := newServers(g)
+	unlisted := pinnedFile(t, deletedFiles(t, memory(t), 1)[0])
 	must(t, s.refuse(t.Context(), unlisted, nil, h))
 	g.abandoned = maxAsking
-	opened, err := s.open(t.Context(), unlisted, time.Second)
+	opened, err := s.open(t.Context(), unlisted, time.Minute)
 	must(t, err)
 	opened.release()
 }
