@@ -56,7 +56,7 @@ type VolatileProcess struct {
 type VolatileVariable struct {
 	// Name is empty for an entry without '='.
 	Name Text `json:"name"`
-	// Value is absent when it is redacted.
+	// Value is absent when it is redacted, and when the record had no room for it.
 	Value *Text `json:"value,omitempty"`
 	// SHA256 of the value.
 	SHA256   string `json:"sha256"`

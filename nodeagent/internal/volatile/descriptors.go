@@ -17,8 +17,9 @@ type descriptors struct {
 	list []evidence.VolatileDescriptor
 	// networks are network namespaces that a descriptor holds, and the link to it.
 	networks map[uint64]string
-	// room is how much text is still kept, cut is of how many some was not.
-	room, cut int
+	// room is how much text is still kept, cut are those of which some was not.
+	room int
+	cut  cuts
 }
 
 // readDescriptors reads the table of a process and those of threads that have their own. Nothing is opened but fdinfo.
@@ -41,8 +42,8 @@ func readDescriptors(h *handle, limits Limits, list []evidence.VolatileThread, f
 	if total > len(d.list) && len(d.list) >= limits.Descriptors {
 		found.add("descriptors", GapLimit, limited(fmt.Sprintf("%d descriptors", total), int64(limits.Descriptors)))
 	}
-	if d.cut > 0 {
-		found.add("descriptors", GapLimit, fmt.Errorf("the text of %d descriptors is cut: %w", d.cut, errEncoded))
+	if d.cut.total > 0 {
+		found.add("descriptors", GapLimit, fmt.Errorf("the text of %d descriptors is cut, %w: %v", d.cut.total, errEncoded, &d.cut))
 	}
 	return d, nil
 }
@@ -85,7 +86,11 @@ func (d *descriptors) shorten(descriptor *evidence.VolatileDescriptor) {
 	if len(target) == len(descriptor.Target) && details == len(descriptor.Details) {
 		return
 	}
-	d.cut++
+	name := strconv.Itoa(descriptor.Number)
+	if descriptor.Thread != 0 {
+		name += fmt.Sprintf(" of thread %d", descriptor.Thread)
+	}
+	d.cut.add(name)
 	descriptor.Target = evidence.Text(strings.Clone(target))
 	descriptor.Details = slices.Clone(descriptor.Details[:details])
 }

@@ -2,7 +2,9 @@ package volatile
 
 import (
 	"encoding/base64"
+	"fmt"
 	"sort"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -36,4 +38,28 @@ func beginning(text string, room int) string {
 		return text
 	}
 	return text[:sort.Search(len(text), func(end int) bool { return encodedSize(text[:end+1]) > room })]
+}
+
+// maxNamed is how many of the things that were cut are named.
+const maxNamed = 20
+
+// cuts counts what was cut, and names the first.
+type cuts struct {
+	total int
+	first []string
+}
+
+func (c *cuts) add(name string) {
+	if c.total++; c.total <= maxNamed {
+		c.first = append(c.first, name)
+	}
+}
+
+// String lists the first ones, and says how many more there are.
+func (c *cuts) String() string {
+	list := strings.Join(c.first, ", ")
+	if more := c.total - len(c.first); more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -112,7 +113,8 @@ func TestDescriptorsWithLongPathsAreKeptToTheirLimit(t *testing.T) {
 	if len(d.list) != number || size > maxEncoded+number*(minPath+128) {
 		t.Errorf("%d descriptors take %d bytes", len(d.list), size)
 	}
-	if len(found) != 1 || found[0].reason != GapLimit || !strings.Contains(found[0].cause.Error(), "descriptors is cut") {
+	if len(found) != 1 || found[0].reason != GapLimit || !strings.Contains(found[0].cause.Error(), "descriptors is cut") ||
+		strings.Count(found[0].cause.Error(), ", ") != maxNamed+1 || !strings.HasSuffix(found[0].cause.Error(), fmt.Sprintf(" and %d more", d.cut.total-maxNamed)) {
 		t.Errorf("found %+v", found)
 	}
 }
@@ -137,15 +139,134 @@ func TestTextOfNothingButEndsIsKeptToItsLimit(t *testing.T) {
 	}
 }
 
-func TestALongArgumentIsCutAndALongVariableLeftOut(t *testing.T) {
-	long := strings.Repeat("\x01", maxEncoded/4)
-	argv, cut := splitArguments("first\x00" + long + "\x00last\x00")
-	if len(argv) < 2 || argv[0] != "first" || !strings.HasPrefix(long, string(argv[1])) || len(argv[1]) < maxEncoded/7 || cut != 2 {
-		t.Errorf("%d arguments, %d are cut", len(argv), cut)
+func TestArgumentsEndWithTheFirstThatIsCut(t *testing.T) {
+	// What takes all the room but so much, with its quotes and comma.
+	allBut := func(room int) string { return strings.Repeat("a", maxEncoded-len(`[]`)-len(`"",`)-room) }
+	long := strings.Repeat("b", maxEncoded-len(`["first","",]`))
+	for name, test := range map[string]struct {
+		content string
+		want    []evidence.Text
+		message string
+	}{
+		"nothing":       {"", nil, ""},
+		"whole":         {"first\x00\x00last\x00", []evidence.Text{"first", "", "last"}, ""},
+		"cut":           {"first\x00" + strings.Repeat("b", maxEncoded) + "\x00c\x00d\x00", []evidence.Text{"first", evidence.Text(long)}, "argument 1 is cut, 2 are left out"},
+		"no room":       {allBut(2) + "\x00\x00c\x00", []evidence.Text{evidence.Text(allBut(2))}, "2 arguments are left out"},
+		"room for none": {allBut(3) + "\x00bb\x00\x00d\x00", []evidence.Text{evidence.Text(allBut(3))}, "3 arguments are left out"},
+		"room for ends": {allBut(3) + "\x00\x00c\x00", []evidence.Text{evidence.Text(allBut(3)), ""}, "1 arguments are left out"},
+		"room for one":  {allBut(4) + "\x00bb\x00c\x00", []evidence.Text{evidence.Text(allBut(4)), "b"}, "argument 1 is cut, 1 are left out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			argv, err := splitArguments(test.content)
+			if !slices.Equal(argv, test.want) {
+				t.Errorf("%d arguments, want %d", len(argv), len(test.want))
+			}
+			if test.message == "" {
+				must(t, err)
+			} else if err == nil || err.Error() != test.message+": "+errEncoded.Error() {
+				t.Errorf("said is %v", err)
+			}
+		})
 	}
-	variables, left := splitEnvironment("A=first\x00B="+long+"\x00C=last\x00", Options{})
-	if len(variables) != 2 || variables[0].Name != "A" || variables[1].Name != "C" || *variables[1].Value != "last" || left != 1 {
-		t.Errorf("variables %+v, %d are left out", variables, left)
+}
+
+func TestOfALongVariableTheValueIsLeftOut(t *testing.T) {
+	long := strings.Repeat("\x01", maxEncoded/4)
+	content := "A=first\x00B=" + long + "\x00" + long + "=\x00C=last\x00"
+	variables, err := splitEnvironment(content, Options{})
+	if len(variables) != 3 || variables[0].Name != "A" || variables[2].Name != "C" || *variables[2].Value != "last" {
+		t.Errorf("%d variables", len(variables))
+	}
+	if b := variables[1]; b.Name != "B" || b.Value != nil || b.Redacted || b.SHA256 != evidence.Digest([]byte(long)) {
+		t.Errorf("of a long value is kept %+v", b)
+	}
+	if err == nil || err.Error() != "1 entries and the values of 1 others are left out: "+errEncoded.Error() {
+		t.Errorf("said is %v", err)
+	}
+}
+
+func TestAValueThatIsRedactedTakesNoRoom(t *testing.T) {
+	value := strings.Repeat("v", maxEncoded/2)
+	content := strings.Repeat("A="+value+"\x00", 5)
+	variables, err := splitEnvironment(content, Options{RedactEnvironment: RedactAll})
+	must(t, err)
+	want := evidence.VolatileVariable{Name: "A", SHA256: evidence.Digest([]byte(value)), Redacted: true}
+	if !slices.Equal(variables, slices.Repeat([]evidence.VolatileVariable{want}, 5)) {
+		t.Errorf("variables %+v", variables)
+	}
+}
+
+func TestTheFirstThatWereCutAreNamed(t *testing.T) {
+	var c cuts
+	for i := range maxNamed {
+		c.add(strconv.Itoa(i))
+	}
+	all := "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+	if c.String() != all {
+		t.Error(c.String())
+	}
+	c.add("20")
+	c.add("21")
+	if c.String() != all+" and 2 more" || len(c.first) != maxNamed {
+		t.Error(c.String())
+	}
+}
+
+func TestADescriptorOfAThreadIsNamedWhereItIsCut(t *testing.T) {
+	var d descriptors
+	for _, thread := range []int{0, 70} {
+		d.shorten(&evidence.VolatileDescriptor{Number: 5, Thread: thread, Target: evidence.Text(strings.Repeat("t", minPath))})
+	}
+	d.shorten(&evidence.VolatileDescriptor{Number: 6, Target: "whole"})
+	if d.cut.total != 2 || d.cut.String() != "5, 5 of thread 70" {
+		t.Error(d.cut.total, d.cut.String())
+	}
+}
+
+func TestAMappingIsNamedWhereItsPathIsCut(t *testing.T) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	must(t, err)
+	const rest = " r--p 00000000 08:01 123   /"
+	maps := "1000-2000" + rest + "\n2000-3000" + rest + strings.Repeat("p", maxLine) + "\n3000-4000" + rest + "\n"
+	var found findings
+	m, err := readMaps(withTables(t, map[string]string{"stat": string(stat), "maps": maps}), 10, &found)
+	must(t, err)
+	want := "the paths of 1 mappings are cut, " + errLong.Error() + ": 2000"
+	if len(m.areas) != 3 || len(found) != 1 || found[0].reason != GapLimit || found[0].cause.Error() != want {
+		t.Errorf("%d mappings, found %+v", len(m.areas), found)
+	}
+}
+
+func TestMountsThatAreLeftOutFlagNone(t *testing.T) {
+	long := "3 1 98:0 / /" + strings.Repeat("p", maxLine) + " rw - ext4 /dev/root rw\n"
+	h := withTables(t, map[string]string{"mountinfo": "2 1 98:0 / / rw - ext4 /dev/root rw\n" + long + long})
+	var found findings
+	_, err := readMounts(h, 2, &found)
+	must(t, err)
+	if len(found) != 2 {
+		t.Fatalf("found %+v", found)
+	}
+	for _, gap := range found {
+		if gap.reason != GapLimit || !strings.HasSuffix(gap.cause.Error(), ": "+notFlagged) {
+			t.Errorf("found %+v", gap)
+		}
+	}
+}
+
+func TestAnArgumentThatTheLimitOfTextCutsIsNamed(t *testing.T) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	must(t, err)
+	h := withTables(t, map[string]string{"stat": string(stat), "cmdline": "first\x00second\x00", "environ": ""})
+	limits := Limits{Text: 9}.withDefaults()
+	var found findings
+	got, err := readText(h, mapping{argsAnonymous: true, environAnonymous: true}, Options{Limits: limits}, &found)
+	must(t, err)
+	if !slices.Equal(got.argv, []evidence.Text{"first", "sec"}) {
+		t.Errorf("arguments %q", got.argv)
+	}
+	want := "the text ends in or before argument 1: more text, the limit is 9"
+	if len(found) != 1 || found[0].reason != GapLimit || found[0].cause.Error() != want {
+		t.Errorf("found %+v", found)
 	}
 }
 

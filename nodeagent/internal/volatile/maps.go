@@ -80,7 +80,8 @@ func readMaps(h *handle, limit int, found *findings) (mapping, error) {
 	args := covered{next: process.argsStart, end: process.argsEnd}
 	environ := covered{next: process.environStart, end: process.environEnd}
 	var broken error
-	long, room := 0, maxEncoded
+	var long cuts
+	room := maxEncoded
 	err = h.lines(h.through+"maps", func(line string, cut bool) bool {
 		a, err := parseArea(line)
 		if err != nil {
@@ -94,7 +95,7 @@ func readMaps(h *handle, limit int, found *findings) (mapping, error) {
 			return true
 		}
 		if a.shorten(max(room, minPath)) || cut {
-			long++
+			long.add(strconv.FormatUint(a.start, 16))
 		}
 		room -= encodedSize(a.path)
 		m.areas = append(m.areas, a)
@@ -103,8 +104,8 @@ func readMaps(h *handle, limit int, found *findings) (mapping, error) {
 	if m.total > limit {
 		found.add("maps", GapLimit, limited(fmt.Sprintf("%d mappings", m.total), int64(limit)))
 	}
-	if long > 0 {
-		found.add("maps", GapLimit, fmt.Errorf("the paths of %d mappings are cut, %w", long, errLong))
+	if long.total > 0 {
+		found.add("maps", GapLimit, fmt.Errorf("the paths of %d mappings are cut, %w: %v", long.total, errLong, &long))
 	}
 	m.argsAnonymous, m.environAnonymous = args.whole(), environ.whole()
 	err = errors.Join(err, broken)

@@ -48,6 +48,9 @@ func scanMounts(from io.Reader, left *int64, line func(text string, cut bool) bo
 	return scan(bounded{from, left}, "mountinfo", line)
 }
 
+// notFlagged is what the flags of mounts lack where some are left out.
+const notFlagged = "mounts that are covered by one that is left out are not flagged"
+
 // readMounts reads the mounts up to the limit. Those whose lines are too long are left out.
 func readMounts(h *handle, limit int, found *findings) (mounts, error) {
 	file, err := h.file(h.through + "mountinfo")
@@ -84,10 +87,10 @@ func readMounts(h *handle, limit int, found *findings) (mounts, error) {
 		return true
 	})
 	if total > limit {
-		found.add("mounts", GapLimit, limited(fmt.Sprintf("%d mounts", total), int64(limit)))
+		found.add("mounts", GapLimit, fmt.Errorf("%w: %s", limited(fmt.Sprintf("%d mounts", total), int64(limit)), notFlagged))
 	}
 	if long > 0 {
-		found.add("mounts", GapLimit, fmt.Errorf("%d mounts are left out, %w", long, errLong))
+		found.add("mounts", GapLimit, fmt.Errorf("%d mounts are left out, %w: %s", long, errLong, notFlagged))
 	}
 	m.digest = [sha256.Size]byte(sum.Sum(nil))
 	return m, errors.Join(err, broken)

@@ -27,11 +27,13 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 			return t, err
 		}
 		if more {
-			found.add("argv", GapLimit, limited("more text", int64(limit)))
+			last := strings.Count(content, "\x00")
+			cause := fmt.Errorf("the text ends in or before argument %d: %w", last, limited("more text", int64(limit)))
+			found.add("argv", GapLimit, cause)
 		}
-		var cut int
-		if t.argv, cut = splitArguments(content); cut > 0 {
-			found.add("argv", GapLimit, fmt.Errorf("%d arguments are cut: %w", cut, errEncoded))
+		var cut error
+		if t.argv, cut = splitArguments(content); cut != nil {
+			found.add("argv", GapLimit, cut)
 		}
 	} else {
 		found.add("argv", GapNotAnonymous, errNotAnonymous)
@@ -50,64 +52,77 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 		cause := fmt.Errorf("entries after %d bytes are left out: %w", len(content), limited("more text", int64(limit)))
 		found.add("environment", GapLimit, cause)
 	}
-	var left int
-	if t.environment, left = splitEnvironment(content, options); left > 0 {
-		found.add("environment", GapLimit, fmt.Errorf("%d entries are left out: %w", left, errEncoded))
+	var cut error
+	if t.environment, cut = splitEnvironment(content, options); cut != nil {
+		found.add("environment", GapLimit, cut)
 	}
 	return t, nil
 }
 
 var errEncoded = limited("more text as JSON", maxEncoded)
 
-// splitArguments returns those that there is room for, and how many are cut or left out.
-func splitArguments(content string) (argv []evidence.Text, cut int) {
+// splitArguments returns those that there is room for. The error names the one that is cut, counted from 0, and counts those that
+// are left out.
+func splitArguments(content string) ([]evidence.Text, error) {
 	if content == "" {
-		return nil, 0
+		return nil, nil
 	}
-	room := maxEncoded - len("[]")
-	for argument := range strings.SplitSeq(strings.TrimSuffix(content, "\x00"), "\x00") {
+	content = strings.TrimSuffix(content, "\x00")
+	total, room := strings.Count(content, "\x00")+1, maxEncoded-len("[]")
+	var argv []evidence.Text
+	for argument := range strings.SplitSeq(content, "\x00") {
 		kept := beginning(argument, room-len(","))
 		size := encodedSize(kept) + len(",")
-		if len(kept) < len(argument) || size > room {
-			cut++
+		if size > room || (kept == "" && argument != "") {
+			return argv, fmt.Errorf("%d arguments are left out: %w", total-len(argv), errEncoded)
 		}
-		if size <= room {
-			argv = append(argv, evidence.Text(kept))
-			room -= size
+		argv = append(argv, evidence.Text(kept))
+		room -= size
+		if kept != argument {
+			return argv, fmt.Errorf("argument %d is cut, %d are left out: %w", len(argv)-1, total-len(argv), errEncoded)
 		}
 	}
-	return argv, cut
+	return argv, nil
 }
 
 // sizeOfVariable is that of an entry's sha256 as JSON, and of the names of its fields.
 const sizeOfVariable = 128
 
-// splitEnvironment returns the entries that there is room for, and how many are left out: of what is cut the sha256 would be
-// that of nothing.
-func splitEnvironment(content string, options Options) (variables []evidence.VolatileVariable, left int) {
+// splitEnvironment returns the entries that there is room for. What there is no room for is left out, and not cut, since its
+// sha256 would be that of nothing: of an entry the value alone, where its name has room. The error counts them.
+func splitEnvironment(content string, options Options) ([]evidence.VolatileVariable, error) {
 	if content == "" {
-		return nil, 0
+		return nil, nil
 	}
-	room := maxEncoded
+	var variables []evidence.VolatileVariable
+	room, left, without := maxEncoded, 0, 0
 	for entry := range strings.SplitSeq(strings.TrimSuffix(content, "\x00"), "\x00") {
 		name, value, named := strings.Cut(entry, "=")
 		if !named {
 			name, value = "", entry
 		}
-		size := sizeOfVariable + encodedSize(name) + encodedSize(value)
+		size := sizeOfVariable + encodedSize(name)
 		if size > room {
 			left++
 			continue
 		}
 		room -= size
-		variable := evidence.VolatileVariable{Name: evidence.Text(name), SHA256: evidence.Digest([]byte(value))}
-		if options.redacts(entry, name) {
-			variable.Redacted = true
-		} else {
+		variable := evidence.VolatileVariable{
+			Name: evidence.Text(name), SHA256: evidence.Digest([]byte(value)), Redacted: options.redacts(entry, name),
+		}
+		switch size := encodedSize(value); {
+		case variable.Redacted:
+		case size > room:
+			without++
+		default:
+			room -= size
 			text := evidence.Text(value)
 			variable.Value = &text
 		}
 		variables = append(variables, variable)
 	}
-	return variables, left
+	if left+without > 0 {
+		return variables, fmt.Errorf("%d entries and the values of %d others are left out: %w", left, without, errEncoded)
+	}
+	return variables, nil
 }
