@@ -49,7 +49,7 @@ func (r *run) part(ctx context.Context, part *Part) error {
 // announce has the caller write down that an artifact is begun, so that what is stored of it is looked for after a crash even
 // where the pod has it no more.
 func (r *run) announce(artifact string) {
-	if slices.Contains(r.result.Begun, artifact) || len(r.result.Begun) == v1alpha1.MaxArtifacts {
+	if slices.Contains(r.result.Begun, artifact) || len(r.result.Begun) >= v1alpha1.MaxArtifacts {
 		return
 	}
 	r.result.Begun = append(slices.Clone(r.result.Begun), artifact)

@@ -29,7 +29,9 @@ type snapshotStep struct {
 	// mutex guards the record while a capture runs, which reports segments and progress from different goroutines.
 	mutex        sync.Mutex
 	lastProgress time.Time
-	seen         *sight
+	// stalled is why the last write of what is begun or stored did not succeed.
+	stalled error
+	seen    *sight
 	// holdPause in place of firstHoldPause, when it is not 0.
 	holdPause time.Duration
 	// wanted are the containers to capture.
@@ -142,9 +144,7 @@ func (s *snapshotStep) capture(ctx context.Context, spec v1alpha1.EventResponseS
 		return err
 	}
 	order.Begun = func(captured Captured) {
-		ctx, cancel := context.WithTimeout(ctx, begunWithin)
-		defer cancel()
-		if err := s.persist(ctx, captured, len(list)); errors.Is(err, errClosed) {
+		if err := s.begun(ctx, captured, len(list)); errors.Is(err, errClosed) {
 			stop(errClosed)
 		} else if err != nil {
 			log.FromContext(ctx).Error(err, "what is begun is not on record yet")
@@ -170,7 +170,26 @@ func (s *snapshotStep) persist(ctx context.Context, captured Captured, wanted in
 	s.take(captured)
 	err := s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), wanted))
 	s.seen.keep(captured, err)
+	s.stalled = err
 	return err
+}
+
+// begun writes down what is begun, if that takes but a moment. After one write that did not succeed evidence waits for none until
+// what was stored is written down: an outage costs begunWithin once, however many parts are begun during it.
+func (s *snapshotStep) begun(ctx context.Context, captured Captured, wanted int) error {
+	s.mutex.Lock()
+	stalled := s.stalled != nil
+	if stalled {
+		s.take(captured)
+		s.seen.keep(captured, s.stalled)
+	}
+	s.mutex.Unlock()
+	if stalled {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, begunWithin)
+	defer cancel()
+	return s.persist(ctx, captured, wanted)
 }
 
 // progress is for people to watch: a write that does not succeed is logged, and the next one comes in any case.

@@ -127,3 +127,69 @@ func TestEvidenceDoesNotWaitForTheRecordThatItIsBegun(t *testing.T) {
 		t.Errorf("%d writes, begun (-want +got):\n%s", writes, diff)
 	}
 }
+
+// TestAnOutageCostsOneWriteHoweverMuchIsBegun has an API server that does not answer the first write of what is begun.
+func TestAnOutageCostsOneWriteHoweverMuchIsBegun(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	writes, answers := 0, true
+	w.onWrite(func(context.Context) error {
+		if writes++; answers {
+			return nil
+		}
+		return errors.New("no answer")
+	})
+	w.capture = func(wanted Capture) error {
+		begin := func(name string) (cost int) {
+			before := writes
+			w.captured = Captured{Begun: []string{name}}
+			wanted.Begun(w.captured)
+			return writes - before
+		}
+		answers = false
+		costs := []int{begin("c/memory-1-1.core.zst")}
+		answers = true
+		costs = append(costs, begin("c/memory-2-2.core.zst"), begin("c/memory-3-3.core.zst"))
+		if err := wanted.Stored(w.captured); err != nil {
+			return err
+		}
+		costs = append(costs, begin("c/memory-4-4.core.zst"))
+		if diff := cmp.Diff([]int{1, 0, 0, 1}, costs); diff != "" {
+			t.Errorf("writes (-want +got):\n%s", diff)
+		}
+		return wanted.Stored(w.captured)
+	}
+	record, err := w.carryOut(order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(w.captured.Begun, record.Status.Begun); diff != "" {
+		t.Errorf("begun (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatIsBegunDuringAnOutageIsKnownToTheNextStart has the API server away from the first part to the end of the start.
+func TestWhatIsBegunDuringAnOutageIsKnownToTheNextStart(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	away := errors.New("the API server is away")
+	w.deafTo(nil, away, away)
+	begun := []string{"c/memory-1-1.core.zst", "c/memory-2-2.core.zst"}
+	w.capture = func(wanted Capture) error {
+		wanted.Begun(Captured{Begun: begun[:1]})
+		wanted.Begun(Captured{Begun: begun})
+		return away
+	}
+	if _, err := w.carryOut(order); !errors.Is(err, away) {
+		t.Fatalf("error %v", err)
+	}
+	w.capture = func(wanted Capture) error {
+		if diff := cmp.Diff(begun, wanted.Previous.Begun); diff != "" {
+			t.Errorf("begun (-want +got):\n%s", diff)
+		}
+		return nil
+	}
+	if _, err := w.carryOut(order); err != nil {
+		t.Fatal(err)
+	}
+}
