@@ -46,7 +46,7 @@ ciliumpolicy: ## Cilium's own policy library on the deny-all policy; minutes whe
 integration: cluster ## Integration tests on the cluster that is up, or brought up; RUN=<regexp> runs some
 	@$(CLUSTER) install
 	@testenv="$$($(CLUSTER) testenv)"; eval "$$testenv"; export FORENSICS_ENV="$$($(CLUSTER) env)"; \
-	 $(GO) test -tags integration -count=1 -v -parallel 6 -timeout $(TIMEOUT) -run '$(RUN)' ./integration
+	 $(GO) test -tags integration -count=1 -v -timeout $(TIMEOUT) -run '$(RUN)' ./integration
 
 .PHONY: soak
 soak: cluster ## What takes minutes by nature: crash matrices, outages and trees of any size

@@ -71,7 +71,6 @@ const escapeNodePort = "9101"
 // TestContainmentEscapedProcessesStaySilent has processes leave the pod's cgroup, or its freezer, before the event. What
 // still runs must not get a byte out, not even over a link that comes later.
 func TestContainmentEscapedProcessesStaySilent(t *testing.T) {
-	t.Parallel()
 	s := suite.stagePod(t, privilegedPod(suite.namespace(t)))
 	folder := s.namespace
 	tidyCgroups(t, s, folder)

@@ -43,7 +43,6 @@ sleep 1
 rm /tmp/sleep`
 
 func TestCaptureHoldsWhatIsLostWithThePod(t *testing.T) {
-	t.Parallel()
 	s := suite.stagePod(t, memoryVictim(t))
 	suite.strikeAfter(t, s)
 	suite.exec(t, s, victimName, "only", "sh", "-c", plantEverywhere)

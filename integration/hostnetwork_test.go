@@ -12,7 +12,6 @@ import (
 // TestContainmentHostNetwork states what holds for a pod in the node's network: its sockets are cut off, its processes
 // are frozen, and the raw frames that it sends in between are the gap that the record names.
 func TestContainmentHostNetwork(t *testing.T) {
-	t.Parallel()
 	pod := newPod(suite.namespace(t), victimName, idle("only"))
 	pod.Spec.HostNetwork = true
 	s := suite.stagePod(t, pod)

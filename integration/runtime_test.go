@@ -37,7 +37,6 @@ func talkingScene(t *testing.T) *scene {
 }
 
 func TestContainmentReleaseRestores(t *testing.T) {
-	t.Parallel()
 	s := talkingScene(t)
 	suite.detect(t, s)
 	containment := suite.containment(t, s)
@@ -138,7 +137,6 @@ const livePort = 8080
 // TestContainmentSuccessorOfAKilledContainer lets the kubelet kill a frozen container, whose probe gets no answer, and
 // start another one, which would send at once.
 func TestContainmentSuccessorOfAKilledContainer(t *testing.T) {
-	t.Parallel()
 	s := &scene{namespace: suite.namespace(t)}
 	s.outside = suite.receive(t, s)
 	pod := livingPod(s, 3)
@@ -221,7 +219,6 @@ func awaitSuccessor(t *testing.T, s *scene, before string) {
 // an answer that is no failure of the probe. One that waited for the frozen process would be, as is the one that may be under
 // way at the freeze: it takes two to have the container killed.
 func TestContainmentExecProbesOfAFrozenPod(t *testing.T) {
-	t.Parallel()
 	one := idle("only")
 	one.LivenessProbe = &corev1.Probe{
 		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}},
