@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/snapshots"
 
 	"ugallu.io/forensics/nodeagent/internal/hold"
 )
@@ -148,10 +149,11 @@ func TestASnapshotterThatCopiesHasNoUpperLayer(t *testing.T) {
 	const copying = "native"
 	everywhere(t, func(t *testing.T, r *runtime, h *hold.Holder) {
 		service := r.SnapshotService(copying)
-		_, err := service.Prepare(t.Context(), "preparation", "")
+		root := snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "test"})
+		_, err := service.Prepare(t.Context(), "preparation", "", root)
 		must(t, err)
-		must(t, service.Commit(t.Context(), "base", "preparation"))
-		_, err = service.Prepare(t.Context(), "copied", "base")
+		must(t, service.Commit(t.Context(), "base", "preparation", root))
+		_, err = service.Prepare(t.Context(), "copied", "base", root)
 		must(t, err)
 		_, err = r.ContainerService().Create(t.Context(), containers.Container{
 			ID: "copied", Snapshotter: copying, SnapshotKey: "copied",

@@ -178,7 +178,8 @@ type Capture struct {
 	Again bool
 	// Stored persists everything so far, after each artifact and each segment. It may be called while progress is.
 	Stored func(Captured) error
-	// Begun writes down what is begun, if that takes but a moment. It does not wait again until Stored succeeded.
+	// Begun writes down what is begun, if that takes but a moment. After one that did not succeed it waits for none until another
+	// write did.
 	Begun func(Captured)
 }
 

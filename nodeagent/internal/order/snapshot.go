@@ -29,7 +29,7 @@ type snapshotStep struct {
 	// mutex guards the record while a capture runs, which reports segments and progress from different goroutines.
 	mutex        sync.Mutex
 	lastProgress time.Time
-	// stalled is why the last write of what is begun or stored did not succeed.
+	// stalled is why the last write during a capture did not succeed.
 	stalled error
 	seen    *sight
 	// holdPause in place of firstHoldPause, when it is not 0.
@@ -175,7 +175,7 @@ func (s *snapshotStep) persist(ctx context.Context, captured Captured, wanted in
 }
 
 // begun writes down what is begun, if that takes but a moment. After one write that did not succeed evidence waits for none until
-// what was stored is written down: an outage costs begunWithin once, however many parts are begun during it.
+// another did, of progress or of what was stored: an outage costs begunWithin once, however many parts are begun during it.
 func (s *snapshotStep) begun(ctx context.Context, captured Captured, wanted int) error {
 	s.mutex.Lock()
 	stalled := s.stalled != nil
@@ -192,7 +192,8 @@ func (s *snapshotStep) begun(ctx context.Context, captured Captured, wanted int)
 	return s.persist(ctx, captured, wanted)
 }
 
-// progress is for people to watch: a write that does not succeed is logged, and the next one comes in any case.
+// progress is for people to watch, and a reader waits for it: a write that takes more than a moment is given up, and the next
+// one comes in any case. It also writes down what is begun, and finds out that an outage is over.
 func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -202,7 +203,11 @@ func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress)
 	}
 	s.lastProgress = now
 	s.record.status().Progress = &progress
-	return s.record.write(ctx, "capturing "+progress.CurrentArtifact)
+	ctx, cancel := context.WithTimeout(ctx, begunWithin)
+	defer cancel()
+	err := s.record.write(ctx, "capturing "+progress.CurrentArtifact)
+	s.stalled = err
+	return err
 }
 
 func (s *snapshotStep) take(captured Captured) {

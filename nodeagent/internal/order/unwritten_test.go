@@ -3,9 +3,13 @@ package order
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -165,6 +169,68 @@ func TestAnOutageCostsOneWriteHoweverMuchIsBegun(t *testing.T) {
 	}
 	if diff := cmp.Diff(w.captured.Begun, record.Status.Begun); diff != "" {
 		t.Errorf("begun (-want +got):\n%s", diff)
+	}
+}
+
+// TestProgressFindsOutThatAnOutageIsOver has the API server not answer what is begun, answer progress, and not answer progress.
+func TestProgressFindsOutThatAnOutageIsOver(t *testing.T) {
+	w := newWorld(t)
+	now := testclock.NewFakeClock(time.Now())
+	w.agent.node.Clock = now
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	writes, answers := 0, true
+	w.onWrite(func(ctx context.Context) error {
+		if _, bounded := ctx.Deadline(); writes > 0 && !bounded {
+			t.Error("a write that evidence waits for may take for ever")
+		}
+		if writes++; answers {
+			return nil
+		}
+		return errors.New("no answer")
+	})
+	onRecord := func() []string {
+		var record v1alpha1.EventResponse
+		if err := w.client.Get(t.Context(), client.ObjectKeyFromObject(order), &record); err != nil {
+			t.Fatal(err)
+		}
+		return record.Status.Begun
+	}
+	w.capture = func(wanted Capture) error {
+		steps := []struct {
+			name    string
+			answers bool
+			// begin is a part that is begun; nothing, where progress is reported.
+			begin string
+			costs int
+			want  []string
+		}{
+			{"an outage", false, "1", 1, nil},
+			{"is waited for once", true, "2", 0, nil},
+			{"and is over, with what was begun", true, "", 1, []string{"1", "2"}},
+			{"so that the next is written at once", true, "3", 1, []string{"1", "2", "3"}},
+			{"another outage", false, "", 1, []string{"1", "2", "3"}},
+			{"is not waited for again", true, "4", 0, []string{"1", "2", "3"}},
+		}
+		for _, step := range steps {
+			before := writes
+			answers = step.answers
+			if step.begin == "" {
+				now.Step(progressEvery)
+				w.progress(v1alpha1.Progress{CurrentArtifact: "c/rootfs.tar.zst"})
+			} else {
+				w.captured.Begun = append(slices.Clone(w.captured.Begun), step.begin)
+				wanted.Begun(w.captured)
+			}
+			if diff := cmp.Diff(step.want, onRecord()); diff != "" || writes-before != step.costs {
+				t.Errorf("%s: %d writes, begun (-want +got):\n%s", step.name, writes-before, diff)
+			}
+		}
+		answers = true
+		return errClosed // without another write
+	}
+	_, _ = w.carryOut(order)
+	if writes < 5 {
+		t.Errorf("%d writes", writes)
 	}
 }
 

@@ -78,6 +78,8 @@ type world struct {
 	failing  map[string]error
 	captured Captured
 	capture  func(Capture) error
+	// progress is what the last capture was given to report with.
+	progress func(v1alpha1.Progress)
 	// captureWithin is how much time a capture may have at most; 0 for any.
 	captureWithin time.Duration
 	// keptMemory are the processes of pods whose memory is kept, by uid.
@@ -309,8 +311,9 @@ func (w *world) Release(ctx context.Context, _, container string) error {
 }
 
 // Capture implements Capturer.
-func (w *world) Capture(ctx context.Context, wanted Capture, _ func(v1alpha1.Progress)) (Captured, error) {
+func (w *world) Capture(ctx context.Context, wanted Capture, progress func(v1alpha1.Progress)) (Captured, error) {
 	_ = w.note("capture")
+	w.progress = progress
 	if w.captureWithin != 0 {
 		w.within(ctx, w.captureWithin)
 	}

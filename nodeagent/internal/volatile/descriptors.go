@@ -77,9 +77,11 @@ func (d *descriptors) shorten(descriptor *evidence.VolatileDescriptor) {
 	target := beginning(string(descriptor.Target), max(d.room, minPath))
 	size, details := encodedSize(target), 0
 	for _, detail := range descriptor.Details {
-		if size += encodedSize(string(detail)); size > d.room {
+		more := encodedSize(string(detail))
+		if size+more > d.room {
 			break
 		}
+		size += more
 		details++
 	}
 	d.room -= size

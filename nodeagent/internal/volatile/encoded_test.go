@@ -150,11 +150,11 @@ func TestArgumentsEndWithTheFirstThatIsCut(t *testing.T) {
 	}{
 		"nothing":       {"", nil, ""},
 		"whole":         {"first\x00\x00last\x00", []evidence.Text{"first", "", "last"}, ""},
-		"cut":           {"first\x00" + strings.Repeat("b", maxEncoded) + "\x00c\x00d\x00", []evidence.Text{"first", evidence.Text(long)}, "argument 1 is cut, 2 are left out"},
-		"no room":       {allBut(2) + "\x00\x00c\x00", []evidence.Text{evidence.Text(allBut(2))}, "2 arguments are left out"},
-		"room for none": {allBut(3) + "\x00bb\x00\x00d\x00", []evidence.Text{evidence.Text(allBut(3))}, "3 arguments are left out"},
-		"room for ends": {allBut(3) + "\x00\x00c\x00", []evidence.Text{evidence.Text(allBut(3)), ""}, "1 arguments are left out"},
-		"room for one":  {allBut(4) + "\x00bb\x00c\x00", []evidence.Text{evidence.Text(allBut(4)), "b"}, "argument 1 is cut, 1 are left out"},
+		"cut":           {"first\x00" + strings.Repeat("b", maxEncoded) + "\x00c\x00d\x00", []evidence.Text{"first", evidence.Text(long)}, "argument 1 is cut, 2 more of those read are left out"},
+		"no room":       {allBut(2) + "\x00\x00c\x00", []evidence.Text{evidence.Text(allBut(2))}, "2 of the arguments read are left out"},
+		"room for none": {allBut(3) + "\x00bb\x00\x00d\x00", []evidence.Text{evidence.Text(allBut(3))}, "3 of the arguments read are left out"},
+		"room for ends": {allBut(3) + "\x00\x00c\x00", []evidence.Text{evidence.Text(allBut(3)), ""}, "1 of the arguments read are left out"},
+		"room for one":  {allBut(4) + "\x00bb\x00c\x00", []evidence.Text{evidence.Text(allBut(4)), "b"}, "argument 1 is cut, 1 more of those read are left out"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			argv, err := splitArguments(test.content)
@@ -180,7 +180,7 @@ func TestOfALongVariableTheValueIsLeftOut(t *testing.T) {
 	if b := variables[1]; b.Name != "B" || b.Value != nil || b.Redacted || b.SHA256 != evidence.Digest([]byte(long)) {
 		t.Errorf("of a long value is kept %+v", b)
 	}
-	if err == nil || err.Error() != "1 entries and the values of 1 others are left out: "+errEncoded.Error() {
+	if err == nil || err.Error() != "of the entries read 1 are left out, and the values of 1 others: "+errEncoded.Error() {
 		t.Errorf("said is %v", err)
 	}
 }
@@ -267,6 +267,47 @@ func TestAnArgumentThatTheLimitOfTextCutsIsNamed(t *testing.T) {
 	want := "the text ends in or before argument 1: more text, the limit is 9"
 	if len(found) != 1 || found[0].reason != GapLimit || found[0].cause.Error() != want {
 		t.Errorf("found %+v", found)
+	}
+}
+
+func TestTheEndOfTextIsNoMoreText(t *testing.T) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	must(t, err)
+	for name, test := range map[string]struct {
+		content string
+		last    evidence.Text
+		gaps    int
+	}{
+		"as much as the limit":            {"A=first\x00B=2", "B=2", 0},
+		"with its end":                    {"A=first\x00B=2\x00", "B=2", 0},
+		"and an end of nothing":           {"A=first\x00B=2\x00\x00", "B=2", 2},
+		"one more":                        {"A=first\x00B=23", "B=2", 2},
+		"one more with its end":           {"A=first\x00B=23\x00", "B=2", 2},
+		"an end before the limit, no end": {"A=first\x00B=", "B=", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := withTables(t, map[string]string{"stat": string(stat), "cmdline": test.content, "environ": test.content})
+			var found findings
+			got, err := readText(h, mapping{argsAnonymous: true, environAnonymous: true}, Options{Limits: Limits{Text: 11}.withDefaults()}, &found)
+			must(t, err)
+			if !slices.Equal(got.argv, []evidence.Text{"A=first", test.last}) || len(found) != test.gaps {
+				t.Errorf("arguments %q, found %+v", got.argv, found)
+			}
+			if whole := test.gaps == 0; (len(got.environment) == 2) != whole {
+				t.Errorf("environment %+v", got.environment)
+			}
+		})
+	}
+}
+
+func TestADetailThatIsLeftOutTakesNoRoom(t *testing.T) {
+	d := descriptors{room: 100}
+	long := evidence.VolatileDescriptor{Number: 1, Target: "first", Details: []evidence.Text{"short", evidence.Text(strings.Repeat("d", 100))}}
+	d.shorten(&long)
+	whole := evidence.VolatileDescriptor{Number: 2, Target: "second", Details: []evidence.Text{"short"}}
+	d.shorten(&whole)
+	if len(long.Details) != 1 || len(whole.Details) != 1 || d.cut.String() != "1" {
+		t.Errorf("kept are %+v and %+v, cut %s", long, whole, &d.cut)
 	}
 }
 

@@ -12,9 +12,13 @@ import (
 	"ugallu.io/forensics/api/evidence"
 )
 
-// maxAsking is how many threads may be left waiting before no filesystem is asked any more what it is, no executable is opened,
-// and no other file but in memory and on a plain disk: the rest is for what cannot be read in another way.
-const maxAsking = maxAbandoned / 2
+// How many threads may be left waiting before less is begun: the rest is for what cannot be read in another way.
+const (
+	// maxAsking, before no filesystem is asked any more what it is, and no file is opened but on a plain disk and in memory.
+	maxAsking = maxAbandoned / 2
+	// maxOnDisk, before no file is opened but in memory: what a disk lies on may be silent, too.
+	maxOnDisk = maxAbandoned * 3 / 4
+)
 
 var (
 	errNotRegular = errors.New("not a regular file")
@@ -26,16 +30,28 @@ type servers struct {
 	guard *guard
 	// answers are those of devices that were asked: what kept their files from being read, or nil.
 	answers map[string]error
-	// plain are devices that no server is behind: memory, and disks.
-	plain map[string]bool
+	// kinds are those of devices that no server is behind.
+	kinds map[string]kind
 	// silent is the inode of the first file of a device that was given up.
 	silent map[string]uint64
 }
 
+// kind is what a filesystem without a server lies on.
+type kind int
+
+const (
+	unknown kind = iota
+	onDisk
+	inMemory
+)
+
+// enough threads that wait for no file of a kind to be opened any more.
+var enough = map[kind]int{unknown: maxAsking, onDisk: maxOnDisk, inMemory: maxAbandoned}
+
 // newServers knows the filesystem of memfds and of shared memory, which is in no list of mounts: it is the agent's own, too,
 // and need not be asked. Where it cannot be found, it is asked as others are.
 func newServers(g *guard) *servers {
-	s := &servers{guard: g, answers: map[string]error{}, plain: map[string]bool{}, silent: map[string]uint64{}}
+	s := &servers{guard: g, answers: map[string]error{}, kinds: map[string]kind{}, silent: map[string]uint64{}}
 	fd, err := unix.MemfdCreate("own", unix.MFD_CLOEXEC)
 	if err != nil {
 		return s
@@ -44,10 +60,16 @@ func newServers(g *guard) *servers {
 	defer own.release()
 	var stat unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &stat); err == nil {
-		on := device(stat.Dev_major, stat.Dev_minor)
-		s.answers[on], s.plain[on] = nil, true
+		s.know(device(stat.Dev_major, stat.Dev_minor), inMemory)
 	}
 	return s
+}
+
+// know remembers what a device lies on. That it did not answer before, when it was asked, says nothing of its files then.
+func (s *servers) know(on string, lies kind) {
+	if lies != unknown {
+		s.answers[on], s.kinds[on] = nil, lies
+	}
 }
 
 // refuse says why a file must not be opened: it is no regular file, or a server answers for its filesystem. Where the mount is
@@ -64,9 +86,7 @@ func (s *servers) refuse(ctx context.Context, file pinned, list []evidence.Volat
 		if served(string(mount.Type)) {
 			return fmt.Errorf("%s: %w", mount.Type, errServed)
 		}
-		if plain(string(mount.Type)) {
-			s.plain[file.device()] = true
-		}
+		s.know(file.device(), kindOfType(string(mount.Type)))
 		return nil
 	}
 	on := file.device()
@@ -85,7 +105,7 @@ func (s *servers) refuse(ctx context.Context, file pinned, list []evidence.Volat
 
 // ask has a file's filesystem tell its type.
 func (s *servers) ask(ctx context.Context, file pinned, h *handle) error {
-	kind, _, err := watched(ctx, s.guard, file.shared, h.patience, func(*findings) (int64, error) {
+	magic, _, err := watched(ctx, s.guard, file.shared, h.patience, func(*findings) (int64, error) {
 		var stat unix.Statfs_t
 		err := unix.Fstatfs(file.fd, &stat)
 		return stat.Type, err
@@ -93,11 +113,10 @@ func (s *servers) ask(ctx context.Context, file pinned, h *handle) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask the filesystem %s for its type: %w", file.device(), err)
-	case servedTypes[kind]:
-		return fmt.Errorf("type %#x: %w", kind, errServed)
-	case plainTypes[kind]:
-		s.plain[file.device()] = true
+	case servedTypes[magic]:
+		return fmt.Errorf("type %#x: %w", magic, errServed)
 	}
+	s.know(file.device(), plainTypes[magic])
 	return nil
 }
 
@@ -108,7 +127,7 @@ func (s *servers) open(ctx context.Context, file pinned, patience time.Duration)
 	if answer := s.answers[on]; answer != nil {
 		return nil, answer
 	}
-	if s.guard.abandoned >= maxAsking && !s.plain[on] {
+	if s.guard.abandoned >= enough[s.kinds[on]] {
 		return nil, errNotBegun
 	}
 	opened, err := openContent(ctx, s.guard, file.shared, patience)
@@ -119,7 +138,7 @@ func (s *servers) open(ctx context.Context, file pinned, patience time.Duration)
 // have been slow. No server is behind plain filesystems: there a file that is given up says nothing of the others.
 func (s *servers) heed(file pinned, err error) error {
 	on := file.device()
-	if s.plain[on] || !gaveUp(err) {
+	if s.kinds[on] != unknown || !gaveUp(err) {
 		return err
 	}
 	first, before := s.silent[on]
@@ -152,17 +171,18 @@ var servedTypes = map[int64]bool{
 	unix.AFS_FS_MAGIC: true, unix.OCFS2_SUPER_MAGIC: true, unix.CODA_SUPER_MAGIC: true, unix.AUTOFS_SUPER_MAGIC: true,
 }
 
-// plain says whether a filesystem is memory, or lies on a disk.
-func plain(filesystem string) bool {
+func kindOfType(filesystem string) kind {
 	switch filesystem {
-	case "tmpfs", "ramfs", "hugetlbfs", "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs":
-		return true
+	case "tmpfs", "ramfs", "hugetlbfs":
+		return inMemory
+	case "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs":
+		return onDisk
 	}
-	return false
+	return unknown
 }
 
 // plainTypes are the types of such filesystems as statfs tells them. Those of ext2, ext3 and ext4 are the same.
-var plainTypes = map[int64]bool{
-	unix.TMPFS_MAGIC: true, unix.RAMFS_MAGIC: true, unix.HUGETLBFS_MAGIC: true,
-	unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true, unix.F2FS_SUPER_MAGIC: true,
+var plainTypes = map[int64]kind{
+	unix.TMPFS_MAGIC: inMemory, unix.RAMFS_MAGIC: inMemory, unix.HUGETLBFS_MAGIC: inMemory,
+	unix.EXT4_SUPER_MAGIC: onDisk, unix.XFS_SUPER_MAGIC: onDisk, unix.BTRFS_SUPER_MAGIC: onDisk, unix.F2FS_SUPER_MAGIC: onDisk,
 }

@@ -225,6 +225,25 @@ func pinnedFile(t *testing.T, file *os.File) pinned {
 	return object
 }
 
+// TestADiskThatOnceDidNotSayWhatItIsIsRead lists it only for the second file that is met.
+func TestADiskThatOnceDidNotSayWhatItIsIsRead(t *testing.T) {
+	s := newServers(newGuard(Limits{}.withDefaults()))
+	file := pinnedFile(t, deletedFiles(t, t.TempDir(), 1)[0])
+	unsaid := fmt.Errorf("ask the filesystem: %w", errBlocked)
+	s.answers[file.device()] = unsaid
+	for _, listed := range []string{"overlay", "ext4"} {
+		onType(t, s, file, listed)
+		opened, err := s.open(t.Context(), file, time.Minute)
+		if plain := listed == "ext4"; (err == nil) != plain || errors.Is(err, unsaid) == plain {
+			t.Errorf("listed as %s: %v", listed, err)
+		}
+		if err == nil {
+			opened.release()
+		}
+	}
+	must(t, s.refuse(t.Context(), file, nil, &handle{}))
+}
+
 func TestOnceManyThreadsWaitOnlyFilesInMemoryAndOnDisksAreOpened(t *testing.T) {
 	h, err := open(Process{PID: os.Getpid()}, time.Minute)
 	must(t, err)
@@ -233,25 +252,28 @@ func TestOnceManyThreadsWaitOnlyFilesInMemoryAndOnDisksAreOpened(t *testing.T) {
 	for name, test := range map[string]struct {
 		file *os.File
 		kind string
-		want error
+		// enough threads that wait for it not to be opened.
+		enough int
 	}{
-		"on an overlay":                 {deletedFiles(t, t.TempDir(), 1)[0], "overlay", errNotBegun},
-		"on a disk":                     {deletedFiles(t, t.TempDir(), 1)[0], "ext4", nil},
-		"in mounted memory":             {deletedFiles(t, memory(t), 1)[0], "tmpfs", nil},
-		"in memory that is not mounted": {memfd(t, "planted"), "", nil},
+		"on an overlay":                 {deletedFiles(t, t.TempDir(), 1)[0], "overlay", maxAsking},
+		"on a disk":                     {deletedFiles(t, t.TempDir(), 1)[0], "ext4", maxOnDisk},
+		"in mounted memory":             {deletedFiles(t, memory(t), 1)[0], "tmpfs", maxAbandoned},
+		"in memory that is not mounted": {memfd(t, "planted"), "", maxAbandoned},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := pinnedFile(t, test.file)
 			g.abandoned = 0
 			s := newServers(g)
 			onType(t, s, file, test.kind)
-			g.abandoned = maxAsking
-			opened, err := s.open(t.Context(), file, time.Minute)
-			if !errors.Is(err, test.want) {
-				t.Errorf("opened: %v", err)
-			}
-			if err == nil {
-				opened.release()
+			for _, waiting := range []int{test.enough - 1, test.enough} {
+				g.abandoned = waiting
+				opened, err := s.open(t.Context(), file, time.Minute)
+				if errors.Is(err, errNotBegun) != (waiting == test.enough) {
+					t.Errorf("opened while %d wait: %v", waiting, err)
+				}
+				if err == nil {
+					opened.release()
+				}
 			}
 		})
 	}

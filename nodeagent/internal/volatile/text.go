@@ -22,7 +22,7 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 	var t text
 	limit := options.Limits.Text
 	if maps.argsAnonymous {
-		content, more, err := h.read(h.through+"cmdline", limit)
+		content, more, err := readStrings(h, "cmdline", limit)
 		if err != nil {
 			return t, err
 		}
@@ -42,7 +42,7 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 		found.add("environment", GapNotAnonymous, errNotAnonymous)
 		return t, nil
 	}
-	content, more, err := h.read(h.through+"environ", limit)
+	content, more, err := readStrings(h, "environ", limit)
 	if err != nil {
 		return t, err
 	}
@@ -57,6 +57,15 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 		found.add("environment", GapLimit, cut)
 	}
 	return t, nil
+}
+
+// readStrings reads what ends in a NUL as a rule, which counts for nothing.
+func readStrings(h *handle, name string, limit int) (content string, more bool, err error) {
+	content, more, err = h.read(h.through+name, limit+1)
+	if len(content) > limit && (more || content[limit] != 0) {
+		return content[:limit], true, err
+	}
+	return content, more, err
 }
 
 var errEncoded = limited("more text as JSON", maxEncoded)
@@ -74,12 +83,12 @@ func splitArguments(content string) ([]evidence.Text, error) {
 		kept := beginning(argument, room-len(","))
 		size := encodedSize(kept) + len(",")
 		if size > room || (kept == "" && argument != "") {
-			return argv, fmt.Errorf("%d arguments are left out: %w", total-len(argv), errEncoded)
+			return argv, fmt.Errorf("%d of the arguments read are left out: %w", total-len(argv), errEncoded)
 		}
 		argv = append(argv, evidence.Text(kept))
 		room -= size
 		if kept != argument {
-			return argv, fmt.Errorf("argument %d is cut, %d are left out: %w", len(argv)-1, total-len(argv), errEncoded)
+			return argv, fmt.Errorf("argument %d is cut, %d more of those read are left out: %w", len(argv)-1, total-len(argv), errEncoded)
 		}
 	}
 	return argv, nil
@@ -122,7 +131,7 @@ func splitEnvironment(content string, options Options) ([]evidence.VolatileVaria
 		variables = append(variables, variable)
 	}
 	if left+without > 0 {
-		return variables, fmt.Errorf("%d entries and the values of %d others are left out: %w", left, without, errEncoded)
+		return variables, fmt.Errorf("of the entries read %d are left out, and the values of %d others: %w", left, without, errEncoded)
 	}
 	return variables, nil
 }
