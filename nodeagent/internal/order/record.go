@@ -31,6 +31,8 @@ type record struct {
 	response *v1alpha1.EventResponse
 	stored   *v1alpha1.EventResponse // as last read or written
 	begun    bool
+	// counted says that this start is on record: whoever wrote since then is us, also where we were not told that we had.
+	counted bool
 }
 
 func newRecord(node Node, response *v1alpha1.EventResponse) *record {
@@ -176,7 +178,7 @@ func (r *record) patch(ctx context.Context) error {
 		patch := client.MergeFromWithOptions(r.stored, client.MergeFromWithOptimisticLock{})
 		err := r.node.Client.Status().Patch(ctx, wanted, patch, client.FieldOwner(fieldOwner))
 		if err == nil {
-			r.stored, r.response = wanted.DeepCopy(), wanted
+			r.stored, r.response, r.counted = wanted.DeepCopy(), wanted, true
 			return nil
 		}
 		if !apierrors.IsConflict(err) {
@@ -219,7 +221,7 @@ func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 		ours.Storing = fresh.Status.Storing
 	}
 	for _, name := range fresh.Status.Begun {
-		room := len(ours.Begun) < v1alpha1.MaxArtifacts
+		room := !r.counted && len(ours.Begun) < v1alpha1.MaxArtifacts
 		if room && !slices.Contains(ours.Begun, name) && !stored(ours.Artifacts, name) {
 			ours.Begun = append(slices.Clone(ours.Begun), name)
 		}
@@ -230,7 +232,7 @@ func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 	if fresh.Status.StartedAt != nil {
 		ours.StartedAt = fresh.Status.StartedAt
 	}
-	if ours.Attempts <= fresh.Status.Attempts {
+	if !r.counted && ours.Attempts <= fresh.Status.Attempts {
 		ours.Attempts = fresh.Status.Attempts + 1
 	}
 	r.response.Status = ours

@@ -18,6 +18,9 @@ const (
 	progressEvery = 5 * time.Second
 	// begunWithin bounds how long evidence waits for the record that it is begun.
 	begunWithin = time.Second
+	// progressWithin bounds a write of status.progress, for which a reader waits: longer, so that a slow API server is told from
+	// one that is away, and what is begun comes to be on record.
+	progressWithin = 5 * time.Second
 )
 
 // snapshotStep captures every container that podfreeze recorded, their files from held snapshots: the pod may be gone by
@@ -175,7 +178,7 @@ func (s *snapshotStep) persist(ctx context.Context, captured Captured, wanted in
 }
 
 // begun writes down what is begun, if that takes but a moment. After one write that did not succeed evidence waits for none until
-// another did, of progress or of what was stored: an outage costs begunWithin once, however many parts are begun during it.
+// another did, of progress or of what was stored: however many parts are begun during an outage, they cost begunWithin once.
 func (s *snapshotStep) begun(ctx context.Context, captured Captured, wanted int) error {
 	s.mutex.Lock()
 	stalled := s.stalled != nil
@@ -192,21 +195,21 @@ func (s *snapshotStep) begun(ctx context.Context, captured Captured, wanted int)
 	return s.persist(ctx, captured, wanted)
 }
 
-// progress is for people to watch, and a reader waits for it: a write that takes more than a moment is given up, and the next
-// one comes in any case. It also writes down what is begun, and finds out that an outage is over.
+// progress is for people to watch, and a reader waits for it: no longer than progressWithin in twice that, and not while another
+// write is under way. It also writes down what is begun, and finds out that an outage is over.
 func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress) error {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	now := s.node.Clock.Now()
-	if now.Sub(s.lastProgress) < progressEvery {
+	if !s.mutex.TryLock() {
 		return nil
 	}
-	s.lastProgress = now
+	defer s.mutex.Unlock()
+	if s.node.Clock.Now().Sub(s.lastProgress) < progressEvery {
+		return nil
+	}
 	s.record.status().Progress = &progress
-	ctx, cancel := context.WithTimeout(ctx, begunWithin)
+	ctx, cancel := context.WithTimeout(ctx, progressWithin)
 	defer cancel()
 	err := s.record.write(ctx, "capturing "+progress.CurrentArtifact)
-	s.stalled = err
+	s.stalled, s.lastProgress = err, s.node.Clock.Now()
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -231,6 +232,61 @@ func TestProgressFindsOutThatAnOutageIsOver(t *testing.T) {
 	_, _ = w.carryOut(order)
 	if writes < 5 {
 		t.Errorf("%d writes", writes)
+	}
+}
+
+// TestOneStartIsCountedOnce has writes reach the API server whose answers are lost.
+func TestOneStartIsCountedOnce(t *testing.T) {
+	w := newWorld(t)
+	now := testclock.NewFakeClock(time.Now())
+	w.agent.node.Clock = now
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	base, _ := w.client.(client.WithWatch)
+	deaf := false
+	w.agent.node.Client = interceptor.NewClient(base, interceptor.Funcs{
+		SubResourcePatch: func(ctx context.Context, c client.Client, name string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+			err := c.SubResource(name).Patch(ctx, object, patch, options...)
+			if err == nil && deaf {
+				return context.DeadlineExceeded
+			}
+			return err
+		},
+	})
+	w.capture = func(wanted Capture) error {
+		deaf = true
+		w.captured = Captured{Begun: []string{"c/memory-1-1.core.zst"}}
+		wanted.Begun(w.captured)
+		for range 3 {
+			now.Step(progressEvery)
+			w.progress(v1alpha1.Progress{CurrentArtifact: "c/rootfs.tar.zst"})
+		}
+		deaf = false
+		w.captured = Captured{Begun: []string{"c/memory-2-2.core.zst"}}
+		return wanted.Stored(w.captured)
+	}
+	record, err := w.carryOut(order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(w.captured.Begun, record.Status.Begun); diff != "" || record.Status.Attempts != 1 {
+		t.Errorf("%d starts, begun (-want +got):\n%s", record.Status.Attempts, diff)
+	}
+}
+
+// TestProgressDoesNotWaitForAnotherWrite has one that does not end before progress was reported.
+func TestProgressDoesNotWaitForAnotherWrite(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	writes := 0
+	w.onWrite(func(context.Context) error {
+		if writes++; writes == 2 {
+			w.progress(v1alpha1.Progress{CurrentArtifact: "c/rootfs.tar.zst"})
+		}
+		return nil
+	})
+	w.capture = func(wanted Capture) error { return wanted.Stored(w.captured) }
+	if _, err := w.carryOut(order); err != nil || writes < 3 {
+		t.Error(writes, err)
 	}
 }
 

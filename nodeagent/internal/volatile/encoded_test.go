@@ -276,25 +276,31 @@ func TestTheEndOfTextIsNoMoreText(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string
 		last    evidence.Text
-		gaps    int
+		// cut is said of the arguments, whole are the variables that are kept.
+		cut   string
+		whole int
 	}{
-		"as much as the limit":            {"A=first\x00B=2", "B=2", 0},
-		"with its end":                    {"A=first\x00B=2\x00", "B=2", 0},
-		"and an end of nothing":           {"A=first\x00B=2\x00\x00", "B=2", 2},
-		"one more":                        {"A=first\x00B=23", "B=2", 2},
-		"one more with its end":           {"A=first\x00B=23\x00", "B=2", 2},
-		"an end before the limit, no end": {"A=first\x00B=", "B=", 0},
+		"less than the limit":   {"A=first\x00B=", "B=", "", 2},
+		"as much as the limit":  {"A=first\x00B=2", "B=2", "", 2},
+		"with its end":          {"A=first\x00B=2\x00", "B=2", "", 2},
+		"and an end of nothing": {"A=first\x00B=2\x00\x00", "B=2", "in or before argument 2:", 2},
+		"one more":              {"A=first\x00B=23", "B=2", "in or before argument 1:", 1},
+		"one more with its end": {"A=first\x00B=23\x00", "B=2", "in or before argument 1:", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := withTables(t, map[string]string{"stat": string(stat), "cmdline": test.content, "environ": test.content})
 			var found findings
 			got, err := readText(h, mapping{argsAnonymous: true, environAnonymous: true}, Options{Limits: Limits{Text: 11}.withDefaults()}, &found)
 			must(t, err)
-			if !slices.Equal(got.argv, []evidence.Text{"A=first", test.last}) || len(found) != test.gaps {
-				t.Errorf("arguments %q, found %+v", got.argv, found)
+			if !slices.Equal(got.argv, []evidence.Text{"A=first", test.last}) || len(got.environment) != test.whole {
+				t.Errorf("arguments %q, environment %+v", got.argv, got.environment)
 			}
-			if whole := test.gaps == 0; (len(got.environment) == 2) != whole {
-				t.Errorf("environment %+v", got.environment)
+			if test.cut == "" {
+				if len(found) != 0 {
+					t.Errorf("found %+v", found)
+				}
+			} else if len(found) != 2 || !strings.Contains(found[0].cause.Error(), test.cut) || found[1].part != "environment" {
+				t.Errorf("found %+v", found)
 			}
 		})
 	}

@@ -59,7 +59,8 @@ func newHashes(g *guard) *hashes {
 	return &hashes{guard: g, servers: newServers(g), known: map[identified]hashed{}}
 }
 
-// executable hashes what the process runs. What kept us waiting is not opened again for another process that runs it.
+// executable hashes what the process runs. What kept us waiting is not opened again for another process that runs it, and
+// nothing is opened any more once maxAsking threads wait, wherever it lies: what else is told of the processes comes later.
 func (s *hashes) executable(ctx context.Context, h *handle, list []evidence.VolatileMount, limits Limits) (string, error) {
 	exe, err := pinWatched(ctx, s.guard, h, h.through+"exe")
 	if err != nil {
@@ -79,6 +80,8 @@ func (s *hashes) executable(ctx context.Context, h *handle, list []evidence.Vola
 		return "", errLimit{limited(fmt.Sprintf("%d bytes", size), limits.Hash)}
 	case s.total+size > limits.HashTotal:
 		return "", errLimit{limited(fmt.Sprintf("%d bytes in all", s.total+size), limits.HashTotal)}
+	case s.guard.abandoned >= maxAsking:
+		return "", errNotBegun
 	}
 	sum, err := s.read(ctx, exe, size, h)
 	if err == nil || gaveUp(err) {

@@ -14,7 +14,8 @@ import (
 
 // How many threads may be left waiting before less is begun: the rest is for what cannot be read in another way.
 const (
-	// maxAsking, before no filesystem is asked any more what it is, and no file is opened but on a plain disk and in memory.
+	// maxAsking, before no filesystem is asked any more what it is, no executable is hashed, and no other file is opened but on a
+	// plain disk and in memory.
 	maxAsking = maxAbandoned / 2
 	// maxOnDisk, before no file is opened but in memory: what a disk lies on may be silent, too.
 	maxOnDisk = maxAbandoned * 3 / 4

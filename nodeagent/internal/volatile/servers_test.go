@@ -119,6 +119,29 @@ func TestManySilentDevicesLeaveThreadsForTheRest(t *testing.T) {
 	}
 }
 
+// TestExecutablesLeaveThreadsForTheRest has each lie where no server is: on such devices each costs a thread.
+func TestExecutablesLeaveThreadsForTheRest(t *testing.T) {
+	limits := Limits{}.withDefaults()
+	for name, lies := range map[string]kind{"in memory": inMemory, "on a disk": onDisk} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuard(limits)
+			s := newHashes(g)
+			for i := range maxAbandoned + 1 {
+				silent := silentFile(t, strconv.Itoa(i))
+				var stat unix.Statx_t
+				must(t, unix.Statx(unix.AT_FDCWD, silent, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &stat))
+				s.servers.know(device(stat.Dev_major, stat.Dev_minor), lies)
+				if _, err := s.executable(t.Context(), running(t, silent), nil, limits); !errors.Is(err, errBlocked) {
+					t.Fatal(err)
+				}
+			}
+			if g.abandoned != maxAsking {
+				t.Errorf("%d threads wait", g.abandoned)
+			}
+		})
+	}
+}
+
 func TestSilentDevicesHideNoMemfd(t *testing.T) {
 	var held []*os.File
 	for i := range maxAsking + 1 {

@@ -62,7 +62,7 @@ func readText(h *handle, maps mapping, options Options, found *findings) (text, 
 // readStrings reads what ends in a NUL as a rule, which counts for nothing.
 func readStrings(h *handle, name string, limit int) (content string, more bool, err error) {
 	content, more, err = h.read(h.through+name, limit+1)
-	if len(content) > limit && (more || content[limit] != 0) {
+	if len(content) > limit && content[limit] != 0 {
 		return content[:limit], true, err
 	}
 	return content, more, err
