@@ -68,7 +68,7 @@ func TestCiliumIsWatchedAsSoonAsItIsThere(t *testing.T) {
 		t.Fatalf("there is no Cilium, and its watch began: %v", err)
 	case <-time.After(2 * time.Second):
 	}
-	crds := envtest.CRDInstallOptions{Paths: []string{filepath.Join("internal", "policy", "testdata", "ciliumnetworkpolicies.yaml")}}
+	crds := envtest.CRDInstallOptions{Paths: []string{filepath.Join("internal", "policy", "testdata", "ciliumnetworkpolicies.yaml")}, MaxTime: time.Minute}
 	if _, err := envtest.InstallCRDs(server, crds); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestCiliumIsWatchedAsSoonAsItIsThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("watched %s after the definition was established", time.Since(start))
-	case <-time.After(ciliumCheck / 3):
+	case <-time.After(2 * ciliumCheck / 3):
 		t.Fatal("Cilium is there and not watched")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -49,7 +50,7 @@ func (s server) installDefinitions(t *testing.T) {
 	if err := os.CopyFS(folder, definitions); err != nil {
 		t.Fatal(err)
 	}
-	installed, err := envtest.InstallCRDs(s.config, envtest.CRDInstallOptions{Paths: []string{folder}, ErrorIfPathMissing: true})
+	installed, err := envtest.InstallCRDs(s.config, envtest.CRDInstallOptions{Paths: []string{folder}, ErrorIfPathMissing: true, MaxTime: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,10 +122,13 @@ func TestSinkTellsWhenTheKernelTook(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			resumed := time.Now()
 			must(t, receiver.Process.Signal(syscall.SIGCONT))
-			time.Sleep(4 * slice)
-			found, err := readLog(log)
-			must(t, err)
-			if last := found[kind].last; last.After(resumed) || last.Before(stopped) {
+			last := stopped.Add(-time.Nanosecond)
+			for end := time.Now().Add(10 * time.Second); last.Before(stopped) && time.Now().Before(end); time.Sleep(slice) {
+				found, err := readLog(log)
+				must(t, err)
+				last = found[kind].last
+			}
+			if last.After(resumed) || last.Before(stopped) {
 				t.Errorf("the last packet is said to have come %s after the receiver stopped, which went on after %s",
 					last.Sub(stopped), resumed.Sub(stopped))
 			}
@@ -187,11 +190,16 @@ func TestBombIsBoundedAndMoves(t *testing.T) {
 func TestBombEndsWithItsFirstProcess(t *testing.T) {
 	n := newNetwork(t)
 	log := n.sink(t, n.node)
-	n.bomb(t, `"$0" bomb "$1" "$2" bomb & sleep 1; kill -9 $!; exec sleep 100`)
+	arrived := filepath.Join(n.folder, "arrived")
+	n.bomb(t, `"$0" bomb "$1" "$2" bomb & until [ -e "`+arrived+`" ]; do sleep 0.1; done; kill -9 $!; exec sleep 100`)
 	await(t, log, "bomb")
-	time.Sleep(2 * time.Second)
-	if alive := processesIn(t, n.pod); len(alive) != 1 {
-		t.Errorf("%d processes are left, want that of the sleeping shell", len(alive))
+	must(t, os.WriteFile(arrived, nil, 0o600))
+	left := 0
+	for end := time.Now().Add(10 * time.Second); left != 1 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		left = len(processesIn(t, n.pod))
+	}
+	if left != 1 {
+		t.Errorf("%d processes are left, want that of the sleeping shell", left)
 	}
 }
 

@@ -3,6 +3,7 @@ package apitest
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
@@ -12,6 +13,9 @@ import (
 	"ugallu.io/forensics/internal/testneeds"
 	"ugallu.io/forensics/manifests"
 )
+
+// patience with a machine on which several API servers start at a time.
+const patience = time.Minute
 
 // Start runs an API server that knows our kinds, and those of further files or folders, until the test ends.
 func Start(tb testing.TB, definitions ...string) *rest.Config {
@@ -26,6 +30,8 @@ func Run(tb testing.TB, environment *envtest.Environment) *rest.Config {
 	tb.Helper()
 	needBinaries(tb)
 	log.SetLogger(logr.Discard())
+	environment.CRDInstallOptions.MaxTime, environment.WebhookInstallOptions.MaxTime = patience, patience
+	environment.ControlPlaneStartTimeout, environment.ControlPlaneStopTimeout = patience, patience
 	tb.Cleanup(func() {
 		if err := environment.Stop(); err != nil {
 			tb.Error(err)

@@ -29,7 +29,7 @@ import (
 )
 
 // promptly is far less than the 30 s after which the status is looked at in any case.
-const promptly = 10 * time.Second
+const promptly = 25 * time.Second
 
 // run runs the reconciler as the controller does until the test ends, and returns a client past its cache.
 func run(t *testing.T, server *rest.Config) client.Client {
@@ -100,7 +100,7 @@ func TestFreezeBackendFollowsCiliumsDefinition(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitBackend(t, c, v1alpha1.BackendCoreV1)
-	definitions := envtest.CRDInstallOptions{Paths: []string{filepath.Join("..", "policy", "testdata", "ciliumnetworkpolicies.yaml")}}
+	definitions := envtest.CRDInstallOptions{Paths: []string{filepath.Join("..", "policy", "testdata", "ciliumnetworkpolicies.yaml")}, MaxTime: time.Minute}
 	for range 2 {
 		if _, err := envtest.InstallCRDs(server, definitions); err != nil {
 			t.Fatal(err)

@@ -18,7 +18,7 @@ func installCilium(t *testing.T, config *rest.Config, f fixture) {
 			filepath.Join("testdata", "ciliumnetworkpolicies.yaml"), filepath.Join("testdata", "clusterwide.yaml"),
 			filepath.Join("testdata", "networkpolicyapi.yaml"),
 		},
-		ErrorIfPathMissing: true,
+		ErrorIfPathMissing: true, MaxTime: time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func uninstallCilium(t *testing.T, config *rest.Config, f fixture) {
 
 func waitFor(t *testing.T, f fixture, wanted v1alpha1.FreezeBackend) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		backend, err := f.detector.Backend(t.Context())
 		if err != nil {

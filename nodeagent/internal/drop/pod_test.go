@@ -210,10 +210,11 @@ func (p *pod) start(t *testing.T, cgroup string) {
 // settle waits for what had passed before and is still on its way to its reader, for a while: what goes on for longer is
 // seen by quiet.
 func (p *pod) settle() {
-	for last, rounds := int64(-1), 0; rounds < 20; rounds++ {
+	last, calm := int64(-1), 0
+	for rounds := 0; rounds < 60 && calm < 6; rounds++ {
 		now := p.stream.Load() + p.raw.Load()
-		if now == last {
-			return
+		if calm++; now != last {
+			calm = 0
 		}
 		last = now
 		time.Sleep(25 * time.Millisecond)

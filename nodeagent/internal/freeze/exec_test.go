@@ -78,7 +78,7 @@ func TestAnExecIsLetEndOnlyWhereThatIsAllowed(t *testing.T) {
 	}
 	var err error
 	for range 1000 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		_, err = setFreezer(ctx, folder, Frozen, refuse)
 		cancel()
 		if asked > 0 {

@@ -56,12 +56,15 @@ func TestAContainerThatExitedIsHeld(t *testing.T) {
 	testneeds.That(t, err == nil, "needs runc")
 	everywhere(t, func(t *testing.T, r *runtime, h *hold.Holder) {
 		r.program(t)
-		_, err := r.SnapshotService(snapshotter).Prepare(t.Context(), "init", "program")
+		leased, done, err := r.WithLease(t.Context())
 		must(t, err)
-		container, err := r.NewContainer(t.Context(), "init", containerd.WithSnapshotter(snapshotter), containerd.WithSnapshot("init"),
+		_, err = r.SnapshotService(snapshotter).Prepare(leased, "init", "program")
+		must(t, err)
+		container, err := r.NewContainer(leased, "init", containerd.WithSnapshotter(snapshotter), containerd.WithSnapshot("init"),
 			containerd.WithRuntime("io.containerd.runc.v2", nil),
 			containerd.WithNewSpec(oci.WithProcessArgs("/program"), oci.WithEnv([]string{"HOLD_TEST_ACT=leave a file"})))
 		must(t, err)
+		must(t, done(t.Context()))
 		task, err := container.NewTask(t.Context(), cio.NullIO)
 		must(t, err)
 		exited, err := task.Wait(t.Context())

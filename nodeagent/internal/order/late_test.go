@@ -128,6 +128,9 @@ func (l later) Now() time.Time { return time.Now().Add(l.by) }
 
 func (l later) Since(then time.Time) time.Duration { return l.Now().Sub(then) }
 
+// wholeSeconds is a time as the API server keeps it.
+func wholeSeconds(at time.Time) metav1.Time { return metav1.NewTime(at.Truncate(time.Second)) }
+
 // begun makes an order one that an earlier agent began.
 func begun(r *v1alpha1.EventResponse) {
 	at := metav1.NowMicro()
@@ -272,7 +275,7 @@ func TestContainmentThatMeetsItsDeadlineBeforeItLooksIsRecordedWhenThePodIsCutOf
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	soon := metav1.NewTime(time.Now().Add(2 * time.Second))
+	soon := wholeSeconds(time.Now().Add(4 * time.Second))
 	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), begun, func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &soon }))
 	if err != nil {
 		t.Fatal(err)

@@ -151,7 +151,7 @@ func TestAContainerThatIsStoredIsNotWaitedForToBeHeldAnew(t *testing.T) {
 
 func TestAHoldThatHangsLeavesTheCaptureItsTime(t *testing.T) {
 	w := newWorld(t)
-	const given = 2 * time.Second
+	const given = 5 * time.Second
 	w.hold = func(ctx context.Context, container string) error {
 		w.within(ctx, given/holdShare)
 		if container != "id-web" {
@@ -161,8 +161,7 @@ func TestAHoldThatHangsLeavesTheCaptureItsTime(t *testing.T) {
 		return ctx.Err()
 	}
 	w.captured = Captured{Artifacts: roots("web", "side")}
-	soon := time.Now().Add(given)
-	deadline := metav1.NewTime(soon)
+	deadline := wholeSeconds(time.Now().Add(given))
 	record, err := w.carryOut(w.order(v1alpha1.StepSnapshot, snapshot(), func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &deadline }))
 	if err != nil {
 		t.Fatal(err)

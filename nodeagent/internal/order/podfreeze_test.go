@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -34,7 +33,7 @@ func TestRecordOfDropAndFreezeOutlivesAHoldThatMeetsTheDeadline(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	soon := metav1.NewTime(time.Now().Add(2 * time.Second))
+	soon := wholeSeconds(time.Now().Add(4 * time.Second))
 	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased), begun, func(r *v1alpha1.EventResponse) { r.Spec.Deadline = &soon }))
 	if err != nil {
 		t.Fatal(err)

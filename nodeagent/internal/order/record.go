@@ -31,8 +31,6 @@ type record struct {
 	response *v1alpha1.EventResponse
 	stored   *v1alpha1.EventResponse // as last read or written
 	begun    bool
-	// counted says that this start is on record: whoever wrote since then is us, also where we were not told that we had.
-	counted bool
 }
 
 func newRecord(node Node, response *v1alpha1.EventResponse) *record {
@@ -178,7 +176,7 @@ func (r *record) patch(ctx context.Context) error {
 		patch := client.MergeFromWithOptions(r.stored, client.MergeFromWithOptimisticLock{})
 		err := r.node.Client.Status().Patch(ctx, wanted, patch, client.FieldOwner(fieldOwner))
 		if err == nil {
-			r.stored, r.response, r.counted = wanted.DeepCopy(), wanted, true
+			r.stored, r.response = wanted.DeepCopy(), wanted
 			return nil
 		}
 		if !apierrors.IsConflict(err) {
@@ -210,21 +208,18 @@ func stored(artifacts []v1alpha1.Artifact, name string) bool {
 	return slices.ContainsFunc(artifacts, func(artifact v1alpha1.Artifact) bool { return artifact.Name == name })
 }
 
-// adopt puts our status on a newer version of the object. What an earlier start stored and this one had not read stays.
+// sameStart says whether two reports are of one start.
+func sameStart(one, other *v1alpha1.Reporter) bool {
+	return one != nil && other != nil && one.PodUID == other.PodUID && one.BootID == other.BootID && one.BoottimeNanos == other.BoottimeNanos
+}
+
+// adopt puts our status on a newer version of the object. What an earlier start stored and this one had not read stays. Where
+// this start wrote it, and was not told that it had, ours is what came of it.
 func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 	ours := r.response.Status
 	r.stored, r.response = fresh.DeepCopy(), fresh.DeepCopy()
-	if len(fresh.Status.Artifacts) > len(ours.Artifacts) {
-		ours.Artifacts, ours.Gaps, ours.GapsObject = fresh.Status.Artifacts, fresh.Status.Gaps, fresh.Status.GapsObject
-		ours.Storing = fresh.Status.Storing
-	} else if further(fresh.Status.Storing, ours.Storing) && !stored(ours.Artifacts, fresh.Status.Storing.Artifact) {
-		ours.Storing = fresh.Status.Storing
-	}
-	for _, name := range fresh.Status.Begun {
-		room := !r.counted && len(ours.Begun) < v1alpha1.MaxArtifacts
-		if room && !slices.Contains(ours.Begun, name) && !stored(ours.Artifacts, name) {
-			ours.Begun = append(slices.Clone(ours.Begun), name)
-		}
+	if !sameStart(fresh.Status.Reporter, ours.Reporter) {
+		succeed(&ours, fresh)
 	}
 	if ours.Containment == nil {
 		ours.Containment = fresh.Status.Containment
@@ -232,8 +227,24 @@ func (r *record) adopt(fresh *v1alpha1.EventResponse) {
 	if fresh.Status.StartedAt != nil {
 		ours.StartedAt = fresh.Status.StartedAt
 	}
-	if !r.counted && ours.Attempts <= fresh.Status.Attempts {
+	r.response.Status = ours
+}
+
+// succeed takes what an earlier start left into the status of this one, and counts this one.
+func succeed(ours *v1alpha1.EventResponseStatus, fresh *v1alpha1.EventResponse) {
+	if len(fresh.Status.Artifacts) > len(ours.Artifacts) {
+		ours.Artifacts, ours.Gaps, ours.GapsObject = fresh.Status.Artifacts, fresh.Status.Gaps, fresh.Status.GapsObject
+		ours.Storing = fresh.Status.Storing
+	} else if further(fresh.Status.Storing, ours.Storing) && !stored(ours.Artifacts, fresh.Status.Storing.Artifact) {
+		ours.Storing = fresh.Status.Storing
+	}
+	for _, name := range fresh.Status.Begun {
+		room := len(ours.Begun) < v1alpha1.MaxArtifacts
+		if room && !slices.Contains(ours.Begun, name) && !stored(ours.Artifacts, name) {
+			ours.Begun = append(slices.Clone(ours.Begun), name)
+		}
+	}
+	if ours.Attempts <= fresh.Status.Attempts {
 		ours.Attempts = fresh.Status.Attempts + 1
 	}
-	r.response.Status = ours
 }

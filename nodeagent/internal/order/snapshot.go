@@ -18,9 +18,11 @@ const (
 	progressEvery = 5 * time.Second
 	// begunWithin bounds how long evidence waits for the record that it is begun.
 	begunWithin = time.Second
-	// progressWithin bounds a write of status.progress, for which a reader waits: longer, so that a slow API server is told from
-	// one that is away, and what is begun comes to be on record.
+	// progressWithin bounds a write of status.progress, for which a reader waits. It is longer: where the API server is slow, this
+	// puts on record what is begun.
 	progressWithin = 5 * time.Second
+	// progressPause is the longest time between two of them while they do not succeed.
+	progressPause = time.Minute
 )
 
 // snapshotStep captures every container that podfreeze recorded, their files from held snapshots: the pod may be gone by
@@ -32,6 +34,8 @@ type snapshotStep struct {
 	// mutex guards the record while a capture runs, which reports segments and progress from different goroutines.
 	mutex        sync.Mutex
 	lastProgress time.Time
+	// pause is how long progress is not written from then on.
+	pause time.Duration
 	// stalled is why the last write during a capture did not succeed.
 	stalled error
 	seen    *sight
@@ -178,7 +182,7 @@ func (s *snapshotStep) persist(ctx context.Context, captured Captured, wanted in
 }
 
 // begun writes down what is begun, if that takes but a moment. After one write that did not succeed evidence waits for none until
-// another did, of progress or of what was stored: however many parts are begun during an outage, they cost begunWithin once.
+// another did, of progress or of what was stored: however many parts are begun until then, they cost begunWithin once.
 func (s *snapshotStep) begun(ctx context.Context, captured Captured, wanted int) error {
 	s.mutex.Lock()
 	stalled := s.stalled != nil
@@ -195,14 +199,15 @@ func (s *snapshotStep) begun(ctx context.Context, captured Captured, wanted int)
 	return s.persist(ctx, captured, wanted)
 }
 
-// progress is for people to watch, and a reader waits for it: no longer than progressWithin in twice that, and not while another
-// write is under way. It also writes down what is begun, and finds out that an outage is over.
+// progress is for people to watch, and a reader waits for it: not while another write is under way, no longer than progressWithin,
+// and after a write that did not succeed not for twice the time. It also writes down what is begun, and finds out that an outage
+// is over.
 func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress) error {
 	if !s.mutex.TryLock() {
 		return nil
 	}
 	defer s.mutex.Unlock()
-	if s.node.Clock.Now().Sub(s.lastProgress) < progressEvery {
+	if s.node.Clock.Now().Sub(s.lastProgress) < s.pause {
 		return nil
 	}
 	s.record.status().Progress = &progress
@@ -210,6 +215,9 @@ func (s *snapshotStep) progress(ctx context.Context, progress v1alpha1.Progress)
 	defer cancel()
 	err := s.record.write(ctx, "capturing "+progress.CurrentArtifact)
 	s.stalled, s.lastProgress = err, s.node.Clock.Now()
+	if s.pause = min(2*s.pause, progressPause); err == nil || s.pause == 0 {
+		s.pause = progressEvery
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,28 +187,40 @@ func TestShortfallMakesTheLevelPartial(t *testing.T) {
 	}
 }
 
-func TestFreezeDoesNotWaitForTheSocketSample(t *testing.T) {
+func TestASocketSampleThatDoesNotEndIsGivenUp(t *testing.T) {
 	w := newWorld(t)
 	over := make(chan struct{})
 	defer close(over)
 	w.sockets = func() { <-over }
-	start := time.Now()
 	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took > 5*socketsWithin {
-		t.Errorf("took %v", took)
-	}
 	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
 	w.sayWhy(record, "sockets: not sampled in time")
-	for _, container := range record.Status.Containment.Containers {
-		if late := container.FrozenAt.Sub(start); late > socketsWithin/2 {
-			t.Errorf("container %s was frozen after %v", container.Name, late)
-		}
-	}
 	if got := record.Status.Containment; got.SocketsBefore != nil || got.SocketsAfter != nil {
 		t.Errorf("samples %+v, %+v", got.SocketsBefore, got.SocketsAfter)
+	}
+}
+
+func TestFreezeDoesNotWaitForTheSocketSample(t *testing.T) {
+	w := newWorld(t)
+	frozen := make(chan struct{})
+	w.onFreeze = sync.OnceFunc(func() { close(frozen) })
+	w.sockets = func() {
+		select {
+		case <-frozen:
+		case <-time.After(10 * time.Second):
+			t.Error("the freeze waited for the sample")
+		}
+	}
+	record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A freeze that waits for so long as a sample is waited for leaves none.
+	if got := record.Status.Containment; got.SocketsBefore == nil {
+		t.Errorf("containment %+v", got)
 	}
 }
 

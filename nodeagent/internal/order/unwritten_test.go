@@ -189,13 +189,6 @@ func TestProgressFindsOutThatAnOutageIsOver(t *testing.T) {
 		}
 		return errors.New("no answer")
 	})
-	onRecord := func() []string {
-		var record v1alpha1.EventResponse
-		if err := w.client.Get(t.Context(), client.ObjectKeyFromObject(order), &record); err != nil {
-			t.Fatal(err)
-		}
-		return record.Status.Begun
-	}
 	w.capture = func(wanted Capture) error {
 		steps := []struct {
 			name    string
@@ -222,7 +215,7 @@ func TestProgressFindsOutThatAnOutageIsOver(t *testing.T) {
 				w.captured.Begun = append(slices.Clone(w.captured.Begun), step.begin)
 				wanted.Begun(w.captured)
 			}
-			if diff := cmp.Diff(step.want, onRecord()); diff != "" || writes-before != step.costs {
+			if diff := cmp.Diff(step.want, w.read(order).Begun); diff != "" || writes-before != step.costs {
 				t.Errorf("%s: %d writes, begun (-want +got):\n%s", step.name, writes-before, diff)
 			}
 		}
@@ -235,41 +228,90 @@ func TestProgressFindsOutThatAnOutageIsOver(t *testing.T) {
 	}
 }
 
-// TestOneStartIsCountedOnce has writes reach the API server whose answers are lost.
-func TestOneStartIsCountedOnce(t *testing.T) {
-	w := newWorld(t)
-	now := testclock.NewFakeClock(time.Now())
-	w.agent.node.Clock = now
-	order := w.order(v1alpha1.StepSnapshot, snapshot())
-	base, _ := w.client.(client.WithWatch)
-	deaf := false
+// unheard has writes reach the API server whose answers are lost, while it says so.
+func (w *world) unheard(lost *bool) {
+	w.t.Helper()
+	base, ok := w.client.(client.WithWatch)
+	if !ok {
+		w.t.Fatalf("client %T", w.client)
+	}
 	w.agent.node.Client = interceptor.NewClient(base, interceptor.Funcs{
 		SubResourcePatch: func(ctx context.Context, c client.Client, name string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
 			err := c.SubResource(name).Patch(ctx, object, patch, options...)
-			if err == nil && deaf {
+			if err == nil && *lost {
 				return context.DeadlineExceeded
 			}
 			return err
 		},
 	})
+}
+
+func (w *world) read(order *v1alpha1.EventResponse) v1alpha1.EventResponseStatus {
+	w.t.Helper()
+	var record v1alpha1.EventResponse
+	if err := w.client.Get(w.t.Context(), client.ObjectKeyFromObject(order), &record); err != nil {
+		w.t.Fatal(err)
+	}
+	return record.Status
+}
+
+func TestOneStartIsCountedOnceWhoseWritesWereNotAnswered(t *testing.T) {
+	w := newWorld(t)
+	now := testclock.NewFakeClock(time.Now())
+	w.agent.node.Clock = now
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	lost := true
+	w.unheard(&lost)
+	if _, err := w.carryOut(order); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if got := w.read(order).Attempts; got != 1 {
+		t.Errorf("%d starts after one that ended with its first write", got)
+	}
+	lost = false
 	w.capture = func(wanted Capture) error {
-		deaf = true
+		lost = true
 		w.captured = Captured{Begun: []string{"c/memory-1-1.core.zst"}}
 		wanted.Begun(w.captured)
 		for range 3 {
-			now.Step(progressEvery)
+			now.Step(progressPause)
 			w.progress(v1alpha1.Progress{CurrentArtifact: "c/rootfs.tar.zst"})
 		}
-		deaf = false
 		w.captured = Captured{Begun: []string{"c/memory-2-2.core.zst"}}
-		return wanted.Stored(w.captured)
+		lost = false
+		if err := wanted.Stored(w.captured); err != nil {
+			return err
+		}
+		if got := w.read(order); !slices.Equal(got.Begun, w.captured.Begun) || got.Attempts != 2 {
+			t.Errorf("%d starts, begun %v", got.Attempts, got.Begun)
+		}
+		return nil
 	}
 	record, err := w.carryOut(order)
-	if err != nil {
+	if err != nil || record.Status.CompletedAt == nil || record.Status.Attempts != 2 {
+		t.Errorf("%+v, %v", record.Status, err)
+	}
+}
+
+// TestAnEndIsNotMixedWithWhatTheSameStartWroteBefore has a cache that knows nothing of it yet.
+func TestAnEndIsNotMixedWithWhatTheSameStartWroteBefore(t *testing.T) {
+	w := newWorld(t)
+	r := newRecord(w.agent.node, w.order(v1alpha1.StepSnapshot, snapshot()))
+	if err := r.write(t.Context(), "capturing"); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(w.captured.Begun, record.Status.Begun); diff != "" || record.Status.Attempts != 1 {
-		t.Errorf("%d starts, begun (-want +got):\n%s", record.Status.Attempts, diff)
+	end := r.closed(result{v1alpha1.ReasonFailed, "nothing was stored"})
+	stale := r.stored.DeepCopy()
+	r.status().Begun = []string{"c/memory-1-1.core.zst"}
+	r.status().Storing = &v1alpha1.Storing{Artifact: "c/memory-1-1.core.zst", Segments: []v1alpha1.StoredObject{{Key: "k"}}}
+	if err := r.write(t.Context(), "capturing"); err != nil {
+		t.Fatal(err)
+	}
+	if err := newRecord(w.agent.node, stale).close(t.Context(), end.Status); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.read(r.response); len(got.Begun) != 0 || got.Storing != nil || got.Attempts != 1 || got.CompletedAt == nil {
+		t.Errorf("closed as %+v", got)
 	}
 }
 
@@ -279,14 +321,79 @@ func TestProgressDoesNotWaitForAnotherWrite(t *testing.T) {
 	order := w.order(v1alpha1.StepSnapshot, snapshot())
 	writes := 0
 	w.onWrite(func(context.Context) error {
-		if writes++; writes == 2 {
+		if writes++; writes != 2 {
+			return nil
+		}
+		reported := make(chan struct{})
+		go func() {
+			defer close(reported)
 			w.progress(v1alpha1.Progress{CurrentArtifact: "c/rootfs.tar.zst"})
+		}()
+		select {
+		case <-reported:
+		case <-time.After(10 * time.Second):
+			t.Error("a reader waits for the record of what was stored")
 		}
 		return nil
 	})
 	w.capture = func(wanted Capture) error { return wanted.Stored(w.captured) }
 	if _, err := w.carryOut(order); err != nil || writes < 3 {
 		t.Error(writes, err)
+	}
+}
+
+// TestReadersWaitForProgressButNowAndThen has each write of it take four seconds.
+func TestReadersWaitForProgressButNowAndThen(t *testing.T) {
+	w := newWorld(t)
+	now := testclock.NewFakeClock(time.Now())
+	w.agent.node.Clock = now
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	writes, answers := 0, true
+	w.onWrite(func(ctx context.Context) error {
+		if writes++; writes == 1 || w.captured.Artifacts != nil {
+			return nil
+		}
+		at, bounded := ctx.Deadline()
+		if left := time.Until(at); !bounded || left <= begunWithin || left > progressWithin {
+			t.Errorf("may take %v", left)
+		}
+		now.Step(4 * time.Second)
+		if answers {
+			return nil
+		}
+		return errors.New("no answer")
+	})
+	w.capture = func(Capture) error {
+		for i, step := range []struct {
+			after   time.Duration
+			answers bool
+			costs   int
+		}{
+			{0, true, 1},
+			{progressEvery - 1, true, 0},
+			{1, false, 1},
+			{2*progressEvery - 1, false, 0},
+			{1, false, 1},
+			{4*progressEvery - 1, false, 0},
+			{1, false, 1},
+			{progressPause, false, 1},
+			{progressPause - 1, false, 0},
+			{1, true, 1},
+			{progressEvery, true, 1},
+		} {
+			before := writes
+			answers = step.answers
+			now.Step(step.after)
+			w.progress(v1alpha1.Progress{CurrentArtifact: "c/rootfs.tar.zst"})
+			if writes-before != step.costs {
+				t.Errorf("report %d: %d writes", i, writes-before)
+			}
+		}
+		w.captured.Artifacts = roots("web", "side")
+		return nil
+	}
+	if _, err := w.carryOut(order); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -276,7 +276,7 @@ func TestAFileOfADetachedServerThatIsSilentIsGivenUpOnce(t *testing.T) {
 	must(t, unix.Unmount(served, unix.MNT_DETACH))
 	a := start(t, "wait", func(command *exec.Cmd) { command.ExtraFiles = []*os.File{held, held} })
 	must(t, held.Close())
-	f := writeFiles(t, a.target(), Options{Limits: Limits{Patience: 200 * time.Millisecond}})
+	f := writeFiles(t, a.target(), Options{Limits: Limits{Patience: 2 * time.Second}})
 	reasons := map[string]int{}
 	for _, gap := range f.gaps {
 		reasons[gap.Reason]++

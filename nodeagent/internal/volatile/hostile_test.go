@@ -162,7 +162,7 @@ func TestAnExecutableThatCannotBeOpenedDoesNotHoldUpTheRest(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Close(listener) })
 	err = unix.FanotifyMark(listener, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM, unix.AT_FDCWD, program)
 	testneeds.That(t, err == nil, "this kernel does not ask for the permission to open")
-	s := collect(t, a.target(), Options{Limits: Limits{Patience: 200 * time.Millisecond}})
+	s := collect(t, a.target(), Options{Limits: Limits{Patience: 2 * time.Second}})
 	p := s.processes[a.Process.Pid]
 	if p.Executable == nil || p.Executable.SHA256 != "" || len(p.Descriptors) == 0 {
 		t.Errorf("executable %+v, %d descriptors", p.Executable, len(p.Descriptors))

@@ -113,8 +113,9 @@ func TestManySilentDevicesLeaveThreadsForTheRest(t *testing.T) {
 	if _, err := s.executable(t.Context(), program, nil, limits); !errors.Is(err, errBlocked) {
 		t.Errorf("an executable is still opened: %v", err)
 	}
-	on := program.shared
-	if _, _, err := watched(t.Context(), g, on, limits.Patience, func(*findings) (int, error) { return 0, nil }); err != nil {
+	unhurried := newGuard(limits)
+	unhurried.abandoned = g.abandoned
+	if _, _, err := watched(t.Context(), unhurried, program.shared, time.Hour, func(*findings) (int, error) { return 0, nil }); err != nil {
 		t.Error("nothing else is begun:", err)
 	}
 }
@@ -154,7 +155,7 @@ func TestSilentDevicesHideNoMemfd(t *testing.T) {
 		must(t, file.Close())
 	}
 	second := start(t, "descriptors "+t.TempDir()+" 0", nil)
-	limits := Limits{Patience: 20 * time.Millisecond, Mounts: 1}
+	limits := Limits{Patience: 500 * time.Millisecond, Mounts: 1}
 	f := writeFiles(t, targetOf(first.Process.Pid, second.Process.Pid), Options{Limits: limits})
 	if _, ok := f.index["/memfd:planted (deleted)"]; !ok || len(f.index) != 1 {
 		t.Errorf("index %+v", f.index)
