@@ -66,6 +66,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		noted = record.closed(ended)
 		r.node.Known.note(noted)
+	} else {
+		// It was made from what is on record at that version: what came there since is not overwritten unread.
+		record.stored.ResourceVersion = noted.ResourceVersion
 	}
 	return reconcile.Result{}, r.finish(ctx, record, noted.Status)
 }

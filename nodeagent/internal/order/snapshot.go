@@ -178,6 +178,9 @@ func (s *snapshotStep) persist(ctx context.Context, captured Captured, wanted in
 	err := s.record.write(ctx, fmt.Sprintf("%d artifacts of %d containers are stored", len(captured.Artifacts), wanted))
 	s.seen.keep(captured, err)
 	s.stalled = err
+	if err == nil {
+		s.pause = min(s.pause, progressEvery)
+	}
 	return err
 }
 

@@ -315,6 +315,27 @@ func TestAnEndIsNotMixedWithWhatTheSameStartWroteBefore(t *testing.T) {
 	}
 }
 
+// TestAnEndThatWasNotWrittenOverwritesNothingUnread has a start that knew nothing of what an earlier process stored, and whose
+// writes all failed. By the time that its end is written the cache has caught up.
+func TestAnEndThatWasNotWrittenOverwritesNothingUnread(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(v1alpha1.StepSnapshot, snapshot())
+	stale := newRecord(w.agent.node, order)
+	earlier := newRecord(w.agent.node, order)
+	earlier.status().Artifacts = []v1alpha1.Artifact{{Name: "volatile.ndjson.zst", Kind: v1alpha1.ArtifactVolatileState, Size: 1}}
+	if err := earlier.write(t.Context(), "1 artifact is stored"); err != nil {
+		t.Fatal(err)
+	}
+	w.agent.node.Known.note(stale.closed(result{v1alpha1.ReasonFailed, "nothing was stored"}))
+	record, err := w.carryOut(order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := record.Status; got.CompletedAt == nil || !stored(got.Artifacts, "volatile.ndjson.zst") || got.Attempts != 2 {
+		t.Errorf("closed as %+v", got)
+	}
+}
+
 // TestProgressDoesNotWaitForAnotherWrite has one that does not end before progress was reported.
 func TestProgressDoesNotWaitForAnotherWrite(t *testing.T) {
 	w := newWorld(t)
