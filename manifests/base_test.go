@@ -29,6 +29,8 @@ func TestInstall(t *testing.T) {
 	s := startServer(t)
 	s.installDefinitions(t)
 	objects := render(t, "overlays/demo")
+	// Once the webhook is asked for it, none can be made here.
+	forensic := s.made(t, "SecurityEvent", with(with(eventSpec(), "class", "Forensic"), "incident.uid", "incident-1"))
 	t.Run("is accepted as rendered", func(t *testing.T) { s.create(t, objects) })
 	t.Run("can be applied on top", func(t *testing.T) { s.apply(t, objects) })
 	t.Run("makes pods that their namespaces admit", func(t *testing.T) { admitsPods(t, s) })
@@ -39,6 +41,8 @@ func TestInstall(t *testing.T) {
 	t.Run("lets the read-back workload observe only", func(t *testing.T) { limitsReadBack(t, s) })
 	t.Run("lets nobody delete the chain of custody", func(t *testing.T) { keepsChain(t, s) })
 	t.Run("lets nobody else make the chain of custody", func(t *testing.T) { keepsChainOurs(t, s) })
+	t.Run("lets nobody else write what a Forensic event records", func(t *testing.T) { keepsForensicStatus(t, s, forensic) })
+	t.Run("lets nobody else say which incident holds a pod", func(t *testing.T) { keepsOpen(t, s) })
 	t.Run("lets what is staged be taken away", func(t *testing.T) { dropsWhatIsStaged(t, s) })
 	t.Run("lets a source be named by its own account only", func(t *testing.T) { bindsOperators(t, s) })
 	t.Run("lets nobody claim a seal", func(t *testing.T) { dropsForgedStatus(t, s) })

@@ -1,8 +1,11 @@
 package manifests_test
 
 import (
+	"encoding/json"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -59,4 +62,78 @@ func dropsWhatIsStaged(t *testing.T, s server) {
 			allowedOrSays(t, patchStatus(t, s.client, bundle, tt.patch), tt.says)
 		})
 	}
+}
+
+// keepsForensicStatus tries to move the deadline of an outcome event as the cluster's administrator.
+func keepsForensicStatus(t *testing.T, s server, forensic *unstructured.Unstructured) {
+	detection := s.made(t, "SecurityEvent", eventSpec())
+	tests := map[string]struct {
+		by    client.Client
+		event *unstructured.Unstructured
+		says  string // empty is allowed
+	}{
+		"by the administrator":              {s.client, forensic, "may not record anything in securityevents"},
+		"by the controller":                 {s.as(t, forensics, nil), forensic, ""},
+		"by the attestor":                   {s.as(t, attestorAccount, nil), forensic, ""},
+		"by the administrator, a detection": {s.client, detection, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			allowedOrSays(t, patchStatus(t, tt.by, tt.event, fields{"unfreezeAt": now}), tt.says)
+		})
+	}
+}
+
+// keepsOpen tries to have an incident forgotten, or held again, by its labels.
+func keepsOpen(t *testing.T, s server) {
+	open := map[string]string{"ugallu.io/open": "true", "ugallu.io/pod-uid": "p", "team": "red"}
+	released := map[string]string{"ugallu.io/pod-uid": "p"}
+	const says = "only the forensics controller changes "
+	tests := map[string]struct {
+		labels map[string]string
+		patch  fields // of the metadata
+		says   string // by the administrator; empty is allowed
+	}{
+		"open no more":               {open, fields{"labels": fields{"ugallu.io/open": "no"}}, says + "ugallu.io/open"},
+		"open of no value":           {open, fields{"labels": fields{"ugallu.io/open": ""}}, says + "ugallu.io/open"},
+		"the label taken off":        {open, fields{"labels": fields{"ugallu.io/open": nil}}, says + "ugallu.io/open"},
+		"every label taken off":      {open, fields{"labels": nil}, says + "ugallu.io/open and ugallu.io/pod-uid"},
+		"another pod":                {open, fields{"labels": fields{"ugallu.io/pod-uid": "q"}}, says + "ugallu.io/pod-uid"},
+		"no pod":                     {open, fields{"labels": fields{"ugallu.io/pod-uid": nil}}, says + "ugallu.io/pod-uid"},
+		"open again":                 {released, fields{"labels": fields{"ugallu.io/open": "true"}}, says + "ugallu.io/open"},
+		"of no value, again":         {released, fields{"labels": fields{"ugallu.io/open": ""}}, says + "ugallu.io/open"},
+		"another pod, once released": {released, fields{"labels": fields{"ugallu.io/pod-uid": "q"}}, says + "ugallu.io/pod-uid"},
+		"another label":              {open, fields{"labels": fields{"team": "blue", "seen": "yes"}}, ""},
+		"another label, released":    {released, fields{"labels": fields{"seen": "yes"}}, ""},
+		"an annotation":              {open, fields{"annotations": fields{"note": "seen"}}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			patch, err := json.Marshal(fields{"metadata": tt.patch})
+			if err != nil {
+				t.Fatal(err)
+			}
+			incident := s.labelled(t, tt.labels)
+			raw := client.RawPatch(types.MergePatchType, patch)
+			allowedOrSays(t, s.client.Patch(t.Context(), incident.DeepCopy(), raw), tt.says)
+			allowedOrSays(t, s.as(t, forensics, nil).Patch(t.Context(), incident.DeepCopy(), raw), "")
+		})
+	}
+	t.Run("deleted while it is open", func(t *testing.T) {
+		allowedOrSays(t, s.client.Delete(t.Context(), s.labelled(t, open)), "it can be deleted when its pod is released")
+	})
+	t.Run("deleted once it is released", func(t *testing.T) {
+		allowedOrSays(t, s.client.Delete(t.Context(), s.labelled(t, released)), "")
+	})
+}
+
+func (s server) labelled(t *testing.T, labels map[string]string) *unstructured.Unstructured {
+	t.Helper()
+	o := object("Incident", "", incidentSpec())
+	o.SetGenerateName("x-")
+	o.SetLabels(labels)
+	if err := s.writer(t, "Incident").Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
