@@ -3,6 +3,7 @@ package incident
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,19 +46,29 @@ func (a *announcer) announce(ctx context.Context, s *scene, eventType string, re
 	return nil
 }
 
-// fixDeadline computes unfreezeAt once, from the event's creation, so that a restart does not move it.
+// fixDeadline computes unfreezeAt from the event's creation, so that a restart does not move it, and makes the event say so:
+// what stands there already may be somebody else's.
 func (a *announcer) fixDeadline(ctx context.Context, s *scene, event *v1alpha1.SecurityEvent) error {
-	if s.incident.Spec.AutoUnfreezeAfter.Duration == 0 || event.Status.UnfreezeAt != nil {
+	at := deadline(event.CreationTimestamp, s.incident.Spec.AutoUnfreezeAfter.Duration)
+	if at.Equal(event.Status.UnfreezeAt) {
 		return nil
 	}
 	before := event.DeepCopy()
-	at := metav1.NewTime(event.CreationTimestamp.Add(s.incident.Spec.AutoUnfreezeAfter.Duration))
-	event.Status.UnfreezeAt = &at
-	// No lock: nobody else writes this field, and the attestor writes the others at this very moment.
+	event.Status.UnfreezeAt = at
+	// No lock: of our workloads nobody else writes this field, and the attestor writes the others at this very moment.
 	if err := a.client.Status().Patch(ctx, event, client.MergeFrom(before), client.FieldOwner(fieldOwner)); err != nil {
 		return fmt.Errorf("fix the deadline on event %s: %w", event.Name, err)
 	}
 	return nil
+}
+
+// deadline is nil where the pod never goes free by itself. Times in the API have whole seconds.
+func deadline(created metav1.Time, after time.Duration) *metav1.Time {
+	if after == 0 {
+		return nil
+	}
+	at := metav1.NewTime(created.Add(after)).Rfc3339Copy()
+	return &at
 }
 
 func outcome(s *scene, eventType string, reference *v1alpha1.EvidenceRef) *v1alpha1.SecurityEvent {

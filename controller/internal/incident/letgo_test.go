@@ -51,7 +51,7 @@ func fakeClient(t *testing.T, objects ...client.Object) client.Client {
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.SecurityEvent{}).Build()
 }
 
 // TestTwoIncidentsReleasedAtOnceLeaveNothingOnThePod lets both see the other still open, as two workers may.
@@ -123,5 +123,43 @@ func TestAcknowledgementThatCannotBeCheckedDoesNotStopTheDeadline(t *testing.T) 
 		if got == nil || got.Status != metav1.ConditionFalse || got.Reason != tt.reason {
 			t.Errorf("at %s: condition %+v, want %s", tt.now, got, tt.reason)
 		}
+	}
+}
+
+// TestDeadlineIsTheIncidentsOwn finds the outcome event announced, as after a restart, with a deadline that somebody wrote.
+func TestDeadlineIsTheIncidentsOwn(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	own, never := metav1.NewTime(now.Add(4*time.Hour)), metav1.Duration{}
+	sooner, later := metav1.NewTime(now.Add(-time.Hour)), metav1.NewTime(now.Add(1000*time.Hour))
+	for name, tt := range map[string]struct {
+		after   metav1.Duration
+		written *metav1.Time
+		want    *metav1.Time
+	}{
+		"none yet":              {metav1.Duration{Duration: 4 * time.Hour}, nil, &own},
+		"its own":               {metav1.Duration{Duration: 4 * time.Hour}, &own, &own},
+		"sooner":                {metav1.Duration{Duration: 4 * time.Hour}, &sooner, &own},
+		"later":                 {metav1.Duration{Duration: 4 * time.Hour}, &later, &own},
+		"no whole seconds":      {metav1.Duration{Duration: 4*time.Hour + time.Millisecond}, nil, &own},
+		"never":                 {never, nil, nil},
+		"one where it is never": {never, &sooner, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			incident := openIncident("aaaaaaaaaaaaaaaa", now)
+			incident.Spec.AutoUnfreezeAfter = tt.after
+			s := newScene(incident, now)
+			event := outcome(s, v1alpha1.EventCaptureFailed, nil)
+			event.CreationTimestamp, event.Status.UnfreezeAt = metav1.NewTime(now), tt.written
+			c := fakeClient(t, event)
+			if err := (&announcer{client: c, live: c}).announce(t.Context(), s, v1alpha1.EventCaptureFailed, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Get(t.Context(), client.ObjectKeyFromObject(event), event); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.incident.Status.UnfreezeAt; !got.Equal(tt.want) || !event.Status.UnfreezeAt.Equal(tt.want) {
+				t.Errorf("unfreezeAt is %v on the incident and %v on the event, want %v", got, event.Status.UnfreezeAt, tt.want)
+			}
+		})
 	}
 }
