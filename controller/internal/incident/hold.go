@@ -93,6 +93,17 @@ func (h *hold) holders(ctx context.Context, reader client.Reader, podUID string)
 	return open, nil
 }
 
+// doomed says whether an incident of the pod, open or released, is to delete it.
+func (h *hold) doomed(ctx context.Context, podUID string) (bool, error) {
+	var list v1alpha1.IncidentList
+	if err := h.live.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelPodUID: podUID}); err != nil {
+		return false, fmt.Errorf("list every incident on pod %s: %w", podUID, err)
+	}
+	return slices.ContainsFunc(list.Items, func(incident v1alpha1.Incident) bool {
+		return !incident.Spec.DryRun && incident.Spec.Disposition == v1alpha1.DispositionDelete
+	}), nil
+}
+
 // pod reads the pod's metadata, from the cache of frozen pods when that shows the label as it should be. It is nil when
 // the pod is gone, or another one has its name.
 func (h *hold) pod(ctx context.Context, ref v1alpha1.PodRef, owner string) (*metav1.PartialObjectMetadata, error) {

@@ -19,15 +19,18 @@ func nodeKind() schema.GroupVersionKind { return corev1.SchemeGroupVersion.WithK
 
 // letGo takes away what the controller put on the pod, and says whether that is done. While another incident holds the
 // pod, only the label changes hands. One that has ordered its own release holds nothing any more: of two that are
-// released at once both take the label and the policy away, rather than each leave them to the other.
+// released at once both take the label and the policy away, rather than each leave them to the other; and where either was
+// to delete the pod, both do.
 func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 	holder, err := r.heldByOther(ctx, s)
 	if err != nil {
 		return false, err
 	}
-	next := ""
+	next, doomed := "", false
 	if holder != nil {
 		next = string(holder.UID)
+	} else if doomed, err = r.hold.doomed(ctx, s.incident.Spec.Pod.UID); err != nil {
+		return false, err
 	}
 	pod := podMetadata()
 	err = r.orders.live.Get(ctx, client.ObjectKey{Namespace: s.incident.Spec.Pod.Namespace, Name: s.incident.Spec.Pod.Name}, pod)
@@ -35,7 +38,7 @@ func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 		return false, fmt.Errorf("read pod %s/%s: %w", s.incident.Spec.Pod.Namespace, s.incident.Spec.Pod.Name, err)
 	}
 	present := err == nil && string(pod.UID) == s.incident.Spec.Pod.UID
-	if present && next == "" && s.incident.Spec.Disposition == v1alpha1.DispositionDelete {
+	if present && doomed {
 		// The policy goes after the pod: what waits to be killed must not send.
 		s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting, dying(pod))
 		return false, r.deletePod(ctx, s.incident.Spec.Pod)

@@ -64,7 +64,7 @@ func (o *orders) place(ctx context.Context, s *scene, wanted order) (*v1alpha1.E
 	if err != nil {
 		return nil, fmt.Errorf("read response %s: %w", name.Name, err)
 	}
-	if !sameOrder(&existing, response) {
+	if !sameOrder(s.incident, &existing, response) {
 		return nil, fmt.Errorf("response %s: %w", name.Name, errForeign)
 	}
 	s.remember(&existing)
@@ -94,14 +94,17 @@ func (w order) response(incident *v1alpha1.Incident, now time.Time) *v1alpha1.Ev
 	return response
 }
 
-// sameOrder compares what is derived from the incident. The deadline, and whether another incident held the pod, are
-// of the moment: the order that exists decided them.
-func sameOrder(existing, wanted *v1alpha1.EventResponse) bool {
+// sameOrder compares what is derived from the incident. The deadline, and what the other incidents on the pod make of its
+// release, are of the moment: the order that exists decided them. One whose own disposition is Delete says so always.
+func sameOrder(incident *v1alpha1.Incident, existing, wanted *v1alpha1.EventResponse) bool {
 	a, b := existing.Spec.DeepCopy(), wanted.Spec.DeepCopy()
 	for _, spec := range []*v1alpha1.EventResponseSpec{a, b} {
 		spec.Deadline = nil
-		if spec.Action.PodUnfreeze != nil {
-			spec.Action.PodUnfreeze.KeepContained = false
+		if release := spec.Action.PodUnfreeze; release != nil {
+			release.KeepContained = false
+			if incident.Spec.Disposition != v1alpha1.DispositionDelete {
+				release.Disposition = incident.Spec.Disposition
+			}
 		}
 	}
 	return equality.Semantic.DeepEqual(a, b)

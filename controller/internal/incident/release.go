@@ -59,7 +59,7 @@ func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
 func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventResponse, error) {
 	r.deciding.Lock()
 	defer r.deciding.Unlock()
-	holder, err := r.heldByOther(ctx, s)
+	kept, disposition, err := r.decide(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 		response, err := r.orders.place(ctx, s, order{
 			step: v1alpha1.StepUnfreeze, attempt: attempt, node: s.incident.Spec.Pod.NodeName, parent: parent,
 			action: v1alpha1.Action{Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{
-				Reason: releaseReason(s), Disposition: s.incident.Spec.Disposition, KeepContained: holder != nil,
+				Reason: releaseReason(s), Disposition: disposition, KeepContained: kept,
 				Acknowledgements: s.incident.Status.Acknowledgements,
 			}},
 		})
@@ -78,6 +78,26 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 		r.nameFailed(s, response)
 		parent = &v1alpha1.Ref{Name: response.Name, UID: string(response.UID)}
 	}
+}
+
+// decide says whether another incident keeps the pod contained, and what becomes of the pod. The last to let it go deletes
+// it when any incident was to: an agent keeps such a pod frozen and cut off, whoever else lets it go.
+func (r *releaseStep) decide(ctx context.Context, s *scene) (kept bool, disposition v1alpha1.Disposition, err error) {
+	holder, err := r.heldByOther(ctx, s)
+	if err != nil {
+		return false, "", err
+	}
+	if holder != nil {
+		return true, s.incident.Spec.Disposition, nil
+	}
+	doomed, err := r.hold.doomed(ctx, s.incident.Spec.Pod.UID)
+	if err != nil {
+		return false, "", err
+	}
+	if doomed {
+		return false, v1alpha1.DispositionDelete, nil
+	}
+	return false, s.incident.Spec.Disposition, nil
 }
 
 // due says whether another attempt should follow this one now.
