@@ -223,7 +223,7 @@ type IncidentStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2
 	Acknowledgements []Acknowledgement `json:"acknowledgements,omitempty"`
-	// unfreezeAt is when the pod goes free by itself; copied from the completion event.
+	// unfreezeAt is when the pod goes free by itself; the completion event says the same.
 	// +optional
 	UnfreezeAt *metav1.Time `json:"unfreezeAt,omitempty"`
 	// extensions of unfreezeAt.
