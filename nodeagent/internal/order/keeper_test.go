@@ -23,6 +23,14 @@ func TestKeeperLooksAtEverythingOnlyWhereSomethingMayHaveChanged(t *testing.T) {
 		"a while passed":                    {v1alpha1.FreezeUntilReleased, nil, func(_ *world, c *clocktesting.FakePassiveClock) { c.SetTime(c.Now().Add(wholeEvery)) }, true},
 		"its processes go on":               {v1alpha1.FreezeNever, nil, nil, true},
 		"it is cut off in part":             {v1alpha1.FreezeUntilReleased, func(w *world) { w.dropped.Shortfalls = []string{"a device"} }, nil, true},
+		"strays came and were stopped": {v1alpha1.FreezeUntilReleased, func(w *world) {
+			w.strays = [][]Stray{{{Process: 100, Started: 1}}, {{Process: 101, Started: 2}}}
+		}, nil, false},
+		"strays come again and again": {v1alpha1.FreezeUntilReleased, func(w *world) {
+			for process := 100; process <= 100+strayRounds; process++ {
+				w.strays = append(w.strays, []Stray{{Process: process, Started: 1}})
+			}
+		}, nil, true},
 		"it is in the node's pid namespace": {v1alpha1.FreezeUntilReleased, func(w *world) { w.strayErr = ErrSharedNamespace }, nil, true},
 	}
 	for name, tt := range tests {

@@ -146,7 +146,7 @@ func freezeAgain(ctx context.Context, node Node, pod Pod) (still bool, err error
 		strays.lookErr = nil
 	}
 	err = errors.Join(append(errs, strays.lookErr, strays.stopErr)...)
-	return err == nil && !shared, err
+	return err == nil && !shared && strays.found == strays.stopped, err
 }
 
 // holdAll holds every container of the pod for every incident that contains it.
