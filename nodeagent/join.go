@@ -68,6 +68,9 @@ func (l lister) Strays(ctx context.Context, uid string) (running []order.Stray, 
 	if errors.Is(err, containers.ErrSharedNamespace) {
 		err = fmt.Errorf("%w: %w", order.ErrSharedNamespace, err)
 	}
+	if errors.Is(err, containers.ErrSandboxJoined) {
+		err = fmt.Errorf("%w: %w", order.ErrSandboxRuns, err)
+	}
 	running = make([]order.Stray, len(list))
 	for i, stray := range list {
 		running[i] = order.Stray{Process: stray.PID, Started: stray.StartTime}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/nodeagent/internal/containers"
@@ -27,8 +28,8 @@ type standstill struct {
 	frozen func(containers.Container) bool
 	// strays are the processes that the freeze of the containers does not reach.
 	strays func(containers.Pod) ([]containers.Stray, error)
-	// apart says that its pid namespace is known not to be the node's. In that one an orphan may run on of which nothing tells
-	// once the first processes are gone.
+	// apart says that its containers are known to be in pid namespaces of their own. In the node's an orphan may run on of which
+	// nothing tells once the first processes are gone; in the sandbox's, the sandbox's own process may run what was put into it.
 	apart bool
 	// ran are the containers that had a process at an earlier look.
 	ran map[string]bool
@@ -79,17 +80,17 @@ func (p captureParts) standstill(podUID string, live *corev1.Pod) *standstill {
 			running, _, err := strays(p.freezer, found)
 			return running, err
 		},
-		apart: live != nil && !live.Spec.HostPID,
+		apart: live != nil && !live.Spec.HostPID && !ptr.Deref(live.Spec.ShareProcessNamespace, false),
 	}
 }
 
-// tell lets the pid namespaces of what runs tell where the pod's spec could not be read.
+// tell lets the pid namespaces of the containers that run tell where the pod's spec could not be read.
 func (s *standstill) tell(found containers.Pod, live *corev1.Pod) {
 	if live != nil {
 		return
 	}
 	running := func(container containers.Container) bool { return container.Process != 0 }
-	if slices.ContainsFunc(found.Sandboxes, running) || slices.ContainsFunc(found.Containers, running) {
+	if slices.ContainsFunc(found.Containers, running) {
 		_, err := s.strays(found)
 		s.apart = err == nil
 	}

@@ -39,8 +39,8 @@ func TestPodStandsStillOnlyWithAllOfItsContainers(t *testing.T) {
 		strays   []containers.Stray
 		strayErr error
 		// gone from the API server, which else says in which pid namespace it is.
-		gone, hostPID bool
-		want          []bool
+		gone, hostPID, sharing bool
+		want                   []bool
 	}{
 		"all frozen":                  {looks: [][]containers.Container{{web, ended}}, want: []bool{false, false}},
 		"a sidecar runs":              {looks: [][]containers.Container{with("side", 11, runs)}, want: []bool{true, true}},
@@ -54,6 +54,8 @@ func TestPodStandsStillOnlyWithAllOfItsContainers(t *testing.T) {
 		"strays cannot be told":       {looks: [][]containers.Container{{web}}, strayErr: containers.ErrSharedNamespace, want: []bool{true}},
 		"containers cannot be told":   {listErr: away, want: []bool{true}},
 		"in the node's pid namespace": {looks: [][]containers.Container{{ended}}, hostPID: true, want: []bool{true, true}},
+		"in the sandbox's":            {looks: [][]containers.Container{{ended}}, sharing: true, want: []bool{true, true}},
+		"may reach the sandbox's own": {looks: [][]containers.Container{{web}}, strayErr: containers.ErrSandboxJoined, want: []bool{true}},
 		"gone, and nobody saw it":     {looks: [][]containers.Container{{ended}}, gone: true, want: []bool{true, true}},
 		"gone, and seen to be apart":  {looks: [][]containers.Container{{web}, {ended}}, gone: true, want: []bool{false, false}},
 		"gone, and seen not to be":    {looks: [][]containers.Container{{web}}, strayErr: containers.ErrSharedNamespace, gone: true, want: []bool{true}},
@@ -61,7 +63,7 @@ func TestPodStandsStillOnlyWithAllOfItsContainers(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			live := &corev1.Pod{Spec: corev1.PodSpec{HostPID: tt.hostPID}}
+			live := &corev1.Pod{Spec: corev1.PodSpec{HostPID: tt.hostPID, ShareProcessNamespace: &tt.sharing}}
 			if tt.gone {
 				live = nil
 			}

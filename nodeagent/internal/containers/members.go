@@ -20,6 +20,9 @@ type members struct {
 	node string
 	// own are the pid namespaces of the pod's first processes that are not the node's.
 	own map[string]bool
+	// sandboxes are those of own that the sandboxes' processes are in, which pauses names.
+	sandboxes map[string]bool
+	pauses    map[int]bool
 	// foreign are pid namespaces that were seen not to be below one of own.
 	foreign map[string]bool
 	// shared says that a container or sandbox is in the node's pid namespace. Then these two tell as well:
@@ -34,7 +37,10 @@ type members struct {
 
 // membersOf collects what tells the pod's processes. The caller closes it.
 func (p *Pod) membersOf(t trees) (m *members, err error) {
-	m = &members{own: map[string]bool{}, foreign: map[string]bool{}, borrowed: map[string]bool{}}
+	m = &members{
+		own: map[string]bool{}, foreign: map[string]bool{}, borrowed: map[string]bool{},
+		sandboxes: map[string]bool{}, pauses: map[int]bool{},
+	}
 	defer func() {
 		if err != nil {
 			m.close()
@@ -48,8 +54,15 @@ func (p *Pod) membersOf(t trees) (m *members, err error) {
 			return m, err
 		}
 	}
+	for _, sandbox := range p.Sandboxes {
+		if err := m.first(sandbox, "pid", m.sandboxes); err != nil {
+			return m, err
+		}
+		m.pauses[sandbox.Process] = true
+	}
 	m.shared = m.own[m.node]
 	delete(m.own, m.node)
+	delete(m.sandboxes, m.node)
 	if !m.shared {
 		return m, nil
 	}
@@ -145,6 +158,23 @@ func (m *members) hold(process int) (bool, error) {
 		name, err := readNamespace(process, kind)
 		if m.borrowed[name] || err != nil {
 			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// joined says whether one of the processes is in the pid namespace of a sandbox beside the sandbox's own.
+func (m *members) joined(processes []int) (bool, error) {
+	for _, process := range processes {
+		if m.pauses[process] {
+			continue
+		}
+		name, err := readNamespace(process, "pid")
+		if err != nil && !proc.Over(err) {
+			return false, err
+		}
+		if err == nil && m.sandboxes[name] {
+			return true, nil
 		}
 	}
 	return false, nil

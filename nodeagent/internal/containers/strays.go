@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"ugallu.io/forensics/nodeagent/internal/proc"
@@ -11,6 +12,10 @@ import (
 
 // ErrSharedNamespace says that a container or sandbox is in the node's own pid namespace.
 var ErrSharedNamespace = errors.New("the pod shares the node's pid namespace")
+
+// ErrSandboxJoined says that processes of the pod are in the pid namespace of its sandbox, as with shareProcessNamespace.
+// One that may trace the sandbox's own process, which nothing freezes, can have it run code of its own.
+var ErrSandboxJoined = errors.New("processes of the pod are in its sandbox's pid namespace")
 
 // Stray is a process of a pod that the freeze of the pod's containers does not reach.
 type Stray struct {
@@ -31,7 +36,8 @@ type Reach struct {
 // Strays returns the pod's processes that are outside of the reach of its freeze, as far as they can be told. A process of
 // which one thread is outside is outside. One that left only the tree in which nothing is frozen stops with its container,
 // and is no stray. Neither is the sandbox's own process, which nothing freezes, nor the runtime's in a container that was
-// created and not started.
+// created and not started. Where others of the pod are in the sandbox's pid namespace, the error is ErrSandboxJoined: the
+// sandbox's process may run what they put into it.
 //
 // The pod's are those in the pid namespace of the first process of a container or sandbox, or in one below it. No process
 // leaves its pid namespace, and its children are born there or below: so all are found, whatever other namespaces they
@@ -63,12 +69,25 @@ func (p Pod) Strays(reach Reach) (found []Stray, err error) {
 			return err
 		}
 		found, err = p.strays(all, m, p.area(reach, t))
-		if m.shared {
-			return errors.Join(err, ErrSharedNamespace)
-		}
-		return err
+		return errors.Join(err, p.untold(m, found))
 	})
 	return found, err
+}
+
+// untold says what of the pod may run although no stray is found.
+func (p Pod) untold(m *members, found []Stray) error {
+	suspects := slices.Clone(p.Processes)
+	for _, stray := range found {
+		suspects = append(suspects, stray.PID)
+	}
+	joined, err := m.joined(suspects)
+	if joined {
+		err = ErrSandboxJoined
+	}
+	if m.shared {
+		return errors.Join(err, ErrSharedNamespace)
+	}
+	return err
 }
 
 // strays looks at each process. What it cannot look at does not keep it from the others.

@@ -296,6 +296,36 @@ func TestProcessInTheSandboxsNamespacesIsAStray(t *testing.T) {
 	}
 }
 
+// TestProcessThatMayReachTheSandboxsOwnIsToldOf has a process in the sandbox's pid namespace, as in a pod that shares it: first
+// in the container's cgroup, then outside of it.
+func TestProcessThatMayReachTheSandboxsOwnIsToldOf(t *testing.T) {
+	if !onOwnNode(t) {
+		return
+	}
+	needCommand(t, "nsenter")
+	s := newScene(t)
+	first, _ := s.container(unix.CLONE_NEWPID)
+	s.want("each in its own", Reach{})
+	entering := run(t, 0, "nsenter", "-p", "-t", strconv.Itoa(s.pod.Sandboxes[0].Process), "sleep", "60")
+	joined := child(t, entering)
+	s.put(joined, theContainer)
+	must(t, s.pod.locate())
+	s.wantWith("of the container's first in another", ErrSandboxJoined, Reach{})
+	s.put(joined, outside)
+	must(t, s.pod.locate())
+	s.wantWith("outside", ErrSandboxJoined, Reach{}, joined)
+	s.put(joined, theContainer)
+	s.first(&s.pod.Containers[0], joined, theContainer)
+	s.put(first, "..")
+	must(t, s.pod.locate())
+	s.wantWith("the container's first", ErrSandboxJoined, Reach{})
+	must(t, unix.Kill(joined, unix.SIGKILL))
+	eventually(t, "the process does not end", func() bool { return unix.Kill(joined, 0) != nil })
+	s.pod.Containers = nil
+	must(t, s.pod.locate())
+	s.want("the sandbox's own alone", Reach{})
+}
+
 func TestFirstProcessThatLeftLeavesItsContainerKnown(t *testing.T) {
 	if !onOwnNode(t) {
 		return

@@ -17,12 +17,12 @@ func TestKeeperLooksAtEverythingOnlyWhereSomethingMayHaveChanged(t *testing.T) {
 		later     func(*world, *clocktesting.FakePassiveClock)
 		whole     bool
 	}{
-		"nothing changed":                   {v1alpha1.FreezeUntilReleased, nil, nil, false},
-		"a container runs":                  {v1alpha1.FreezeUntilReleased, nil, func(w *world, _ *clocktesting.FakePassiveClock) { w.thawed = true }, true},
-		"the pins are gone":                 {v1alpha1.FreezeUntilReleased, nil, func(w *world, _ *clocktesting.FakePassiveClock) { w.unpinned = true }, true},
-		"a while passed":                    {v1alpha1.FreezeUntilReleased, nil, func(_ *world, c *clocktesting.FakePassiveClock) { c.SetTime(c.Now().Add(wholeEvery)) }, true},
-		"its processes go on":               {v1alpha1.FreezeNever, nil, nil, true},
-		"it is cut off in part":             {v1alpha1.FreezeUntilReleased, func(w *world) { w.dropped.Shortfalls = []string{"a device"} }, nil, true},
+		"nothing changed":       {v1alpha1.FreezeUntilReleased, nil, nil, false},
+		"a container runs":      {v1alpha1.FreezeUntilReleased, nil, func(w *world, _ *clocktesting.FakePassiveClock) { w.thawed = true }, true},
+		"the pins are gone":     {v1alpha1.FreezeUntilReleased, nil, func(w *world, _ *clocktesting.FakePassiveClock) { w.unpinned = true }, true},
+		"a while passed":        {v1alpha1.FreezeUntilReleased, nil, func(_ *world, c *clocktesting.FakePassiveClock) { c.SetTime(c.Now().Add(wholeEvery)) }, true},
+		"its processes go on":   {v1alpha1.FreezeNever, nil, nil, true},
+		"it is cut off in part": {v1alpha1.FreezeUntilReleased, func(w *world) { w.dropped.Shortfalls = []string{"a device"} }, nil, true},
 		"strays came and were stopped": {v1alpha1.FreezeUntilReleased, func(w *world) {
 			w.strays = [][]Stray{{{Process: 100, Started: 1}}, {{Process: 101, Started: 2}}}
 		}, nil, false},
@@ -31,7 +31,8 @@ func TestKeeperLooksAtEverythingOnlyWhereSomethingMayHaveChanged(t *testing.T) {
 				w.strays = append(w.strays, []Stray{{Process: process, Started: 1}})
 			}
 		}, nil, true},
-		"it is in the node's pid namespace": {v1alpha1.FreezeUntilReleased, func(w *world) { w.strayErr = ErrSharedNamespace }, nil, true},
+		"it is in the node's pid namespace":  {v1alpha1.FreezeUntilReleased, func(w *world) { w.strayErr = ErrSharedNamespace }, nil, true},
+		"it may reach its sandbox's process": {v1alpha1.FreezeUntilReleased, func(w *world) { w.strayErr = ErrSandboxRuns }, nil, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -33,6 +33,10 @@ var ErrStillHeld = errors.New("snapshot stays held until its container is gone")
 // ErrSharedNamespace is returned by Containers.Strays for a pod in the node's own pid namespace.
 var ErrSharedNamespace = errors.New("escaped processes cannot be told from the node's: the pod shares its pid namespace")
 
+// ErrSandboxRuns is returned by Containers.Strays for a pod of which processes are in the pid namespace of its sandbox, whose own
+// process is not frozen.
+var ErrSandboxRuns = errors.New("the sandbox's process runs on, and the pod's processes may reach it")
+
 // Container of a pod, running or not.
 type Container struct {
 	// ID in the runtime.
@@ -94,7 +98,8 @@ type Stray struct {
 type Containers interface {
 	Pod(ctx context.Context, uid string) (Pod, error)
 	// Strays are the pod's processes outside the reach of its freeze, and how many stand still already because they were
-	// stopped before. What was found is returned beside an error, which is ErrSharedNamespace when there may be more.
+	// stopped before. What was found is returned beside an error, which is ErrSharedNamespace when there may be more, and
+	// ErrSandboxRuns when the sandbox's own may be one.
 	Strays(ctx context.Context, uid string) (running []Stray, stopped int, err error)
 }
 

@@ -56,7 +56,7 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 	if err := f.contain(ctx, containment, pod, found); err != nil {
 		return result{}, err
 	}
-	f.stray(ctx, containment, found)
+	f.stray(ctx, containment, pod, found)
 	for i := range containment.Containers {
 		explainProbes(pod, &containment.Containers[i])
 	}

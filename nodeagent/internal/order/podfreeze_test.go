@@ -144,6 +144,28 @@ func TestPodThatSharesTheNodesPIDNamespaceIsAShortfall(t *testing.T) {
 	}
 }
 
+// TestPodThatSharesItsSandboxsPIDNamespaceIsAShortfall whether its processes are seen there or, since they ended, its spec says so.
+func TestPodThatSharesItsSandboxsPIDNamespaceIsAShortfall(t *testing.T) {
+	for name, seen := range map[string]error{"seen": ErrSandboxRuns, "by its spec": nil} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.strayErr = seen
+			if seen == nil {
+				w.change(func(pod *corev1.Pod) { pod.Spec.ShareProcessNamespace = new(true) })
+			}
+			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+			w.sayWhy(record, "the sandbox's process runs on, and the pod's processes may reach it")
+			if level := record.Status.Containment.Level; level != v1alpha1.LevelPartial {
+				t.Errorf("level %s", level)
+			}
+		})
+	}
+}
+
 func TestOnlyTheMirrorAnnotationExemptsAPod(t *testing.T) {
 	tests := map[string]struct {
 		annotation, value string
@@ -159,14 +181,7 @@ func TestOnlyTheMirrorAnnotationExemptsAPod(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			var pod corev1.Pod
-			if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: "sandbox", Name: "victim"}, &pod); err != nil {
-				t.Fatal(err)
-			}
-			pod.Annotations = map[string]string{tt.annotation: tt.value}
-			if err := w.client.Update(t.Context(), &pod); err != nil {
-				t.Fatal(err)
-			}
+			w.change(func(pod *corev1.Pod) { pod.Annotations = map[string]string{tt.annotation: tt.value} })
 			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
 			if err != nil {
 				t.Fatal(err)
@@ -185,5 +200,18 @@ func TestUIDThatIsNoneOfAPodIsRefusedUnasked(t *testing.T) {
 		if err := checkOrder(nodeName, spec); (err == nil) != ok {
 			t.Errorf("uid %q: %v", uid, err)
 		}
+	}
+}
+
+// change changes the pod that the API server has.
+func (w *world) change(change func(*corev1.Pod)) {
+	w.t.Helper()
+	var pod corev1.Pod
+	if err := w.client.Get(w.t.Context(), client.ObjectKey{Namespace: "sandbox", Name: "victim"}, &pod); err != nil {
+		w.t.Fatal(err)
+	}
+	change(&pod)
+	if err := w.client.Update(w.t.Context(), &pod); err != nil {
+		w.t.Fatal(err)
 	}
 }

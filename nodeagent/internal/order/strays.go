@@ -5,7 +5,9 @@ import (
 	"errors"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -16,8 +18,12 @@ const strayRounds = 3
 
 // stray stops the processes that the freeze of the containers does not reach, or counts them when nothing is to be frozen,
 // and cuts off the networks that they are in.
-func (f *freezeStep) stray(ctx context.Context, containment *v1alpha1.Containment, found Pod) {
+func (f *freezeStep) stray(ctx context.Context, containment *v1alpha1.Containment, pod *corev1.Pod, found Pod) {
 	strays := stopStrays(ctx, f.node, found, containment.FreezeMethod != v1alpha1.FreezeNone)
+	// A container that ended may have reached the sandbox's process before.
+	if ptr.Deref(pod.Spec.ShareProcessNamespace, false) && !errors.Is(strays.lookErr, ErrSandboxRuns) {
+		strays.lookErr = errors.Join(strays.lookErr, ErrSandboxRuns)
+	}
 	if err := errors.Join(strays.lookErr, strays.stopErr); err != nil {
 		f.fallShort("processes outside their containers' cgroups: %v", err)
 	}

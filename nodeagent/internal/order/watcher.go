@@ -133,15 +133,15 @@ func attachedSince(hooks []v1alpha1.Hook, begin time.Time) (fresh []string) {
 	return fresh
 }
 
-// freezeAgain freezes whatever of the pod runs. Another incident may have been told that the pod shares a namespace with
-// the node, of which more may run than was found: that is on its record.
+// freezeAgain freezes whatever of the pod runs. That more may run than was found, since the pod shares a pid namespace with
+// the node or with its sandbox, is on the record of the order that froze it.
 func freezeAgain(ctx context.Context, node Node, pod Pod) (still bool, err error) {
 	errs := besideEachOther(pod.Containers, func(i int) error {
 		_, err := freezeOne(ctx, node, pod.Containers[i])
 		return err
 	})
 	strays := stopStrays(ctx, node, pod, true)
-	shared := errors.Is(strays.lookErr, ErrSharedNamespace)
+	shared := errors.Is(strays.lookErr, ErrSharedNamespace) || errors.Is(strays.lookErr, ErrSandboxRuns)
 	if shared {
 		strays.lookErr = nil
 	}
