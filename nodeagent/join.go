@@ -162,9 +162,17 @@ func (f freezer) Stop(ctx context.Context, pod order.Pod, strays []order.Stray) 
 	return f.Freezer.Stop(ctx, pod.Cgroup, list)
 }
 
-// StartStrays implements order.Freezer.
+// StartStrays implements order.Freezer. Those of a pod of which nothing else runs are found by the name of its cgroup.
 func (f freezer) StartStrays(ctx context.Context, pod order.Pod) error {
-	return f.Freezer.StartStrays(ctx, pod.Cgroup)
+	if pod.Cgroup != "" {
+		return f.Freezer.StartStrays(ctx, pod.Cgroup)
+	}
+	folders, err := containers.Folders(pod.UID)
+	errs := []error{err}
+	for _, folder := range folders {
+		errs = append(errs, f.Freezer.StartStrays(ctx, folder))
+	}
+	return errors.Join(errs...)
 }
 
 // holder is hold.Holder as the orders need it.

@@ -130,6 +130,16 @@ func lowest(pod, containerID string) (Stray, error) {
 	return Stray{}, nil
 }
 
+// Folders returns the cgroup2 folders that are named as the pod's is, also of a pod of which the runtime knows nothing that
+// runs. Where there is more than one, somebody made the others. The error says what could not be looked at.
+func Folders(uid string) (found []string, err error) {
+	err = onNode(func(t trees) (err error) {
+		found, err = t.podFolders(uid)
+		return err
+	})
+	return found, err
+}
+
 // podFolders returns the cgroup2 folders that are named as the pod's is. More than one means that somebody made the
 // others. The error says what could not be looked at.
 func (t trees) podFolders(uid string) (found []string, err error) {
