@@ -61,7 +61,7 @@ func (p captureParts) look(ctx context.Context, order capture.Order) (capture.Lo
 	if err != nil {
 		return look, err
 	}
-	l := looker{captureParts: p, order: order, target: target, files: files}
+	l := looker{captureParts: p, order: order, target: target, files: files, ends: ends(pod)}
 	for _, container := range found.Containers {
 		if container.Process != 0 {
 			l.running = append(l.running, container.ID)
@@ -100,6 +100,13 @@ type looker struct {
 	target  volatile.Target
 	files   podfiles.Found
 	running []string
+	// ends says that the pod has a deadline at which the kubelet ends all of it.
+	ends bool
+}
+
+// ends says whether the kubelet counts the time to a deadline of the pod.
+func ends(pod *corev1.Pod) bool {
+	return pod != nil && pod.Spec.ActiveDeadlineSeconds != nil && pod.Status.StartTime != nil
 }
 
 func (l *looker) options(artifact string, within time.Duration, gaps io.Writer) volatile.Options {
@@ -162,7 +169,7 @@ func (l *looker) memory(parts []capture.Part) ([]capture.Part, []evidence.Gap) {
 		}
 	}
 	for _, process := range l.target.Processes {
-		if l.order.Memory == v1alpha1.MemoryAlways || l.order.Memory == v1alpha1.MemoryAuto && dies[process.ContainerID] {
+		if l.order.Memory == v1alpha1.MemoryAlways || l.order.Memory == v1alpha1.MemoryAuto && (l.ends || dies[process.ContainerID]) {
 			parts = append(parts, l.core(process, names[process.ContainerID]))
 			read[names[process.ContainerID]] = true
 		} else {
@@ -171,7 +178,7 @@ func (l *looker) memory(parts []capture.Part) ([]capture.Part, []evidence.Gap) {
 	}
 	var gaps []evidence.Gap
 	for _, container := range l.order.Containers {
-		wanted := l.order.Memory == v1alpha1.MemoryAlways || l.order.Memory == v1alpha1.MemoryAuto && container.Dies
+		wanted := l.order.Memory == v1alpha1.MemoryAlways || l.order.Memory == v1alpha1.MemoryAuto && (l.ends || container.Dies)
 		if wanted && container.Ran && !read[container.Name] {
 			message := fmt.Sprintf("the memory of container %s went with its processes", container.Name)
 			gaps = append(gaps, evidence.Gap{Reason: gapNoProcesses, Message: message, Count: 1})
@@ -182,7 +189,7 @@ func (l *looker) memory(parts []capture.Part) ([]capture.Part, []evidence.Gap) {
 	}
 	message := "the configuration asks for no memory"
 	if l.order.Memory == v1alpha1.MemoryAuto {
-		message = "memory Auto: no probe is expected to kill these processes, and their memory lasts as long as they do"
+		message = "memory Auto: neither a probe nor a deadline of the pod is expected to kill these processes, and their memory lasts as long as they do"
 	}
 	return parts, append(gaps, evidence.Gap{Reason: evidence.GapMemoryNotCaptured, Message: message, Count: left})
 }

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/nodeagent/internal/capture"
@@ -96,5 +98,41 @@ func TestStreamsEndWithTheTimeThatTheyAreGiven(t *testing.T) {
 		if err != nil || !summary.Truncated {
 			t.Errorf("%s: %+v, error %v", part.Name, summary, err)
 		}
+	}
+}
+
+// TestMemoryOfWhatIsExpectedToDieIsCaptured and of a process outside of every container where all of the pod ends.
+func TestMemoryOfWhatIsExpectedToDieIsCaptured(t *testing.T) {
+	began, soon := metav1.Now(), int64(600)
+	limited := corev1.PodSpec{ActiveDeadlineSeconds: &soon}
+	tests := map[string]struct {
+		dies bool
+		live *corev1.Pod
+		want int
+	}{
+		"neither":                  {false, &corev1.Pod{Status: corev1.PodStatus{StartTime: &began}}, 0},
+		"a probe kills":            {true, &corev1.Pod{}, 1},
+		"the pod has a deadline":   {false, &corev1.Pod{Spec: limited, Status: corev1.PodStatus{StartTime: &began}}, 2},
+		"which is not counted":     {false, &corev1.Pod{Spec: limited}, 0},
+		"the pod is not known":     {false, nil, 0},
+		"a probe kills, not known": {true, nil, 1},
+		"a probe and the deadline": {true, &corev1.Pod{Spec: limited, Status: corev1.PodStatus{StartTime: &began}}, 2},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := &looker{ends: ends(tt.live), order: capture.Order{
+				Memory: v1alpha1.MemoryAuto, Action: &v1alpha1.FilesystemSnapshotAction{},
+				Containers: []capture.Container{{ID: "c1", Name: "web", Dies: tt.dies}},
+			}}
+			l.target.Processes = []volatile.Process{{PID: 10, ContainerID: "c1"}, {PID: 11}}
+			parts, gaps := l.memory(nil)
+			left := int64(0)
+			for _, gap := range gaps {
+				left += gap.Count
+			}
+			if len(parts) != tt.want || left != int64(2-tt.want) {
+				t.Errorf("%d parts, %d left, want %d parts", len(parts), left, tt.want)
+			}
+		})
 	}
 }

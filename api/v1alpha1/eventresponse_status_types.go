@@ -296,10 +296,11 @@ type ContainerFreeze struct {
 	// heldAt is when the snapshot was held.
 	// +optional
 	HeldAt *metav1.MicroTime `json:"heldAt,omitempty"`
-	// probeKillExpectedAt is when a probe of this container will have it killed.
+	// probeKillExpectedAt is when a probe of this container, or the pod's activeDeadlineSeconds, will have it killed: the earlier
+	// of both.
 	// +optional
 	ProbeKillExpectedAt *metav1.MicroTime `json:"probeKillExpectedAt,omitempty"`
-	// probeKill says which probe has it killed, or may where probeKillExpectedAt is absent.
+	// probeKill says which of them has it killed, or by which probe it may be where probeKillExpectedAt is absent.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	ProbeKill string `json:"probeKill,omitempty"`

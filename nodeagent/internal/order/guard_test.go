@@ -192,7 +192,7 @@ func TestThePlanNamesTheProbeThatKills(t *testing.T) {
 			}
 			at := metav1.NewMicroTime(time.Unix(1000, 0))
 			got := v1alpha1.ContainerFreeze{Name: "web", FrozenAt: &at}
-			explainProbes(pod, &got)
+			explainKill(pod, &got)
 			if expected := tt.want != "" && tt.after != never; got.ProbeKill != tt.want || (got.ProbeKillExpectedAt != nil) != expected {
 				t.Fatalf("%q at %v, want %q", got.ProbeKill, got.ProbeKillExpectedAt, tt.want)
 			}

@@ -58,7 +58,7 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 	}
 	f.stray(ctx, containment, pod, found)
 	for i := range containment.Containers {
-		explainProbes(pod, &containment.Containers[i])
+		explainKill(pod, &containment.Containers[i])
 	}
 	f.hold(ctx, containment.Containers)
 	f.keepMemory(ctx, found)

@@ -211,7 +211,12 @@ func (w *world) change(change func(*corev1.Pod)) {
 		w.t.Fatal(err)
 	}
 	change(&pod)
+	status := pod.Status
 	if err := w.client.Update(w.t.Context(), &pod); err != nil {
+		w.t.Fatal(err)
+	}
+	pod.Status = status
+	if err := w.client.Status().Update(w.t.Context(), &pod); err != nil {
 		w.t.Fatal(err)
 	}
 }

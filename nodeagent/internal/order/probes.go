@@ -10,6 +10,29 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
+// explainKill says when and why the kubelet kills a frozen container, if it will: for a probe, or at the pod's deadline,
+// whichever is earlier.
+func explainKill(pod *corev1.Pod, container *v1alpha1.ContainerFreeze) {
+	if container.FrozenAt == nil {
+		return
+	}
+	explainProbes(pod, container)
+	deadline, started := pod.Spec.ActiveDeadlineSeconds, pod.Status.StartTime
+	// Without a start of the pod the kubelet counts nothing.
+	if deadline == nil || started == nil {
+		return
+	}
+	at := metav1.NewMicroTime(started.Add(time.Duration(*deadline) * time.Second))
+	if probe := container.ProbeKillExpectedAt; probe != nil && !at.Before(probe) {
+		return
+	}
+	ends := fmt.Sprintf("the pod's activeDeadlineSeconds of %d", *deadline)
+	if container.ProbeKillExpectedAt == nil && container.ProbeKill != "" {
+		ends += "; " + container.ProbeKill
+	}
+	container.ProbeKillExpectedAt, container.ProbeKill = &at, ends
+}
+
 // explainProbes says when and by which probe the kubelet kills a frozen container, if one will. A probe by network fails
 // from the freeze on. An exec probe cannot be started in a frozen container, and the kubelet does not count that as a
 // failure; one that was under way at the freeze runs out of time, which counts once: where one failure is enough, the
@@ -17,9 +40,6 @@ import (
 // of failureThreshold counts. Sidecars, which are init containers that stay, are probed like the others; a startup probe
 // that has not succeeded yet kills as well.
 func explainProbes(pod *corev1.Pod, container *v1alpha1.ContainerFreeze) {
-	if container.FrozenAt == nil {
-		return
-	}
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
 			if list[i].Name == container.Name {
