@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -14,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -134,6 +138,57 @@ func TestAnIFBIsAShortfallWhereThePodsSideHasNoHook(t *testing.T) {
 	d.device = v1alpha1.HookClsact
 	if result := attached(t, d, p.target); result.Level != v1alpha1.LevelPartial || !strings.Contains(strings.Join(result.Shortfalls, ""), "ifb9") {
 		t.Errorf("Attach = %+v", result)
+	}
+}
+
+// TestAnXDPProgramInThePodIsAShortfall attaches one to a device that itself leads nowhere, after the pod was cut off: what it
+// redirects to the device that leads out passes by the hooks.
+func TestAnXDPProgramInThePodIsAShortfall(t *testing.T) {
+	p := newPod(t)
+	p.in(t, "pod", "ip link add x0 type veth peer name x1")
+	d := dropper(t, p.config)
+	if result := attached(t, d, p.target); result.Level != v1alpha1.LevelFull {
+		t.Fatalf("without XDP: Attach = %+v", result)
+	}
+	detach := p.attachXDP(t, "x1")
+	inode, err := inodeAt(p.netns("pod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("device x1 in network namespace %d of the pod has an XDP program", inode)
+	result := attached(t, d, p.target)
+	if result.Level != v1alpha1.LevelPartial || len(result.Shortfalls) != 1 || !strings.Contains(result.Shortfalls[0], want) {
+		t.Errorf("Attach = %+v, want one shortfall: %s", result, want)
+	}
+	detach()
+	if result := attached(t, d, p.target); result.Level != v1alpha1.LevelFull {
+		t.Errorf("without XDP again: Attach = %+v", result)
+	}
+}
+
+// attachXDP attaches a program that lets everything pass to a device in the pod, until it is called.
+func (p *pod) attachXDP(t *testing.T, device string) (detach func()) {
+	t.Helper()
+	const pass = 2 // XDP_PASS
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, pass), asm.Return()}, License: "GPL",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made link.Link
+	p.onThread(t, "pod", func() error {
+		found, err := net.InterfaceByName(device)
+		if err != nil {
+			return err
+		}
+		made, err = link.AttachXDP(link.XDPOptions{Program: program, Interface: found.Index, Flags: link.XDPGenericMode})
+		return err
+	})
+	return func() {
+		if err := errors.Join(made.Close(), program.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ func (w work) leading(node *os.File) (devices []device, shortfalls []string, err
 		}
 		looked++
 		search := search{
-			node: nodeHandle, nodeFile: node, pod: pod, inode: inode, file: file, inside: w.device == v1alpha1.HookTcx,
+			node: nodeHandle, nodeFile: node, nodeInode: nodeInode, pod: pod, inode: inode, file: file, inside: w.device == v1alpha1.HookTcx,
 		}
 		found, short, err := search.devices()
 		if err != nil {
@@ -107,11 +107,12 @@ func (n namespaces) foreign(node uint64, others func() (map[uint64]bool, error))
 
 // search of one network namespace of the pod.
 type search struct {
-	node     *netlink.Handle
-	nodeFile *os.File
-	pod      namespaces
-	inode    uint64
-	file     *os.File
+	node      *netlink.Handle
+	nodeFile  *os.File
+	nodeInode uint64
+	pod       namespaces
+	inode     uint64
+	file      *os.File
 	// inside says that the pod's side of a device gets a hook as well.
 	inside bool
 }
@@ -131,11 +132,13 @@ func (s search) devices() (devices []device, shortfalls []string, err error) {
 	if err != nil {
 		nodeID = -1
 	}
+	shortfalls = s.fastPaths(links)
+	siblings := s.siblings(handle)
 	for _, link := range links {
 		switch {
 		case link.Type() == "ifb" && s.inside:
-			// What it sends again is seen on the pod's side of the devices that lead out.
-		case leadsNowhere(link) || s.staysInPod(handle, link):
+			// What it sends again is seen on the pod's side of the devices that lead out, unless XDP sends it on.
+		case leadsNowhere(link) || staysInPod(link, siblings):
 		case link.Type() != "veth" || nodeID < 0 || link.Attrs().NetNsID != nodeID:
 			shortfalls = append(shortfalls, fmt.Sprintf("device %s (%s) of the pod leads out on a way that is not cut off: its raw frames pass",
 				link.Attrs().Name, link.Type()))
@@ -168,27 +171,36 @@ func addressOf(handle *netlink.Handle, link netlink.Link) (net.IP, error) {
 	return firstAddress(addresses), nil
 }
 
-// staysInPod tells a veth pair between two network namespaces of the same pod, or within one.
-func (s search) staysInPod(handle *netlink.Handle, link netlink.Link) bool {
-	if link.Type() != "veth" {
-		return false
-	}
-	if link.Attrs().NetNsID < 0 {
-		return true
-	}
-	for _, file := range s.pod {
-		id, err := handle.GetNetNsIdByFd(int(file.Fd()))
-		if err == nil && id == link.Attrs().NetNsID && !s.isNode(file) {
-			return true
+// fastPaths names what has an XDP program. XDP runs before the mark is looked at that an ifb device leaves on what it sends
+// again, and what XDP sends passes by the hook on the pod's side; marked, the node's side shows it to no program either.
+func (s search) fastPaths(links []netlink.Link) (shortfalls []string) {
+	var names []string
+	for _, link := range links {
+		if xdp := link.Attrs().Xdp; xdp != nil && xdp.Attached {
+			names = append(names, link.Attrs().Name)
 		}
 	}
-	return false
+	if len(names) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("device %s in network namespace %d of the pod has an XDP program, as %d more there have: what XDP sends passes by the hooks",
+		names[0], s.inode, len(names)-1)}
 }
 
-func (s search) isNode(file *os.File) bool {
-	node, nodeErr := inodeOf(s.nodeFile)
-	inode, err := inodeOf(file)
-	return nodeErr == nil && err == nil && node == inode
+// siblings are the names that this namespace has for the pod's others. One that no device leads to has none: -1.
+func (s search) siblings(handle *netlink.Handle) map[int]bool {
+	ids := map[int]bool{}
+	for inode, file := range s.pod {
+		if id, err := handle.GetNetNsIdByFd(int(file.Fd())); err == nil && id >= 0 && inode != s.nodeInode {
+			ids[id] = true
+		}
+	}
+	return ids
+}
+
+// staysInPod tells a veth pair between two network namespaces of the same pod, or within one.
+func staysInPod(link netlink.Link, siblings map[int]bool) bool {
+	return link.Type() == "veth" && (link.Attrs().NetNsID < 0 || siblings[link.Attrs().NetNsID])
 }
 
 // peer returns the node's side of a veth device, after it has checked that the node's side points back.
