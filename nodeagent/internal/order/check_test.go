@@ -99,7 +99,7 @@ func TestPodOutsideOfTheProtectedNamespacesIsContained(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+			w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 		})
 	}
 }
@@ -120,7 +120,7 @@ func TestPodInANamespaceThatIsNamedLikeOursIsContained(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+			w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 		})
 	}
 }
@@ -139,7 +139,7 @@ func TestUnreadableConfigurationIsRepeatedAndNotTakenForAnAnswer(t *testing.T) {
 	if record, err = w.carryOut(order); err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 }
 
 // TestPodThatIsHeldIsLetGoWhateverIsProtectedSince: a release reads no configuration, and a namespace that is protected

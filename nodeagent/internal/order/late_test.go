@@ -55,7 +55,7 @@ func TestEndThatCouldNotBeWrittenIsWrittenAndNotReachedAgain(t *testing.T) {
 		"containment": {
 			v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased),
 			[]error{away},
-			[]string{"drop", "freeze", "hold id-web", "hold id-side"},
+			[]string{"drop", "freeze", "drop", "hold id-web", "hold id-side"},
 		},
 		"release": {
 			v1alpha1.StepUnfreeze, podUnfreeze(v1alpha1.DispositionResume, false),
@@ -148,7 +148,7 @@ func made(at time.Time, within time.Duration) func(*v1alpha1.EventResponse) {
 func TestClockOfTheNodeDoesNotEndTheTimeOfAnOrder(t *testing.T) {
 	now := time.Now()
 	freeze, release := podFreeze(v1alpha1.FreezeUntilReleased), podUnfreeze(v1alpha1.DispositionResume, false)
-	frozen := []string{"drop", "freeze", "hold id-web", "hold id-side"}
+	frozen := []string{"drop", "freeze", "drop", "hold id-web", "hold id-side"}
 	released := []string{"release id-web", "release id-side", "thaw id-web", "thaw id-side", "start strays", "detach"}
 	tests := map[string]struct {
 		step    v1alpha1.Step
@@ -235,7 +235,7 @@ func TestContainmentPastItsDeadlineIsRecordedWhenThePodIsCutOffAlready(t *testin
 		phase    v1alpha1.ResponsePhase
 		done     []string
 	}{
-		"cut off":                {[]v1alpha1.Hook{{ID: "hook"}}, nil, v1alpha1.ResponseSucceeded, []string{"drop", "freeze", "hold id-web", "hold id-side"}},
+		"cut off":                {[]v1alpha1.Hook{{ID: "hook"}}, nil, v1alpha1.ResponseSucceeded, []string{"drop", "freeze", "drop", "hold id-web", "hold id-side"}},
 		"cut off and not found":  {[]v1alpha1.Hook{{ID: "hook"}}, errors.New("the runtime is away"), v1alpha1.ResponseFailed, nil},
 		"not cut off and so not": {nil, nil, v1alpha1.ResponseFailed, nil},
 	}
@@ -280,5 +280,5 @@ func TestContainmentThatMeetsItsDeadlineBeforeItLooksIsRecordedWhenThePodIsCutOf
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 }

@@ -54,12 +54,12 @@ func TestPodIsCutOffThenFrozenThenHeld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 	containment := record.Status.Containment
 	if containment.ContainedAt == nil || containment.Level != v1alpha1.LevelFull || len(containment.Containers) != 2 {
 		t.Errorf("containment %+v", containment)
 	}
-	if again, err := w.carryOut(record); err != nil || again.ResourceVersion != record.ResourceVersion || len(w.done) != 4 {
+	if again, err := w.carryOut(record); err != nil || again.ResourceVersion != record.ResourceVersion || len(w.done) != 5 {
 		t.Errorf("a closed order was carried out again: %v, %v", w.done, err)
 	}
 }
@@ -71,7 +71,7 @@ func TestContainerThatStartsMeanwhileIsFrozenAsWell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side", "hold id-new")
+	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side", "hold id-new")
 }
 
 func TestOrderAboutAnotherPodIsRefusedAndTouchesNothing(t *testing.T) {
@@ -116,7 +116,7 @@ func TestFailedDropDoesNotKeepTheFreeze(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponsePartial, "drop", "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "drop", "freeze", "drop", "drop", "hold id-web", "hold id-side")
 	if got := record.Status.Containment; got.Level != v1alpha1.LevelPolicyOnly || got.ContainedAt != nil {
 		t.Errorf("containment %+v claims what was not reached", got)
 	}

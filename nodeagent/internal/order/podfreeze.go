@@ -53,10 +53,11 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 	containment := &v1alpha1.Containment{Level: v1alpha1.LevelPolicyOnly, FreezeMethod: v1alpha1.FreezeNone}
 	f.record.status().Containment = containment
 	before := f.sample(found)
-	if err := f.contain(ctx, containment, pod, found); err != nil {
+	still, err := f.contain(ctx, containment, pod, found)
+	if err != nil {
 		return result{}, err
 	}
-	f.stray(ctx, containment, pod, found)
+	f.stray(ctx, containment, pod, still)
 	for i := range containment.Containers {
 		explainKill(pod, &containment.Containers[i])
 	}
@@ -69,8 +70,8 @@ func (f *freezeStep) run(ctx context.Context) (result, error) {
 }
 
 // contain cuts the pod off and then freezes it. A pod in the node's network is frozen at once, beside that: raw frames of
-// it pass until it stands still.
-func (f *freezeStep) contain(ctx context.Context, containment *v1alpha1.Containment, pod *corev1.Pod, found Pod) error {
+// it pass until it stands still. It returns what of the pod there is then.
+func (f *freezeStep) contain(ctx context.Context, containment *v1alpha1.Containment, pod *corev1.Pod, found Pod) (Pod, error) {
 	wanted := f.record.response.Spec.Action.PodFreeze.Processes
 	if wanted == v1alpha1.FreezeNever {
 		f.fallShort("the processes run: open exec, attach and port-forward streams bypass the network")
@@ -86,7 +87,8 @@ func (f *freezeStep) contain(ctx context.Context, containment *v1alpha1.Containm
 		})
 	}
 	takeDrop(containment, f.drop(ctx, found, Cut{Running: wanted == v1alpha1.FreezeNever, Probe: true}))
-	return errors.Join(beside.Wait(), f.freeze(ctx, containment, found))
+	still, err := f.freeze(ctx, containment, found)
+	return still, errors.Join(beside.Wait(), err)
 }
 
 func takeDrop(containment *v1alpha1.Containment, dropped Dropped) {
@@ -151,8 +153,9 @@ func (f *freezeStep) drop(ctx context.Context, found Pod, cut Cut) Dropped {
 	return dropped
 }
 
-// freeze freezes every container, and again those that started meanwhile, of which some had been created before.
-func (f *freezeStep) freeze(ctx context.Context, containment *v1alpha1.Containment, found Pod) error {
+// freeze freezes every container, and again those that started meanwhile, of which some had been created before. It returns
+// what the last look found.
+func (f *freezeStep) freeze(ctx context.Context, containment *v1alpha1.Containment, found Pod) (Pod, error) {
 	ran := map[string]bool{}
 	for range rounds {
 		var fresh []Container
@@ -168,12 +171,12 @@ func (f *freezeStep) freeze(ctx context.Context, containment *v1alpha1.Containme
 		f.enter(containment, f.freezeAll(ctx, fresh, containment.FreezeMethod != v1alpha1.FreezeNone))
 		again, err := f.node.Containers.Pod(ctx, found.UID)
 		if err != nil {
-			return err
+			return found, err
 		}
 		found = again
 	}
 	f.nameElsewhere(found)
-	return nil
+	return found, nil
 }
 
 // enter puts what was done to containers on record, in place of what was before.

@@ -24,7 +24,7 @@ func TestHoldThatTakesTooLongIsAShortfall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 }
 
 func TestRecordOfDropAndFreezeOutlivesAHoldThatMeetsTheDeadline(t *testing.T) {
@@ -38,7 +38,7 @@ func TestRecordOfDropAndFreezeOutlivesAHoldThatMeetsTheDeadline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 	got := record.Status.Containment
 	if got == nil || got.ContainedAt == nil || len(got.Containers) != 2 || got.Containers[0].FrozenAt == nil {
 		t.Errorf("containment %+v", got)
@@ -74,7 +74,7 @@ func TestContainerThatWasCreatedIsFrozenOnceItRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 	got := record.Status.Containment.Containers
 	if len(got) != 2 || got[0].ContainerID != "id-web" || got[0].FrozenAt == nil || got[1].FrozenAt == nil {
 		t.Errorf("containers %+v", got)
@@ -122,10 +122,10 @@ func TestContainerWhoseProcessIsElsewhereIsAShortfallUnlessItEnded(t *testing.T)
 				t.Fatal(err)
 			}
 			if process == 0 {
-				w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "hold id-web", "hold id-side")
+				w.demand(record, v1alpha1.ResponseSucceeded, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 				return
 			}
-			w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+			w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 			w.sayWhy(record, "nothing is in the cgroup of container web, and its process 10 is elsewhere")
 		})
 	}
@@ -138,7 +138,7 @@ func TestPodThatSharesTheNodesPIDNamespaceIsAShortfall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 	if message := record.Status.Conditions[0].Message; !strings.Contains(message, "; processes outside their containers' cgroups: escaped processes cannot be told") {
 		t.Errorf("message %q", message)
 	}
@@ -175,7 +175,7 @@ func TestOnlyTheMirrorAnnotationExemptsAPod(t *testing.T) {
 		"mirror of a static pod": {annotationMirror, "hash", v1alpha1.ResponseFailed, nil},
 		"source set by its owner": {
 			"kubernetes.io/config.source", "file", v1alpha1.ResponseSucceeded,
-			[]string{"drop", "freeze", "hold id-web", "hold id-side"},
+			[]string{"drop", "freeze", "drop", "hold id-web", "hold id-side"},
 		},
 	}
 	for name, tt := range tests {

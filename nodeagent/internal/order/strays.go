@@ -31,21 +31,24 @@ func (f *freezeStep) stray(ctx context.Context, containment *v1alpha1.Containmen
 	if left := strays.found - strays.stopped; left > 0 {
 		f.fallShort("%d processes of the pod left its cgroups and run", left)
 	}
-	f.dropStrays(ctx, containment, found, strays.seen)
+	f.dropAgain(ctx, containment, found, strays.seen)
 }
 
-// dropStrays cuts the pod off once more, this time knowing of the strays: the first drop knew only the networks of
-// processes in the pod's cgroups. The first packet of the reporter proved what it proved.
-func (f *freezeStep) dropStrays(ctx context.Context, containment *v1alpha1.Containment, found Pod, strays []Stray) {
-	if len(strays) == 0 {
+// dropAgain cuts the pod off once more, this time knowing of the strays: the first drop knew only the networks of
+// processes in the pod's cgroups. A pod that was frozen ran until then, and what it changed in its networks meanwhile is
+// found now that it stands still. The first packet of the reporter proved what it proved, and where this attaches nothing
+// the pod is contained since the first drop.
+func (f *freezeStep) dropAgain(ctx context.Context, containment *v1alpha1.Containment, found Pod, strays []Stray) {
+	if len(strays) == 0 && containment.FreezeMethod == v1alpha1.FreezeNone {
 		return
 	}
+	began := f.node.Clock.Now()
 	found.Processes = slices.Clone(found.Processes)
 	for _, stray := range strays {
 		found.Processes = append(found.Processes, stray.Process)
 	}
 	dropped := f.drop(ctx, found, Cut{Running: containment.FreezeMethod == v1alpha1.FreezeNone})
-	if dropped.ContainedAt.IsZero() {
+	if dropped.ContainedAt.IsZero() || (len(strays) == 0 && len(attachedSince(dropped.Hooks, began)) == 0) {
 		return
 	}
 	probed := make(map[string]*metav1.MicroTime, len(containment.Hooks))

@@ -159,6 +159,57 @@ func TestStraysAreStoppedAndTheirNetworksCutOffBeforeTheHolds(t *testing.T) {
 	}
 }
 
+// TestWhatAPodChangedBeforeItWasFrozenIsFound: the drop is repeated once the pod stands still.
+func TestWhatAPodChangedBeforeItWasFrozenIsFound(t *testing.T) {
+	first, second := time.Now().Add(-time.Minute).Truncate(time.Microsecond), time.Now().Add(time.Hour).Truncate(time.Microsecond)
+	before, after := metav1.NewMicroTime(first), metav1.NewMicroTime(second)
+	old, fresh := v1alpha1.Hook{ID: "old", Verified: true, AttachedAt: &before}, v1alpha1.Hook{ID: "new", Verified: true, AttachedAt: &after}
+	tests := map[string]struct {
+		second Dropped
+		level  v1alpha1.ContainmentLevel
+		hooks  []v1alpha1.Hook
+		at     time.Time
+	}{
+		"nothing": {
+			Dropped{Level: v1alpha1.LevelFull, ContainedAt: second, Hooks: []v1alpha1.Hook{old}},
+			v1alpha1.LevelFull, []v1alpha1.Hook{old}, first,
+		},
+		"a device": {
+			Dropped{Level: v1alpha1.LevelFull, ContainedAt: second, Hooks: []v1alpha1.Hook{old, fresh}},
+			v1alpha1.LevelFull, []v1alpha1.Hook{old, fresh}, second,
+		},
+		"a way out": {
+			Dropped{Level: v1alpha1.LevelPartial, ContainedAt: second, Hooks: []v1alpha1.Hook{old}, Shortfalls: []string{"a program"}},
+			v1alpha1.LevelPartial, []v1alpha1.Hook{old}, first,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.attach = func(Cut) (Dropped, error) {
+				if len(w.done) == 1 {
+					return Dropped{Level: v1alpha1.LevelFull, ContainedAt: first, Hooks: []v1alpha1.Hook{old}}, nil
+				}
+				return tt.second, nil
+			}
+			record, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := record.Status.Containment
+			if got.Level != tt.level || !got.ContainedAt.Time.Equal(tt.at) {
+				t.Errorf("level %s at %v, want %s at %v", got.Level, got.ContainedAt, tt.level, tt.at)
+			}
+			if diff := cmp.Diff(tt.hooks, got.Hooks); diff != "" {
+				t.Errorf("hooks (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff([]string{"drop", "freeze", "drop"}, w.done[:3]); diff != "" {
+				t.Errorf("effects (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestStraysOfAPodThatRunsAreCutOffAsRunning(t *testing.T) {
 	w := newWorld(t)
 	w.strays = [][]Stray{{{Process: 100, Started: 1}}}
@@ -196,7 +247,7 @@ func TestASocketSampleThatDoesNotEndIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+	w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 	w.sayWhy(record, "sockets: not sampled in time")
 	if got := record.Status.Containment; got.SocketsBefore != nil || got.SocketsAfter != nil {
 		t.Errorf("samples %+v, %+v", got.SocketsBefore, got.SocketsAfter)
@@ -228,13 +279,13 @@ func TestFirstSampleIsTakenBesideTheDrop(t *testing.T) {
 	w := newWorld(t)
 	began := make(chan struct{}, 2)
 	w.sockets = func() { began <- struct{}{} }
-	w.onDrop = func() {
+	w.onDrop = sync.OnceFunc(func() {
 		select {
 		case <-began:
 		case <-time.After(10 * time.Second):
 			t.Error("the sample waited for the drop")
 		}
-	}
+	})
 	if _, err := w.carryOut(w.order(v1alpha1.StepFreeze, podFreeze(v1alpha1.FreezeUntilReleased))); err != nil {
 		t.Fatal(err)
 	}
