@@ -52,6 +52,9 @@ func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
 		UID: found.UID, Sandboxes: len(found.Sandboxes), Cgroup: found.Cgroup, Processes: found.Processes,
 		Containers: make([]order.Container, len(found.Containers)),
 	}
+	for _, sandbox := range found.Sandboxes {
+		pod.Sandbox = max(pod.Sandbox, sandbox.Process)
+	}
 	for i, c := range found.Containers {
 		pod.Containers[i] = order.Container{ID: c.ID, Name: c.Name, Process: c.Process, Cgroup: c.Cgroup, Freezer: c.Freezer}
 	}
@@ -97,7 +100,9 @@ type dropper struct {
 
 // Attach implements order.Dropper.
 func (d dropper) Attach(ctx context.Context, pod order.Pod, cut order.Cut) (order.Dropped, error) {
-	target := drop.Target{PodUID: pod.UID, Cgroup: pod.Cgroup, Processes: pod.Processes, Running: cut.Running, Probe: cut.Probe}
+	target := drop.Target{
+		PodUID: pod.UID, Cgroup: pod.Cgroup, Sandbox: pod.Sandbox, Processes: pod.Processes, Running: cut.Running, Probe: cut.Probe,
+	}
 	target.Others = func() (map[uint64]bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, stateWithin)
 		defer cancel()

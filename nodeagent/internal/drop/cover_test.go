@@ -408,12 +408,12 @@ func TestANamespaceOfOneThreadIsThePodsToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	var inode uint64
-	var found namespaces
+	found := namespaces{}
 	err = proc.Within(int(pod.Fd()), unix.CLONE_NEWNET, func() (err error) {
 		if inode, err = inodeOf(pod); err != nil {
 			return err
 		}
-		found, err = openNamespaces([]int{os.Getpid()})
+		_, err = found.open([]int{os.Getpid()})
 		return err
 	})
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
-	"golang.org/x/sync/errgroup"
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/bpf"
@@ -33,6 +32,8 @@ type Target struct {
 	PodUID string
 	// Cgroup is the pod's cgroup2 folder, empty when it is not known.
 	Cgroup string
+	// Sandbox is the process of the pod's sandbox, whose network is the pod's and is cut off first. 0 when it is not known.
+	Sandbox int
 	// Processes of the pod: the network namespaces that they are in are the pod's.
 	Processes []int
 	// Running is whether the pod's processes go on: then loopback inside the pod passes, and the kubelet's probes.
@@ -124,7 +125,8 @@ func (d *Dropper) DeviceHook() v1alpha1.HookProgram { return d.device }
 // on, until Detach, Watch tells when a device of the pod comes or changes.
 //
 // The cgroup hooks and the devices' hooks are attached side by side: a device takes 15 to 30 ms, most of it waiting for
-// the kernel's grace period, a cgroup under 1 ms.
+// the kernel's grace period, a cgroup under 1 ms. Neither the cgroup's nor those of the sandbox's network wait for a look at
+// what else the pod has, of which there may be much.
 func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 	defer d.spare.fill()
 	pins, err := d.pinsOf(target)
@@ -138,28 +140,26 @@ func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 	if err := pins.pinned(bpf.DropMapProbeSource).Put(uint32(0), target.KubeletCgroup); err != nil {
 		found.fallShort("name the kubelet's cgroup: %w", err)
 	}
-	w := work{found: found, pins: pins, target: target, device: d.device, nodeNetns: d.nodeNetns}
-	if w.namespaces, err = openNamespaces(target.Processes); err != nil {
-		return Result{}, fmt.Errorf("open the pod's network namespaces: %w", err)
-	}
+	w := work{found: found, pins: pins, target: target, device: d.device, namespaces: namespaces{}}
 	err = d.attach(ctx, w)
 	return found.result(time.Now()), errors.Join(err, w.namespaces.close())
 }
 
-func (d *Dropper) attach(ctx context.Context, w work) error {
-	node, err := inodeAt(d.nodeNetns)
-	if err != nil {
+func (d *Dropper) attach(ctx context.Context, w work) (err error) {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if !w.target.Running {
+		beside.Go(func() { w.attachCgroup(false) })
+	}
+	if w.node, err = os.Open(d.nodeNetns); err != nil {
+		return fmt.Errorf("open the node's network namespace: %w", err)
+	}
+	defer func() { err = errors.Join(err, w.node.Close()) }()
+	if w.nodeInode, err = inodeOf(w.node); err != nil {
 		return err
 	}
-	w.inNode = w.namespaces[node] != nil
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		w.attachCgroup()
-		return nil
-	})
-	group.Go(func() error { return w.attachDevices(ctx) })
-	err = group.Wait()
-	if followed := d.links.follow(w.target.PodUID, w.namespaces, node); followed != nil {
+	err = w.attachDevices(ctx)
+	if followed := d.links.follow(w.target.PodUID, w.namespaces, w.nodeInode); followed != nil {
 		w.found.fallShort("devices that come later are found late: %w", followed)
 	}
 	return err

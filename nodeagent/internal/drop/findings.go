@@ -2,6 +2,7 @@ package drop
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -22,9 +23,15 @@ func (f *findings) add(hook v1alpha1.Hook, err error) {
 	if err != nil {
 		f.shortfalls = append(f.shortfalls, err.Error())
 	}
-	if hook.ID != "" {
-		f.hooks = append(f.hooks, hook)
+	if hook.ID == "" {
+		return
 	}
+	// A device that moved between two looks is attached to twice.
+	if at := slices.IndexFunc(f.hooks, func(known v1alpha1.Hook) bool { return known.ID == hook.ID }); at >= 0 {
+		f.hooks[at] = hook
+		return
+	}
+	f.hooks = append(f.hooks, hook)
 }
 
 func (f *findings) fallShort(format string, args ...any) {

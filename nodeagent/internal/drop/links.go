@@ -15,13 +15,9 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
-const (
-	// settle is the least time between two rounds of changes: a pod that makes devices without end costs no more than
-	// its share, and one new device is still covered within 100 ms.
-	settle = 40 * time.Millisecond
-	// maxNamespaces of one pod that are looked at: a pod that runs on may make namespaces without end.
-	maxNamespaces = 64
-)
+// settle is the least time between two rounds of changes: a pod that makes devices without end costs no more than its share,
+// and one new device is still covered within 100 ms.
+const settle = 40 * time.Millisecond
 
 // links listens in the network namespaces of pods for devices that come, go or change.
 type links struct {
@@ -56,9 +52,6 @@ func (l *links) follow(podUID string, pod namespaces, node uint64) error {
 	for inode, namespace := range pod {
 		if inode == node || known[inode] != nil {
 			continue
-		}
-		if len(known) >= maxNamespaces {
-			return errors.Join(append(errs, fmt.Errorf("the pod has more than %d network namespaces", maxNamespaces))...)
 		}
 		socket, err := listen(namespace)
 		if err != nil {

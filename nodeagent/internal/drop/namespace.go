@@ -53,9 +53,12 @@ func isBPF(folder string) (bool, error) {
 // namespaces are the distinct network namespaces of some processes, by inode, held open.
 type namespaces map[uint64]*os.File
 
-// openNamespaces looks at every thread: one of a process can be in another namespace than the others.
-func openNamespaces(processes []int) (namespaces, error) {
-	open := namespaces{}
+// maxNamespaces of one pod are looked at: a pod can make them without end, and the freeze waits for the look.
+const maxNamespaces = 64
+
+// open opens those of every thread: one of a process can be in another namespace than the others. It says whether these are
+// all, or others were left out because maxNamespaces are open. What is open is kept when it fails.
+func (n namespaces) open(processes []int) (all bool, err error) {
 	for _, process := range processes {
 		folder := fmt.Sprintf("/proc/%d/task", process)
 		threads, err := os.ReadDir(folder)
@@ -63,26 +66,36 @@ func openNamespaces(processes []int) (namespaces, error) {
 			continue
 		}
 		if err != nil {
-			return nil, errors.Join(err, open.close())
+			return false, err
 		}
 		for _, thread := range threads {
-			if err := open.add(filepath.Join(folder, thread.Name(), "ns/net")); err != nil {
-				return nil, errors.Join(err, open.close())
+			err := n.add(filepath.Join(folder, thread.Name(), "ns/net"))
+			if errors.Is(err, errManyNamespaces) {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
 			}
 		}
 	}
-	return open, nil
+	return true, nil
 }
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
-// add opens a namespace unless it is open. One that is gone is left out.
+// errManyNamespaces says that one was not opened because maxNamespaces are open.
+var errManyNamespaces = errors.New("too many network namespaces")
+
+// add opens a namespace unless it is open. One that is gone is left out. It fails with errManyNamespaces.
 func (n namespaces) add(path string) error {
 	var stat unix.Stat_t
 	if err := unix.Stat(path, &stat); gone(err) || (err == nil && n[stat.Ino] != nil) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	if len(n) >= maxNamespaces {
+		return errManyNamespaces
 	}
 	file, inode, err := openNamespace(path)
 	switch {

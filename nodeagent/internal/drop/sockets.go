@@ -39,11 +39,11 @@ var errTooMany = errors.New("too many to be sampled one by one")
 // sockets of processes in the node's own namespace cannot be told from the node's: without another namespace the sample is
 // nil. A sample that is not complete comes with an error.
 func (d *Dropper) Sockets(processes []int) (sample *v1alpha1.SocketSample, err error) {
-	pod, err := openNamespaces(processes)
-	if err != nil {
+	pod := namespaces{}
+	defer func() { err = errors.Join(err, pod.close()) }()
+	if _, err := pod.open(processes); err != nil {
 		return nil, fmt.Errorf("open the pod's network namespaces: %w", err)
 	}
-	defer func() { err = errors.Join(err, pod.close()) }()
 	node, err := inodeAt(d.nodeNetns)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (d *Dropper) Sockets(processes []int) (sample *v1alpha1.SocketSample, err e
 			sample = &v1alpha1.SocketSample{At: metav1.NewMicroTime(time.Now())}
 		}
 		if sampled++; sampled > maxSampled {
-			errs = append(errs, fmt.Errorf("%d network namespaces: %w", len(pod), errTooMany))
+			errs = append(errs, fmt.Errorf("more than %d network namespaces: %w", maxSampled, errTooMany))
 			break
 		}
 		if err := addSockets(sample, namespace); err != nil {

@@ -1,6 +1,8 @@
 package drop
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -43,49 +45,42 @@ func leadsNowhere(link netlink.Link) bool {
 	return false
 }
 
+// same says that another look found the device where it was.
+func (d device) same(other device) bool {
+	return d.ifindex == other.ifindex && d.netns == other.netns && d.inside.ifindex == other.inside.ifindex
+}
+
 // leading returns the node's side of every veth pair that leads out of the pod's network namespaces, and says what else
 // leads out. Processes in the node's own namespace have no device of their own. Namespaces that are known to be another
-// pod's are left alone: a process that joined one must not have that pod cut off.
-func (w work) leading(node *os.File) (devices []device, shortfalls []string, err error) {
-	pod := w.namespaces
-	nodeInode, err := inodeOf(node)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(pod) == 0 {
+// pod's are left alone: a process that joined one must not have that pod cut off. A namespace that cannot be looked at does
+// not keep what others have.
+func (w work) leading(ctx context.Context) (devices []device, shortfalls []string, err error) {
+	if len(w.namespaces) == 0 {
 		shortfalls = append(shortfalls, "no process of the pod was found: its network namespace is not known")
 	}
-	nodeHandle, err := netlink.NewHandleAt(netns.NsHandle(node.Fd()))
-	if err != nil {
-		return nil, nil, fmt.Errorf("open netlink on the node: %w", err)
-	}
-	defer nodeHandle.Close()
-	foreign, short := pod.foreign(nodeInode, w.target.Others)
+	foreign, short := w.namespaces.foreign(w.nodeInode, w.target.Others)
 	shortfalls = append(shortfalls, short...)
 	looked := 0
-	for inode, file := range pod {
+	var errs []error
+	for inode := range w.namespaces {
 		switch {
-		case inode == nodeInode:
+		case inode == w.nodeInode:
 			shortfalls = append(shortfalls, "the pod uses the node's network: raw frames are not cut off")
 			continue
 		case foreign[inode]:
 			shortfalls = append(shortfalls, "a process of the pod is in the network of another pod, which is not cut off")
 			continue
+		case ctx.Err() != nil:
+			return devices, shortfalls, errors.Join(append(errs, ctx.Err())...)
 		}
 		looked++
-		search := search{
-			node: nodeHandle, nodeFile: node, nodeInode: nodeInode, pod: pod, inode: inode, file: file, inside: w.device == v1alpha1.HookTcx,
-		}
-		found, short, err := search.devices()
-		if err != nil {
-			return nil, nil, err
-		}
-		devices, shortfalls = append(devices, found...), append(shortfalls, short...)
+		found, short, err := w.search(inode).devices()
+		devices, shortfalls, errs = append(devices, found...), append(shortfalls, short...), append(errs, err)
 	}
 	if looked > 0 && len(devices) == 0 {
 		shortfalls = append(shortfalls, "no device leads from the pod to the node: it may have been moved to where no process is")
 	}
-	return devices, shortfalls, nil
+	return devices, shortfalls, errors.Join(errs...)
 }
 
 // foreign are the namespaces that are another pod's. Who they belong to is asked only when there is more than one beside
@@ -107,14 +102,20 @@ func (n namespaces) foreign(node uint64, others func() (map[uint64]bool, error))
 
 // search of one network namespace of the pod.
 type search struct {
-	node      *netlink.Handle
-	nodeFile  *os.File
+	node      *os.File
 	nodeInode uint64
 	pod       namespaces
 	inode     uint64
 	file      *os.File
 	// inside says that the pod's side of a device gets a hook as well.
 	inside bool
+}
+
+func (w work) search(inode uint64) search {
+	return search{
+		node: w.node, nodeInode: w.nodeInode, pod: w.namespaces, inode: inode, file: w.namespaces[inode],
+		inside: w.device == v1alpha1.HookTcx,
+	}
 }
 
 func (s search) devices() (devices []device, shortfalls []string, err error) {
@@ -128,7 +129,7 @@ func (s search) devices() (devices []device, shortfalls []string, err error) {
 		return nil, nil, fmt.Errorf("list the devices of network namespace %d: %w", s.inode, err)
 	}
 	// What the pod's namespace calls the node's. Without a veth between the two it has no name for it: -1.
-	nodeID, err := handle.GetNetNsIdByFd(int(s.nodeFile.Fd()))
+	nodeID, err := handle.GetNetNsIdByFd(int(s.node.Fd()))
 	if err != nil {
 		nodeID = -1
 	}
@@ -206,11 +207,16 @@ func staysInPod(link netlink.Link, siblings map[int]bool) bool {
 // peer returns the node's side of a veth device, after it has checked that the node's side points back.
 func (s search) peer(link netlink.Link) (device, error) {
 	name := link.Attrs().Name
-	peer, err := s.node.LinkByIndex(link.Attrs().ParentIndex)
+	node, err := netlink.NewHandleAt(netns.NsHandle(s.node.Fd()))
+	if err != nil {
+		return device{}, fmt.Errorf("open netlink on the node: %w", err)
+	}
+	defer node.Close()
+	peer, err := node.LinkByIndex(link.Attrs().ParentIndex)
 	if err != nil {
 		return device{}, fmt.Errorf("find the node's side of device %s: %w", name, err)
 	}
-	podID, err := s.node.GetNetNsIdByFd(int(s.file.Fd()))
+	podID, err := node.GetNetNsIdByFd(int(s.file.Fd()))
 	if err != nil {
 		return device{}, fmt.Errorf("ask the node for its name of network namespace %d: %w", s.inode, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sync/errgroup"
@@ -21,11 +22,10 @@ type work struct {
 	pins      *pins
 	target    Target
 	device    v1alpha1.HookProgram
-	nodeNetns string
-	// namespaces of the pod's processes.
+	node      *os.File // the node's network namespace
+	nodeInode uint64
+	// namespaces of the pod's processes, as far as they are open.
 	namespaces namespaces
-	// inNode says that one of them is the node's.
-	inNode bool
 }
 
 // either is the program for a pod whose processes run, or for one whose do not.
@@ -36,13 +36,14 @@ func (w work) either(running, frozen string) string {
 	return frozen
 }
 
-// attachCgroup puts both hooks on the pod's cgroup.
-func (w work) attachCgroup() {
+// attachCgroup puts both hooks on the pod's cgroup. Only for a pod that runs it matters whether a process of it is in the
+// node's network.
+func (w work) attachCgroup(inNode bool) {
 	if w.target.Cgroup == "" {
 		w.found.fallShort("the pod's cgroup is not known: its sockets are not cut off")
 		return
 	}
-	if w.inNode && w.target.Running {
+	if inNode && w.target.Running {
 		// What is loopback inside another pod is the node's own here, and leads out.
 		w.target.Running = false
 		if err := w.pins.want(false); err != nil {
@@ -67,29 +68,62 @@ func (w work) attachCgroup() {
 	}
 }
 
-// attachDevices puts the hooks on both sides of every device that leads out of the pod.
+// attachDevices puts the hooks on both sides of every device that leads out of the pod: on those of the sandbox's network at
+// once, beside the look at the other networks, which takes the longer the more the pod has.
 func (w work) attachDevices(ctx context.Context) error {
-	node, err := os.Open(w.nodeNetns) // #nosec G304 -- the configured namespace file of process 1
-	if err != nil {
-		return fmt.Errorf("open the node's network namespace: %w", err)
+	own, ownErr := w.ofSandbox()
+	var first errgroup.Group
+	w.attachTo(&first, own)
+	openErr := w.openAll()
+	if w.target.Running {
+		w.attachCgroup(w.namespaces[w.nodeInode] != nil)
 	}
-	err = w.attachLeading(ctx, node)
-	return errors.Join(err, node.Close())
-}
-
-func (w work) attachLeading(ctx context.Context, node *os.File) error {
-	devices, shortfalls, err := w.leading(node)
-	if err != nil {
-		return err
-	}
+	devices, shortfalls, err := w.leading(ctx)
 	for _, shortfall := range shortfalls {
 		w.found.fallShort("%s", shortfall)
 	}
-	group, _ := errgroup.WithContext(ctx)
+	err = errors.Join(ownErr, openErr, err, first.Wait())
+	var rest errgroup.Group
+	w.attachTo(&rest, slices.DeleteFunc(devices, func(d device) bool { return slices.ContainsFunc(own, d.same) }))
+	return errors.Join(err, rest.Wait())
+}
+
+// ofSandbox returns what leads out of the sandbox's network to the node. What else there is in it the look at all of them
+// tells.
+func (w work) ofSandbox() ([]device, error) {
+	if w.target.Sandbox == 0 {
+		return nil, nil
+	}
+	if err := w.namespaces.add(fmt.Sprintf("/proc/%d/ns/net", w.target.Sandbox)); err != nil {
+		return nil, fmt.Errorf("open the sandbox's network namespace: %w", err)
+	}
+	for inode := range w.namespaces {
+		if inode != w.nodeInode {
+			devices, _, err := w.search(inode).devices()
+			return devices, err
+		}
+	}
+	return nil, nil
+}
+
+// openAll opens the network namespaces of every thread of the pod, as far as they are looked at.
+func (w work) openAll() error {
+	all, err := w.namespaces.open(w.target.Processes)
+	if err != nil {
+		return fmt.Errorf("open the pod's network namespaces: %w", err)
+	}
+	if !all {
+		w.found.fallShort("the pod has more than %d network namespaces: what leads out of the others is not cut off", maxNamespaces)
+	}
+	return nil
+}
+
+// attachTo begins to put the hooks on some devices.
+func (w work) attachTo(group *errgroup.Group, devices []device) {
 	for _, device := range devices {
 		for _, at := range w.points(device) {
 			// The kernel looks the device up in the namespace of the thread that attaches and that asks.
-			namespace := node
+			namespace := w.node
 			if at.inside {
 				namespace = device.inside.namespace
 			}
@@ -101,7 +135,6 @@ func (w work) attachLeading(ctx context.Context, node *os.File) error {
 			})
 		}
 	}
-	return group.Wait()
 }
 
 // hook attaches and, towards the pod, sees a packet counted.

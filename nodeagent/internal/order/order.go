@@ -55,7 +55,9 @@ type Container struct {
 type Pod struct {
 	UID string
 	// Sandboxes counts the pod's sandboxes.
-	Sandboxes  int
+	Sandboxes int
+	// Sandbox is the process of a sandbox that runs, whose network is the pod's; 0 when none does.
+	Sandbox    int
 	Containers []Container
 	// Cgroup is the pod's cgroup2 folder, empty when it is not known.
 	Cgroup string

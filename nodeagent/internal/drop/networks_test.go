@@ -1,0 +1,73 @@
+package drop
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// unshared starts processes of the pod, each in a network namespace of its own.
+func (p *pod) unshared(t *testing.T, count int) (processes []int) {
+	t.Helper()
+	for range count {
+		process := exec.Command("sleep", "60")
+		process.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+		if err := process.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = process.Process.Kill()
+			_ = process.Wait()
+		})
+		processes = append(processes, process.Process.Pid)
+	}
+	return processes
+}
+
+// TestNetworksWithoutNumberDoNotKeepThePodsOwn has processes in more networks than are looked at come before those of the
+// pod's own.
+func TestNetworksWithoutNumberDoNotKeepThePodsOwn(t *testing.T) {
+	p := newPod(t)
+	p.target.Sandbox = p.process.Process.Pid
+	p.target.Processes = append(p.unshared(t, maxNamespaces+1), p.target.Processes...)
+	d := dropper(t, p.config)
+	p.target.Others = func() (map[uint64]bool, error) {
+		eventually(t, "the pod's own network is cut off before the others are looked at", func() bool {
+			hooks, err := d.Observe(p.target.PodUID)
+			return err == nil && len(hooks) == 5
+		})
+		return nil, nil
+	}
+	result := attached(t, d, p.target)
+	want := []string{"the pod has more than 64 network namespaces: what leads out of the others is not cut off"}
+	if diff := cmp.Diff(want, result.Shortfalls); diff != "" || result.Level != v1alpha1.LevelPartial || len(result.Hooks) != 5 {
+		t.Errorf("Attach = %+v, shortfalls (-want +got):\n%s", result, diff)
+	}
+	if followed := len(d.links.sockets[p.target.PodUID]); followed != maxNamespaces {
+		t.Errorf("%d networks are looked at", followed)
+	}
+	p.quiet(t)
+}
+
+// TestALookThatIsGivenUpLeavesThePodsOwnNetworkCutOff: only what is not the sandbox's asks whether there is time left.
+func TestALookThatIsGivenUpLeavesThePodsOwnNetworkCutOff(t *testing.T) {
+	for name, running := range map[string]bool{"frozen": false, "running": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newPod(t)
+			p.target.Sandbox, p.target.Running = p.process.Process.Pid, running
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			result, err := dropper(t, p.config).Attach(ctx, p.target)
+			if !errors.Is(err, context.Canceled) || len(result.Hooks) != 5 {
+				t.Errorf("Attach = %+v, %v", result, err)
+			}
+			p.quiet(t)
+		})
+	}
+}
