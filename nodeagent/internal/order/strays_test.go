@@ -172,15 +172,21 @@ func TestWhatAPodChangedBeforeItWasFrozenIsFound(t *testing.T) {
 	}{
 		"nothing": {
 			Dropped{Level: v1alpha1.LevelFull, ContainedAt: second, Hooks: []v1alpha1.Hook{old}},
-			v1alpha1.LevelFull, []v1alpha1.Hook{old}, first,
+			v1alpha1.LevelFull,
+			[]v1alpha1.Hook{old},
+			first,
 		},
 		"a device": {
 			Dropped{Level: v1alpha1.LevelFull, ContainedAt: second, Hooks: []v1alpha1.Hook{old, fresh}},
-			v1alpha1.LevelFull, []v1alpha1.Hook{old, fresh}, second,
+			v1alpha1.LevelFull,
+			[]v1alpha1.Hook{old, fresh},
+			second,
 		},
 		"a way out": {
 			Dropped{Level: v1alpha1.LevelPartial, ContainedAt: second, Hooks: []v1alpha1.Hook{old}, Shortfalls: []string{"a program"}},
-			v1alpha1.LevelPartial, []v1alpha1.Hook{old}, first,
+			v1alpha1.LevelPartial,
+			[]v1alpha1.Hook{old},
+			first,
 		},
 	}
 	for name, tt := range tests {
