@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
@@ -17,8 +18,8 @@ import (
 )
 
 // cacheOptions keeps out of memory what would grow with the cluster instead of with its incidents: of pods and network
-// policies only those that carry our labels are cached, of definitions only the one of Cilium's policies, and of bundles
-// not the signed envelopes, unless this process seals them.
+// policies only the metadata of those that carry our labels is cached, of definitions only the one of Cilium's policies,
+// and of bundles not the signed envelopes, unless this process seals them.
 func cacheOptions(o options.Options) cache.Options {
 	byObject := map[client.Object]cache.ByObject{
 		&corev1.Pod{}:                 {Label: carries(v1alpha1.LabelFrozen)},
@@ -28,7 +29,7 @@ func cacheOptions(o options.Options) cache.Options {
 	if !runsAny(o, []string{options.Attestor, options.Readback}) {
 		byObject[&v1alpha1.AttestationBundle{}] = cache.ByObject{Transform: withoutEnvelope}
 	}
-	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: byObject}
+	return cache.Options{DefaultTransform: slim, ByObject: byObject}
 }
 
 // clientOptions reads Secrets and ConfigMaps one by one: caching them would need the right to list them all.
@@ -43,6 +44,24 @@ func carries(label string) labels.Selector {
 		return labels.Nothing()
 	}
 	return labels.NewSelector().Add(*requirement)
+}
+
+// slim keeps of metadata what an object is and the labels that select: whoever may edit a namespace can make any number of policies
+// that carry one of them, and write the rest as large as the API server takes it. Whole objects lose their managed fields.
+func slim(object any) (any, error) {
+	whole, ok := object.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return cache.TransformStripManagedFields()(object)
+	}
+	ours := map[string]string{}
+	for _, key := range []string{v1alpha1.LabelFrozen, v1alpha1.LabelPodUID} {
+		if value, carried := whole.Labels[key]; carried {
+			ours[key] = value
+		}
+	}
+	return &metav1.PartialObjectMetadata{TypeMeta: whole.TypeMeta, ObjectMeta: metav1.ObjectMeta{
+		Namespace: whole.Namespace, Name: whole.Name, UID: whole.UID, ResourceVersion: whole.ResourceVersion, Labels: ours,
+	}}, nil
 }
 
 func withoutEnvelope(object any) (any, error) {

@@ -40,7 +40,7 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 	if len(holders) > 0 {
 		owner = string(holders[0].UID)
 	}
-	pod, err := h.pod(ctx, s.incident.Spec.Pod, owner)
+	pod, err := h.pod(ctx, s.incident, owner)
 	if err != nil || pod == nil {
 		return false, err
 	}
@@ -104,13 +104,14 @@ func (h *hold) doomed(ctx context.Context, podUID string) (bool, error) {
 	}), nil
 }
 
-// pod reads the pod's metadata, from the cache of frozen pods when that shows the label as it should be. It is nil when
-// the pod is gone, or another one has its name.
-func (h *hold) pod(ctx context.Context, ref v1alpha1.PodRef, owner string) (*metav1.PartialObjectMetadata, error) {
-	pod := podMetadata()
+// pod reads the pod's metadata, from the cache of frozen pods when that shows the label as it should be and the incident has
+// its policy: the first one is recorded with those that select the pod by labels that are not cached. It is nil when the pod
+// is gone, or another one has its name.
+func (h *hold) pod(ctx context.Context, incident *v1alpha1.Incident, owner string) (*metav1.PartialObjectMetadata, error) {
+	pod, ref := podMetadata(), incident.Spec.Pod
 	name := client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}
 	err := h.client.Get(ctx, name, pod)
-	if err == nil && string(pod.UID) == ref.UID && pod.Labels[v1alpha1.LabelFrozen] == owner {
+	if err == nil && string(pod.UID) == ref.UID && pod.Labels[v1alpha1.LabelFrozen] == owner && incident.Status.Policy != nil {
 		return pod, nil
 	}
 	if err != nil && !apierrors.IsNotFound(err) {

@@ -107,10 +107,18 @@ func countedOnce(t *testing.T, w *world) {
 
 func sharedPod(t *testing.T, w *world) {
 	pod, first := w.victim("shared")
+	allow := &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "allow-shared"},
+		Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "shared"}}},
+	}
+	w.create(allow)
 	older := w.drive(first, v1alpha1.IncidentHeld)
 	second := w.detect(pod)
 	w.attest(second)
 	younger := w.drive(second, v1alpha1.IncidentHeld)
+	if others := younger.Status.Policy.Others; len(others) != 1 || others[0].UID != string(allow.UID) {
+		t.Fatalf("other policies on record are %v: the cache does not know the labels that they select", others)
+	}
 	// Which of two of the same second is the older is decided by name.
 	owner, other := older, younger
 	ownerEvent, otherEvent := first, second

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,13 +33,20 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) (controller.Controller, 
 		Watches(&v1alpha1.SecurityEvent{}, handler.EnqueueRequestsFromMapFunc(ofEvent)).
 		Watches(&v1alpha1.AttestationBundle{}, handler.EnqueueRequestsFromMapFunc(r.ofBundle)).
 		WatchesMetadata(podMetadata(), handler.EnqueueRequestsFromMapFunc(r.OfPod)).
-		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.OfPod)).
+		WatchesMetadata(policyMetadata(), handler.EnqueueRequestsFromMapFunc(r.OfPod)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Build(r)
 	if err != nil {
 		return nil, fmt.Errorf("set up incident: %w", err)
 	}
 	return built, nil
+}
+
+// policyMetadata is all that is watched of policies: they are read from the API server when an incident's walk needs them.
+func policyMetadata() *metav1.PartialObjectMetadata {
+	policy := &metav1.PartialObjectMetadata{}
+	policy.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
+	return policy
 }
 
 func named(incident string) []reconcile.Request {

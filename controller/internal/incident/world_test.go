@@ -144,6 +144,14 @@ func (f *faults) write(what string, act func() error) error {
 
 func (f *faults) funcs() interceptor.Funcs {
 	return interceptor.Funcs{
+		// Of pods the cache knows no labels but ours.
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			err := c.Get(ctx, key, o, opts...)
+			if pod, ok := o.(*metav1.PartialObjectMetadata); ok && err == nil {
+				pod.Labels = map[string]string{v1alpha1.LabelFrozen: pod.Labels[v1alpha1.LabelFrozen]}
+			}
+			return err
+		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 			return f.write("create "+o.GetName(), func() error { return c.Create(ctx, o, opts...) })
 		},
