@@ -5,16 +5,28 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
+)
+
+const (
+	// pageSize of lists of policies: one of 1.5 MiB, all an API server stores, is 100 MiB once it is decoded, if it has a
+	// great many rules without content. Whoever may edit a namespace can write any number of them.
+	pageSize = 1
+	// maxPages of a kind, and lookFor, for all kinds together, end the reading: the walk of one incident occupies a worker
+	// that other pods' containment needs.
+	maxPages = 2000
+	lookFor  = 5 * time.Second
 )
 
 // otherKind is a kind of policy that may select a pod beside ours.
@@ -42,53 +54,126 @@ func otherKinds() []otherKind {
 }
 
 // others names the policies, not ours, that selected the pod when it was contained: an analyst needs them to tell what
-// the pod could reach before.
-func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels map[string]string) ([]v1alpha1.PolicyRef, error) {
+// the pod could reach before. unread counts the kinds of which not all were read.
+func (p *Policies) others(
+	ctx context.Context, pod v1alpha1.PodRef, podLabels map[string]string,
+) (refs []v1alpha1.PolicyRef, unread int, err error) {
 	selected := subject{namespace: pod.Namespace, labels: podLabels}
-	var err error
 	if selected.namespaceLabels, err = p.namespaceLabels(ctx, pod.Namespace); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var refs []v1alpha1.PolicyRef
+	until := p.clock.Now().Add(lookFor)
 	for _, kind := range otherKinds() {
-		list, err := p.list(ctx, kind, pod.Namespace)
+		served, err := p.detector.serves(kind.GroupVersionKind)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		for i := range list {
-			if ours(&list[i]) || !kind.selects(selected, &list[i]) {
-				continue
-			}
-			ref := v1alpha1.Ref{Name: list[i].GetName(), UID: string(list[i].GetUID())}
-			refs = append(refs, v1alpha1.PolicyRef{Kind: kind.Kind, Ref: ref})
+		if !served {
+			continue
 		}
+		found, whole, err := p.selecting(ctx, kind, selected, until)
+		if err == nil && !kind.clusterwide {
+			var labelled []v1alpha1.PolicyRef
+			labelled, err = p.labelled(ctx, kind, pod.Namespace)
+			found = append(found, labelled...)
+		}
+		if isGone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("list %s that may select a pod of %s: %w", kind.Kind, pod.Namespace, err)
+		}
+		if !whole {
+			unread++
+		}
+		refs = append(refs, found...)
 	}
 	slices.SortFunc(refs, func(a, b v1alpha1.PolicyRef) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 	})
+	return refs, unread, nil
+}
+
+// selecting names the policies of a kind that select the pod, and says whether all were read. A list that expires while it
+// is read is begun again once; then what was read of it has to do.
+func (p *Policies) selecting(
+	ctx context.Context, kind otherKind, of subject, until time.Time,
+) (refs []v1alpha1.PolicyRef, whole bool, err error) {
+	for range 2 {
+		if refs, whole, err = p.pages(ctx, kind, of, until); !expired(err) {
+			return refs, whole, err
+		}
+	}
+	return refs, false, nil
+}
+
+// pages reads one page after the other until a bound is reached. With an error it returns what it had read.
+func (p *Policies) pages(
+	ctx context.Context, kind otherKind, of subject, until time.Time,
+) (refs []v1alpha1.PolicyRef, whole bool, err error) {
+	next := ""
+	for range maxPages {
+		var found []v1alpha1.PolicyRef
+		if found, next, err = p.page(ctx, kind, of, next); err != nil {
+			return refs, false, err
+		}
+		refs = append(refs, found...)
+		if next == "" {
+			return refs, true, nil
+		}
+		if p.clock.Now().After(until) {
+			break
+		}
+	}
+	return refs, false, nil
+}
+
+// page keeps the policies of one page in memory, of one page in the whole process. Those with our label are left to labelled.
+func (p *Policies) page(ctx context.Context, kind otherKind, of subject, from string) (refs []v1alpha1.PolicyRef, next string, err error) {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	where := []client.ListOption{client.Limit(pageSize), client.Continue(from)}
+	if !kind.clusterwide {
+		foreign, err := labels.Parse("!" + v1alpha1.LabelPodUID)
+		if err != nil {
+			return nil, "", fmt.Errorf("select policies: %w", err)
+		}
+		where = append(where, client.InNamespace(of.namespace), client.MatchingLabelsSelector{Selector: foreign})
+	}
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	if err := p.live.List(ctx, list, where...); err != nil {
+		return nil, "", fmt.Errorf("read a page: %w", err)
+	}
+	for i := range list.Items {
+		if one := &list.Items[i]; kind.selects(of, one) {
+			refs = append(refs, kind.ref(one))
+		}
+	}
+	return refs, list.GetContinue(), nil
+}
+
+// labelled names the policies that carry our label and are not ours. What they select is not read: they count as selecting.
+// The cache has the metadata of all that carry the label, of which there is one for each contained pod.
+func (p *Policies) labelled(ctx context.Context, kind otherKind, namespace string) ([]v1alpha1.PolicyRef, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookFor)
+	defer cancel()
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	if err := p.client.List(ctx, list, client.InNamespace(namespace), client.HasLabels{v1alpha1.LabelPodUID}); err != nil {
+		return nil, fmt.Errorf("read those with our label: %w", err)
+	}
+	var refs []v1alpha1.PolicyRef
+	for i := range list.Items {
+		if one := &list.Items[i]; one.Name != Name(one.Labels[v1alpha1.LabelPodUID]) {
+			refs = append(refs, kind.ref(one))
+		}
+	}
 	return refs, nil
 }
 
-// list is empty for a kind that is not served, or not any more.
-func (p *Policies) list(ctx context.Context, kind otherKind, namespace string) ([]unstructured.Unstructured, error) {
-	served, err := p.detector.serves(kind.GroupVersionKind)
-	if err != nil || !served {
-		return nil, err
-	}
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-	var where []client.ListOption
-	if !kind.clusterwide {
-		where = append(where, client.InNamespace(namespace))
-	}
-	err = p.live.List(ctx, list, where...)
-	if isGone(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list %s that may select a pod of %s: %w", kind.Kind, namespace, err)
-	}
-	return list.Items, nil
+func (k otherKind) ref(policy client.Object) v1alpha1.PolicyRef {
+	return v1alpha1.PolicyRef{Kind: k.Kind, Ref: v1alpha1.Ref{Name: policy.GetName(), UID: string(policy.GetUID())}}
 }
 
 // namespaceLabels is empty for a namespace that is gone: so is the pod, or soon.
@@ -101,10 +186,8 @@ func (p *Policies) namespaceLabels(ctx context.Context, name string) (map[string
 	return namespace.Labels, nil
 }
 
-func ours(policy *unstructured.Unstructured) bool {
-	uid := policy.GetLabels()[v1alpha1.LabelPodUID]
-	return uid != "" && policy.GetName() == Name(uid)
-}
+// expired says that a list cannot be gone on with.
+func expired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
 
 // isGone says whether there is no such object, or no such kind: a client that knew the kind before it went learns of it
 // from the object.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,10 +27,12 @@ type Policies struct {
 	live     client.Reader
 	detector *Detector
 	clock    clock.PassiveClock
+	// reading is held while a page of other policies is in memory.
+	reading sync.Mutex
 }
 
 // New writes through c and reads through live, which bypasses every cache: a policy that somebody removed a moment
-// ago must not be taken for one that stands.
+// ago must not be taken for one that stands. c may cache the metadata of policies that carry our label.
 func New(c client.Client, live client.Reader, detector *Detector, clock clock.PassiveClock) *Policies {
 	return &Policies{client: c, live: live, detector: detector, clock: clock}
 }
@@ -95,12 +98,12 @@ func (p *Policies) first(ctx context.Context, pod v1alpha1.PodRef, labels map[st
 		}
 		applied.AppliedAt = metav1.NewMicroTime(p.clock.Now())
 	}
-	others, err := p.others(ctx, pod, labels)
+	others, unread, err := p.others(ctx, pod, labels)
 	if err != nil {
 		return nil, err
 	}
 	applied.Others = others[:min(len(others), v1alpha1.MaxOthers)]
-	applied.OthersOmitted = int32(len(others) - len(applied.Others)) // #nosec G115 -- what a list call returns fits
+	applied.OthersOmitted = int32(len(others) - len(applied.Others) + unread) // #nosec G115 -- what was read fits
 	return applied, nil
 }
 

@@ -1,0 +1,121 @@
+package policy_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/discovery"
+	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/policy"
+	"ugallu.io/forensics/internal/apitest"
+)
+
+// pager is an API server whose lists of policies are watched, and may fail.
+type pager struct {
+	clock *testclock.FakePassiveClock
+	// most policies that an answer had.
+	most, answers int
+	// answered is called before each answer after the first, which it may replace by an error.
+	answered func() error
+}
+
+func (p *pager) list(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+	whole, ok := list.(*unstructured.UnstructuredList)
+	if !ok {
+		return fmt.Errorf("list of %T", list)
+	}
+	if p.answers++; p.answers > 1 && p.answered != nil {
+		if err := p.answered(); err != nil {
+			return err
+		}
+	}
+	err := c.List(ctx, list, opts...)
+	p.most = max(p.most, len(whole.Items))
+	return err
+}
+
+// TestRecordOfOtherPoliciesIsBounded: whoever may edit a namespace writes policies into it, of any number and size.
+func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
+	config := apitest.Run(t, &envtest.Environment{})
+	f := newFixture(t, config)
+	if err := f.client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
+		t.Fatal(err)
+	}
+	createForeign(t, f.client)
+	base, err := client.NewWithWatch(config, client.Options{Scheme: f.client.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"lookalike", "selecting-0", "selecting-1", "selecting-2", "selecting-3"}
+	over := apierrors.NewResourceExpired("too old")
+	for name, tt := range map[string]struct {
+		answered func(*pager) error
+		want     []string
+		omitted  int32
+	}{
+		"all":                   {func(*pager) error { return nil }, all, 0},
+		"a list that expires":   {func(p *pager) error { return map[int]error{3: over}[p.answers] }, all, 0},
+		"lists that all expire": {func(p *pager) error { return map[int]error{3: over, 6: over}[p.answers] }, all[:2], 1},
+		"a server that is slow": {func(p *pager) error { p.clock.SetTime(p.clock.Now().Add(2 * time.Second)); return nil }, all[:4], 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := &pager{clock: testclock.NewFakePassiveClock(time.Now())}
+			server.answered = func() error { return tt.answered(server) }
+			live := interceptor.NewClient(base, interceptor.Funcs{List: server.list})
+			one := f
+			one.policies = policy.New(f.client, live, policy.NewDetector(found), server.clock)
+			applied := one.ensure(t, nil)
+			var got []string
+			for _, ref := range applied.Others {
+				got = append(got, ref.Name)
+			}
+			if !slices.Equal(got, tt.want) || applied.OthersOmitted != tt.omitted {
+				t.Errorf("others %v and %d omitted, want %v and %d", got, applied.OthersOmitted, tt.want, tt.omitted)
+			}
+			if server.most != 1 {
+				t.Errorf("%d policies are in memory at a time", server.most)
+			}
+		})
+	}
+}
+
+// createForeign makes four policies that select the pod, as large as their rules without content make them, one that does
+// not, and one of another name with the label of ours.
+func createForeign(t *testing.T, c client.Client) {
+	t.Helper()
+	create := func(name, app string, rules int, labels map[string]string) {
+		t.Helper()
+		err := c.Create(t.Context(), &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
+			Spec: networkingv1.NetworkPolicySpec{
+				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": app}},
+				Ingress:     make([]networkingv1.NetworkPolicyIngressRule, rules),
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4 {
+		create(fmt.Sprintf("selecting-%d", i), "victim", 100_000, nil)
+	}
+	create("another", "other", 0, nil)
+	create("lookalike", "other", 0, map[string]string{v1alpha1.LabelPodUID: podUID})
+}
