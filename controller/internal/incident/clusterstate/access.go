@@ -3,6 +3,7 @@ package clusterstate
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -11,11 +12,14 @@ import (
 )
 
 const (
-	// pageSize of a list of bindings, and how many pages of each kind are looked through: 20,000 bindings.
-	pageSize = 500
-	maxPages = 40
+	// pageSize of a list of bindings, and how many pages of each kind are looked through: 20,000 bindings. A binding of
+	// 1.5 MiB, all an API server stores, is some 6 MiB once it is decoded, if it has a great many subjects.
+	pageSize = 20
+	maxPages = 1000
 	// maxBindings of one account that are described.
 	maxBindings = 200
+	// maxRules bounds the rules of all of them in JSON. In YAML, and with the bindings, they stay below maxDocument.
+	maxRules = maxDocument / 4
 )
 
 // access is what the pod's ServiceAccount may do in the cluster.
@@ -57,68 +61,62 @@ func (s *state) access(ctx context.Context, namespace, account string) {
 		}
 		return false
 	}
-	for _, list := range []func(context.Context, func(rbacv1.Subject) bool) ([]binding, error){s.clusterBindings, s.bindings} {
-		bindings, err := list(ctx, is)
-		if err != nil {
+	more := 0
+	take := func(one binding) {
+		if one.Subjects = matching(one.Subjects, is); len(one.Subjects) == 0 {
+			return
+		}
+		if len(found.Bindings) == maxBindings {
+			more++
+			return
+		}
+		found.Bindings = append(found.Bindings, one)
+	}
+	for _, list := range []func(context.Context, func(binding)) error{s.clusterBindings, s.bindings} {
+		if err := list(ctx, take); err != nil {
 			s.missing("role bindings", err)
 		}
-		found.Bindings = append(found.Bindings, bindings...)
 	}
 	slices.SortFunc(found.Bindings, func(a, b binding) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	if more := len(found.Bindings) - maxBindings; more > 0 {
+	if more > 0 {
 		s.gap(gapTruncated, "role bindings of "+found.Account, fmt.Sprintf("%d more than %d", more, maxBindings))
-		found.Bindings = found.Bindings[:maxBindings]
 	}
 	s.rules(ctx, found.Bindings)
-	s.documents = append(s.documents, document{"RBACSummary " + found.Account, found})
+	s.keep("RBACSummary "+found.Account, found)
 }
 
-func (s *state) clusterBindings(ctx context.Context, is func(rbacv1.Subject) bool) ([]binding, error) {
-	var found []binding
+func (s *state) clusterBindings(ctx context.Context, take func(binding)) error {
 	var page rbacv1.ClusterRoleBindingList
-	err := s.pages(ctx, &page, func() {
+	return s.pages(ctx, &page, func() {
 		for i := range page.Items {
 			one := &page.Items[i]
-			if subjects := matching(one.Subjects, is); len(subjects) > 0 {
-				found = append(found, binding{
-					Kind: "ClusterRoleBinding", Name: one.Name, UID: string(one.UID), Subjects: subjects, Role: one.RoleRef,
-				})
-			}
+			take(binding{Kind: "ClusterRoleBinding", Name: one.Name, UID: string(one.UID), Subjects: one.Subjects, Role: one.RoleRef})
 		}
 	})
-	return found, err
 }
 
 // bindings looks in every namespace: another one may have given the account a role too.
-func (s *state) bindings(ctx context.Context, is func(rbacv1.Subject) bool) ([]binding, error) {
-	var found []binding
+func (s *state) bindings(ctx context.Context, take func(binding)) error {
 	var page rbacv1.RoleBindingList
-	err := s.pages(ctx, &page, func() {
+	return s.pages(ctx, &page, func() {
 		for i := range page.Items {
 			one := &page.Items[i]
-			if subjects := matching(one.Subjects, is); len(subjects) > 0 {
-				found = append(found, binding{
-					Kind: "RoleBinding", Namespace: one.Namespace, Name: one.Name, UID: string(one.UID), Subjects: subjects, Role: one.RoleRef,
-				})
-			}
+			take(binding{
+				Kind: "RoleBinding", Namespace: one.Namespace, Name: one.Name, UID: string(one.UID), Subjects: one.Subjects, Role: one.RoleRef,
+			})
 		}
 	})
-	return found, err
 }
 
 // pages has one page after the other looked at.
 func (s *state) pages(ctx context.Context, page client.ObjectList, look func()) error {
 	next := ""
 	for range maxPages {
-		err := ask(ctx, func(ctx context.Context) error {
-			return s.reader.List(ctx, page, client.Limit(pageSize), client.Continue(next))
-		})
-		if err != nil {
+		if err := s.page(ctx, page, look, client.Limit(pageSize), client.Continue(next)); err != nil {
 			return err
 		}
-		look()
 		if next = page.GetContinue(); next == "" {
 			return nil
 		}
@@ -127,24 +125,59 @@ func (s *state) pages(ctx context.Context, page client.ObjectList, look func()) 
 	return nil
 }
 
+// matching names each subject once, however often the binding does.
 func matching(subjects []rbacv1.Subject, is func(rbacv1.Subject) bool) []rbacv1.Subject {
-	return slices.DeleteFunc(slices.Clone(subjects), func(subject rbacv1.Subject) bool { return !is(subject) })
+	var found []rbacv1.Subject
+	for _, subject := range subjects {
+		if is(subject) && !slices.Contains(found, subject) {
+			found = append(found, subject)
+		}
+	}
+	return found
 }
 
-// rules looks each role up once. A binding whose role cannot be read stays, without rules.
+// ruled is a role's rules, and how many bytes they are in JSON.
+type ruled struct {
+	rules []rbacv1.PolicyRule
+	size  int
+}
+
+// rules looks each role up once. A binding whose role cannot be read stays, without rules, and so does one for whose rules
+// there is no room.
 func (s *state) rules(ctx context.Context, bindings []binding) {
-	known := map[string][]rbacv1.PolicyRule{}
+	known, room := map[string]ruled{}, maxRules
 	for i := range bindings {
 		key := client.ObjectKey{Name: bindings[i].Role.Name}
 		if bindings[i].Role.Kind == "Role" {
 			key.Namespace = bindings[i].Namespace
 		}
 		name := title(bindings[i].Role.Kind, key)
-		if _, ok := known[name]; !ok {
-			known[name] = s.role(ctx, name, key)
+		role, ok := known[name]
+		if !ok {
+			role = s.ruled(ctx, name, key, room)
+			known[name] = role
 		}
-		bindings[i].Rules = known[name]
+		if role.size > room {
+			s.gap(gapTruncated, name, fmt.Sprintf("%d bytes of rules are left out of %s %s", role.size, bindings[i].Kind, bindings[i].Name))
+			continue
+		}
+		room -= role.size
+		bindings[i].Rules = role.rules
 	}
+}
+
+// ruled forgets the rules that the room is too small for: it does not grow.
+func (s *state) ruled(ctx context.Context, name string, key client.ObjectKey, room int) ruled {
+	rules := s.role(ctx, name, key)
+	written, err := json.Marshal(rules)
+	if err != nil {
+		s.missing(name, fmt.Errorf("measure: %w", err))
+		return ruled{}
+	}
+	if len(written) > room {
+		rules = nil
+	}
+	return ruled{rules: rules, size: len(written)}
 }
 
 func (s *state) role(ctx context.Context, name string, key client.ObjectKey) []rbacv1.PolicyRule {

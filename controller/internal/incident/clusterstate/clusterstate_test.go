@@ -252,6 +252,39 @@ func TestWhatCannotBeReadIsANamedGap(t *testing.T) {
 			[]v1alpha1.GapCount{{Reason: "ClusterStateTruncated", Count: 1}},
 			"Event sandbox/large", "Event sandbox/b",
 		},
+		"rules that are too many": {
+			func(w *world) {
+				w.update(&rbacv1.ClusterRole{
+					ObjectMeta: metav1.ObjectMeta{Name: "reader"},
+					Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{strings.Repeat("x", maxRules)}, Verbs: []string{"get"}}},
+				})
+			},
+			[]v1alpha1.GapCount{{Reason: "ClusterStateTruncated", Count: 2}},
+			"rules are left out of ClusterRoleBinding everybody", "RBACSummary",
+		},
+		"rules that are repeated by many bindings": {
+			func(w *world) {
+				w.update(&rbacv1.ClusterRole{
+					ObjectMeta: metav1.ObjectMeta{Name: "reader"},
+					Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{strings.Repeat("x", maxRules/2)}, Verbs: []string{"get"}}},
+				})
+			},
+			[]v1alpha1.GapCount{{Reason: "ClusterStateTruncated", Count: 1}},
+			"rules are left out of RoleBinding by-user-name", "RBACSummary",
+		},
+		"bindings that are too many": {
+			func(w *world) {
+				for i := range maxBindings {
+					w.create(&rbacv1.RoleBinding{
+						ObjectMeta: metav1.ObjectMeta{Namespace: "sandbox", Name: fmt.Sprintf("more-%d", i)},
+						RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "reader"},
+						Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "sandbox", Name: "web"}},
+					})
+				}
+			},
+			[]v1alpha1.GapCount{{Reason: "ClusterStateTruncated", Count: 1}},
+			"3 more than 200", "RBACSummary",
+		},
 		"a role that is gone": {
 			func(w *world) {
 				w.delete(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "payments", Name: "writer"}})
@@ -282,6 +315,17 @@ func TestWhatCannotBeReadIsANamedGap(t *testing.T) {
 				t.Errorf("%s is missing from %v", tt.has, head.Documents)
 			}
 		})
+	}
+}
+
+func TestSubjectThatIsRepeatedIsNamedOnce(t *testing.T) {
+	subjects := make([]rbacv1.Subject, 1000)
+	for i := range subjects {
+		subjects[i] = rbacv1.Subject{Kind: "User", Name: []string{"jane", "joe"}[i%2]}
+	}
+	found := matching(subjects, func(subject rbacv1.Subject) bool { return subject.Name == "joe" })
+	if diff := cmp.Diff(subjects[1:2], found); diff != "" {
+		t.Error(diff)
 	}
 }
 

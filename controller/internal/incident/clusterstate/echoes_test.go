@@ -33,7 +33,7 @@ func repeated(t *testing.T, value string) map[string]any {
 func TestValueThatIsRepeatedIsRedactedThereToo(t *testing.T) {
 	for name, value := range map[string]string{"plain": "correct horse", "with a quotation mark": `correct "horse"` + "\n<battery>"} {
 		t.Run(name, func(t *testing.T) {
-			s := &state{redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactAll})}
+			s := &state{room: maxBytes, redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactAll})}
 			event := map[string]any{"message": "Back-off: run " + value + " failed"}
 			s.add("Event", event)
 			pod := repeated(t, value)
@@ -83,7 +83,7 @@ func TestSecretInWhatWasNotToBeRedactedIsReplacedThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &state{redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "PASSWORD"})}
+	s := &state{room: maxBytes, redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "PASSWORD"})}
 	written := pod()
 	written["metadata"] = map[string]any{"annotations": map[string]any{corev1.LastAppliedConfigAnnotation: string(applied)}}
 	s.add("Pod", written)
@@ -104,7 +104,7 @@ func TestSecretInWhatWasNotToBeRedactedIsReplacedThere(t *testing.T) {
 }
 
 func TestNothingIsReplacedThatWasNotRedacted(t *testing.T) {
-	s := &state{redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "SIZE"})}
+	s := &state{room: maxBytes, redact: newRedaction(v1alpha1.FilesystemSnapshotAction{RedactEnvironment: v1alpha1.RedactMatching, RedactNames: "SIZE"})}
 	s.add("Pod", repeated(t, "correct-horse"))
 	content, err := s.render(&v1alpha1.Incident{})
 	if err != nil {

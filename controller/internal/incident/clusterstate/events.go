@@ -13,28 +13,39 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// maxEvents of one pod. The API server merges equal ones and lets them go after an hour.
-const maxEvents = 500
+const (
+	// maxEvents of one pod. The API server merges equal ones and lets them go after an hour.
+	maxEvents = 500
+	// eventsPage is small: whoever may edit a namespace writes events as large as an object can be, of which five are 8 MiB,
+	// and several times that while they are decoded.
+	eventsPage = 5
+)
 
-// events adds the Kubernetes events about the pod.
+// events adds the Kubernetes events about the pod, while there is room for them.
 func (s *state) events(ctx context.Context, pod v1alpha1.PodRef) {
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "EventList"})
 	name := "events of Pod " + pod.Namespace + "/" + pod.Name
-	err := ask(ctx, func(ctx context.Context) error {
-		return s.reader.List(ctx, list, client.InNamespace(pod.Namespace), client.Limit(maxEvents),
-			client.MatchingFields{"involvedObject.uid": pod.UID})
-	})
-	if err != nil {
-		s.missing(name, err)
-		return
+	first, next := len(s.documents), ""
+	for read, fit := 0, true; ; {
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "EventList"})
+		err := s.page(ctx, list, func() {
+			for i := range list.Items {
+				event := &list.Items[i]
+				fit = s.add(title("Event", client.ObjectKeyFromObject(event)), event.Object) && fit
+			}
+		}, client.InNamespace(pod.Namespace), client.Limit(eventsPage), client.Continue(next), client.MatchingFields{"involvedObject.uid": pod.UID})
+		if err != nil {
+			s.missing(name, err)
+			break
+		}
+		read += len(list.Items)
+		if next = list.GetContinue(); next == "" {
+			break
+		}
+		if read >= maxEvents || !fit {
+			s.gap(gapTruncated, name, fmt.Sprintf("more than %d", read))
+			break
+		}
 	}
-	if list.GetContinue() != "" {
-		s.gap(gapTruncated, name, fmt.Sprintf("more than %d", maxEvents))
-	}
-	slices.SortFunc(list.Items, func(a, b unstructured.Unstructured) int { return strings.Compare(a.GetName(), b.GetName()) })
-	for i := range list.Items {
-		event := &list.Items[i]
-		s.add(title("Event", client.ObjectKeyFromObject(event)), event.Object)
-	}
+	slices.SortFunc(s.documents[first:], func(a, b document) int { return strings.Compare(a.name, b.name) })
 }

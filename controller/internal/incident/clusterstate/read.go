@@ -2,9 +2,11 @@ package clusterstate
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,10 +38,14 @@ const (
 
 // state is the pod's objects as they are read, in the order of the documents.
 type state struct {
-	reader    client.Reader
+	reader client.Reader
+	// reading is held while a page of a list is in memory.
+	reading   *sync.Mutex
 	redact    *redaction
 	documents []document
-	gaps      []gap
+	// room is how many bytes of documents may be added, in JSON.
+	room int
+	gaps []gap
 }
 
 // document is one object of the state.
@@ -57,9 +63,9 @@ type gap struct {
 
 // read asks for the pod first, as it is what goes first, and then for what stands around it. What cannot be read is a gap,
 // never an error.
-func read(ctx context.Context, reader client.Reader, incident *v1alpha1.Incident) (content, error) {
+func (r *Reconciler) read(ctx context.Context, incident *v1alpha1.Incident) (content, error) {
 	ref := incident.Spec.Pod
-	s := &state{reader: reader, redact: newRedaction(incident.Spec.Snapshot)}
+	s := &state{reader: r.Live, reading: &r.reading, redact: newRedaction(incident.Spec.Snapshot), room: maxBytes}
 	pod := s.object(ctx, schema.GroupVersionKind{Version: "v1", Kind: "Pod"}, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, ref.UID)
 	var account string
 	if pod != nil {
@@ -102,11 +108,38 @@ func title(kind string, key client.ObjectKey) string {
 	return kind + " " + key.Namespace + "/" + key.Name
 }
 
-// add appends an object without its book-keeping and without values that are to be redacted.
-func (s *state) add(name string, object map[string]any) {
+// add keeps an object without its book-keeping and without values that are to be redacted.
+func (s *state) add(name string, object map[string]any) bool {
 	unstructured.RemoveNestedField(object, "metadata", "managedFields")
 	s.redact.tree(object)
+	return s.keep(name, object)
+}
+
+// keep appends a document if there is room for it, and says so: what is read may be more than memory holds.
+func (s *state) keep(name string, object any) bool {
+	written, err := json.Marshal(object)
+	if err != nil {
+		s.missing(name, fmt.Errorf("measure: %w", err))
+		return false
+	}
+	if len(written) > min(maxDocument, s.room) {
+		s.gap(gapTruncated, name, fmt.Sprintf("%d bytes are left out", len(written)))
+		return false
+	}
+	s.room -= len(written)
 	s.documents = append(s.documents, document{name, object})
+	return true
+}
+
+// page has one page of a list looked at. Of all states that are being read one page is in memory at a time.
+func (s *state) page(ctx context.Context, page client.ObjectList, look func(), where ...client.ListOption) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if err := ask(ctx, func(ctx context.Context) error { return s.reader.List(ctx, page, where...) }); err != nil {
+		return err
+	}
+	look()
+	return nil
 }
 
 func (s *state) gap(reason, object, message string) {

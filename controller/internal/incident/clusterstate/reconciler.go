@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -63,7 +64,8 @@ type Reconciler struct {
 	// Clock is the only source of time.
 	Clock clock.PassiveClock
 
-	shelf shelf
+	shelf   shelf
+	reading sync.Mutex
 }
 
 // SetupWithManager watches incidents.
@@ -155,7 +157,7 @@ func (r *Reconciler) taken(ctx context.Context, incident *v1alpha1.Incident) (ta
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	now := metav1.NewMicroTime(r.Clock.Now())
-	content, err := read(ctx, r.Live, incident)
+	content, err := r.read(ctx, incident)
 	if err != nil {
 		return taken{}, err
 	}

@@ -156,6 +156,13 @@ func (w *world) delete(object client.Object) {
 	}
 }
 
+func (w *world) update(object client.Object) {
+	w.t.Helper()
+	if err := w.base.Update(w.t.Context(), object); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) content() []byte {
 	w.t.Helper()
 	stored := w.store.Objects()
