@@ -20,8 +20,10 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	controllerconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -145,6 +147,8 @@ func watching(t *testing.T, server *rest.Config, scheme *runtime.Scheme, request
 	server.Wrap(func(next http.RoundTripper) http.RoundTripper { return recorded{requests, next} })
 	mgr, err := ctrl.NewManager(server, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Cache: cacheOptions(options.Options{}), Client: clientOptions(),
+		// Another test of this process sets the controller up as well.
+		Controller: controllerconfig.Controller{SkipNameValidation: ptr.To(true)},
 	})
 	if err != nil {
 		t.Fatal(err)
