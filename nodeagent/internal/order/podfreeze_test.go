@@ -157,7 +157,7 @@ func TestPodThatSharesItsSandboxsPIDNamespaceIsAShortfall(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "hold id-web", "hold id-side")
+			w.demand(record, v1alpha1.ResponsePartial, "drop", "freeze", "drop", "hold id-web", "hold id-side")
 			w.sayWhy(record, "the sandbox's process runs on, and the pod's processes may reach it")
 			if level := record.Status.Containment.Level; level != v1alpha1.LevelPartial {
 				t.Errorf("level %s", level)

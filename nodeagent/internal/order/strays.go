@@ -48,7 +48,8 @@ func (f *freezeStep) dropAgain(ctx context.Context, containment *v1alpha1.Contai
 		found.Processes = append(found.Processes, stray.Process)
 	}
 	dropped := f.drop(ctx, found, Cut{Running: containment.FreezeMethod == v1alpha1.FreezeNone})
-	if dropped.ContainedAt.IsZero() || (len(strays) == 0 && len(attachedSince(dropped.Hooks, began)) == 0) {
+	nothingNew := len(strays) == 0 && len(attachedSince(dropped.Hooks, began)) == 0
+	if dropped.ContainedAt.IsZero() || (nothingNew && containment.ContainedAt != nil) {
 		return
 	}
 	probed := make(map[string]*metav1.MicroTime, len(containment.Hooks))

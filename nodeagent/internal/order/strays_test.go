@@ -164,25 +164,36 @@ func TestWhatAPodChangedBeforeItWasFrozenIsFound(t *testing.T) {
 	first, second := time.Now().Add(-time.Minute).Truncate(time.Microsecond), time.Now().Add(time.Hour).Truncate(time.Microsecond)
 	before, after := metav1.NewMicroTime(first), metav1.NewMicroTime(second)
 	old, fresh := v1alpha1.Hook{ID: "old", Verified: true, AttachedAt: &before}, v1alpha1.Hook{ID: "new", Verified: true, AttachedAt: &after}
+	once := Dropped{Level: v1alpha1.LevelFull, ContainedAt: first, Hooks: []v1alpha1.Hook{old}}
 	tests := map[string]struct {
-		second Dropped
-		level  v1alpha1.ContainmentLevel
-		hooks  []v1alpha1.Hook
-		at     time.Time
+		first, second Dropped
+		level         v1alpha1.ContainmentLevel
+		hooks         []v1alpha1.Hook
+		at            time.Time
 	}{
+		"that the hooks work": {
+			Dropped{Level: v1alpha1.LevelPolicyOnly, Hooks: []v1alpha1.Hook{{ID: "old", AttachedAt: &before}}},
+			Dropped{Level: v1alpha1.LevelFull, ContainedAt: second, Hooks: []v1alpha1.Hook{old}},
+			v1alpha1.LevelFull,
+			[]v1alpha1.Hook{old},
+			second,
+		},
 		"nothing": {
+			once,
 			Dropped{Level: v1alpha1.LevelFull, ContainedAt: second, Hooks: []v1alpha1.Hook{old}},
 			v1alpha1.LevelFull,
 			[]v1alpha1.Hook{old},
 			first,
 		},
 		"a device": {
+			once,
 			Dropped{Level: v1alpha1.LevelFull, ContainedAt: second, Hooks: []v1alpha1.Hook{old, fresh}},
 			v1alpha1.LevelFull,
 			[]v1alpha1.Hook{old, fresh},
 			second,
 		},
 		"a way out": {
+			once,
 			Dropped{Level: v1alpha1.LevelPartial, ContainedAt: second, Hooks: []v1alpha1.Hook{old}, Shortfalls: []string{"a program"}},
 			v1alpha1.LevelPartial,
 			[]v1alpha1.Hook{old},
@@ -194,7 +205,7 @@ func TestWhatAPodChangedBeforeItWasFrozenIsFound(t *testing.T) {
 			w := newWorld(t)
 			w.attach = func(Cut) (Dropped, error) {
 				if len(w.done) == 1 {
-					return Dropped{Level: v1alpha1.LevelFull, ContainedAt: first, Hooks: []v1alpha1.Hook{old}}, nil
+					return tt.first, nil
 				}
 				return tt.second, nil
 			}
