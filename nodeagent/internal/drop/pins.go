@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -62,6 +63,8 @@ func (p point) record(attachedAt time.Time) v1alpha1.Hook {
 type pins struct {
 	folder string
 	spec   *ebpf.CollectionSpec
+	// mutex guards frozen and running: the hooks are attached side by side.
+	mutex sync.Mutex
 	// frozen and running are the programs for a pod whose processes do not run, or do. Each is loaded when it is first
 	// wanted: the verifier takes 3 ms for the first and 5 for the second.
 	frozen, running *ebpf.Collection
@@ -125,6 +128,8 @@ func (p *pins) use(loaded *ebpf.Collection) bool {
 
 // want loads the programs that suit, unless they are loaded.
 func (p *pins) want(running bool) error {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
 	set := p.set(running)
 	if *set != nil {
 		return nil
@@ -165,11 +170,15 @@ func (p *pins) close() {
 }
 
 func (p *pins) program(at point) *ebpf.Program {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
 	return (*p.set(forRunning(at.program))).Programs[at.program]
 }
 
 // pinned is a map, the same in both sets.
 func (p *pins) pinned(name string) *ebpf.Map {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
 	if p.frozen != nil {
 		return p.frozen.Maps[name]
 	}
