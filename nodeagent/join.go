@@ -103,6 +103,11 @@ func (d dropper) Attach(ctx context.Context, pod order.Pod, cut order.Cut) (orde
 	target := drop.Target{
 		PodUID: pod.UID, Cgroup: pod.Cgroup, Sandbox: pod.Sandbox, Processes: pod.Processes, Running: cut.Running, Probe: cut.Probe,
 	}
+	for _, container := range pod.Containers {
+		if container.Process != 0 {
+			target.Containers = append(target.Containers, container.Process)
+		}
+	}
 	target.Others = func() (map[uint64]bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, stateWithin)
 		defer cancel()

@@ -326,7 +326,16 @@ func TestLoopbackOfAPodInTheNodesNetworkIsCutOff(t *testing.T) {
 	}
 }
 
+// TestANetworkOfAnotherPodIsLeftAlone has a process of the pod in the network of another pod: one of a container, or the
+// sandbox's, which another process of the pod traced.
 func TestANetworkOfAnotherPodIsLeftAlone(t *testing.T) {
+	for name, moved := range map[string]bool{"container": false, "sandbox": true} {
+		t.Run(name, func(t *testing.T) { leftAlone(t, moved) })
+	}
+}
+
+func leftAlone(t *testing.T, sandbox bool) {
+	t.Helper()
 	p := newPod(t)
 	mate := exec.Command("ip", "netns", "exec", p.prefix+"out", "sleep", "60")
 	if err := mate.Start(); err != nil {
@@ -344,7 +353,11 @@ func TestANetworkOfAnotherPodIsLeftAlone(t *testing.T) {
 		inode, err := inodeAt(filepath.Join("/proc", strconv.Itoa(mate.Process.Pid), "ns/net"))
 		return err == nil && inode == foreign
 	})
-	p.target.Processes = append(p.target.Processes, mate.Process.Pid)
+	p.target.Containers = p.target.Processes
+	p.target.Processes = []int{p.process.Process.Pid, mate.Process.Pid}
+	if sandbox {
+		p.target.Sandbox = mate.Process.Pid
+	}
 	p.target.Others = func() (map[uint64]bool, error) { return map[uint64]bool{foreign: true}, nil }
 	result := attached(t, dropper(t, p.config), p.target)
 	if result.Level != v1alpha1.LevelPartial || len(result.Hooks) != 5 || !strings.Contains(strings.Join(result.Shortfalls, ""), "another pod") {

@@ -32,8 +32,11 @@ type Target struct {
 	PodUID string
 	// Cgroup is the pod's cgroup2 folder, empty when it is not known.
 	Cgroup string
-	// Sandbox is the process of the pod's sandbox, whose network is the pod's and is cut off first. 0 when it is not known.
+	// Sandbox is the process of the pod's sandbox, 0 when it is not known. Its network is cut off first, where the first
+	// process of every container that runs is in it.
 	Sandbox int
+	// Containers are the first processes of the pod's containers that run.
+	Containers []int
 	// Processes of the pod: the network namespaces that they are in are the pod's.
 	Processes []int
 	// Running is whether the pod's processes go on: then loopback inside the pod passes, and the kubelet's probes.
@@ -149,7 +152,8 @@ func (d *Dropper) attach(ctx context.Context, w work) (err error) {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	if !w.target.Running {
-		beside.Go(func() { w.attachCgroup(false) })
+		early := w // what follows is written to w meanwhile
+		beside.Go(func() { early.attachCgroup("") })
 	}
 	if w.node, err = os.Open(d.nodeNetns); err != nil {
 		return fmt.Errorf("open the node's network namespace: %w", err)

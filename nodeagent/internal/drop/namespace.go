@@ -1,9 +1,11 @@
 package drop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -59,26 +61,57 @@ const maxNamespaces = 64
 // open opens those of every thread: one of a process can be in another namespace than the others. It says whether these are
 // all, or others were left out because maxNamespaces are open. What is open is kept when it fails.
 func (n namespaces) open(processes []int) (all bool, err error) {
-	for _, process := range processes {
-		folder := fmt.Sprintf("/proc/%d/task", process)
-		threads, err := os.ReadDir(folder)
-		if gone(err) {
-			continue
+	for path, err := range networksOf(processes) {
+		if err == nil {
+			err = n.add(path)
+		}
+		if errors.Is(err, errManyNamespaces) {
+			return false, nil
 		}
 		if err != nil {
 			return false, err
 		}
-		for _, thread := range threads {
-			err := n.add(filepath.Join(folder, thread.Name(), "ns/net"))
-			if errors.Is(err, errManyNamespaces) {
-				return false, nil
+	}
+	return true, nil
+}
+
+// seek opens the namespace with this inode, beside the maxNamespaces, when a thread is in it. It looks at every thread until
+// the context ends, which is an error.
+func (n namespaces) seek(ctx context.Context, processes []int, inode uint64) error {
+	for path, err := range networksOf(processes) {
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+		at, err := inodeAt(path)
+		if gone(err) || (err == nil && at != inode) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := n.keep(path); err != nil || n[inode] != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// networksOf yields the file of the network namespace of every thread, and the error when threads cannot be listed.
+func networksOf(processes []int) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, process := range processes {
+			folder := fmt.Sprintf("/proc/%d/task", process)
+			threads, err := os.ReadDir(folder)
+			if err != nil && !gone(err) && !yield("", err) {
+				return
 			}
-			if err != nil {
-				return false, err
+			for _, thread := range threads {
+				if !yield(filepath.Join(folder, thread.Name(), "ns/net"), nil) {
+					return
+				}
 			}
 		}
 	}
-	return true, nil
 }
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
@@ -97,6 +130,11 @@ func (n namespaces) add(path string) error {
 	if len(n) >= maxNamespaces {
 		return errManyNamespaces
 	}
+	return n.keep(path)
+}
+
+// keep opens a namespace unless it is open or gone.
+func (n namespaces) keep(path string) error {
 	file, inode, err := openNamespace(path)
 	switch {
 	case gone(err):

@@ -3,10 +3,13 @@ package drop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -34,7 +37,7 @@ func (p *pod) unshared(t *testing.T, count int) (processes []int) {
 // pod's own.
 func TestNetworksWithoutNumberDoNotKeepThePodsOwn(t *testing.T) {
 	p := newPod(t)
-	p.target.Sandbox = p.process.Process.Pid
+	p.target.Sandbox, p.target.Containers = p.process.Process.Pid, p.target.Processes
 	p.target.Processes = append(p.unshared(t, maxNamespaces+1), p.target.Processes...)
 	d := dropper(t, p.config)
 	p.target.Others = func() (map[uint64]bool, error) {
@@ -60,7 +63,7 @@ func TestALookThatIsGivenUpLeavesThePodsOwnNetworkCutOff(t *testing.T) {
 	for name, running := range map[string]bool{"frozen": false, "running": true} {
 		t.Run(name, func(t *testing.T) {
 			p := newPod(t)
-			p.target.Sandbox, p.target.Running = p.process.Process.Pid, running
+			p.target.Sandbox, p.target.Containers, p.target.Running = p.process.Process.Pid, p.target.Processes, running
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			result, err := dropper(t, p.config).Attach(ctx, p.target)
@@ -70,4 +73,51 @@ func TestALookThatIsGivenUpLeavesThePodsOwnNetworkCutOff(t *testing.T) {
 			p.quiet(t)
 		})
 	}
+}
+
+// TestTheNodesNetworkIsFoundAmongNetworksWithoutNumber has a process of a running pod in the node's network come after more
+// others than are looked at.
+func TestTheNodesNetworkIsFoundAmongNetworksWithoutNumber(t *testing.T) {
+	const (
+		many    = "the pod has more than 64 network namespaces: what leads out of the others is not cut off"
+		inNode  = "the pod uses the node's network: its loopback and its probes are cut off as well"
+		raw     = "the pod uses the node's network: raw frames are not cut off"
+		unknown = "whether the pod uses the node's network is not known: its loopback and its probes are cut off as well"
+	)
+	p := newPod(t)
+	p.target.Sandbox, p.target.Containers, p.target.Running = p.process.Process.Pid, p.target.Processes, true
+	decoys := append(p.unshared(t, maxNamespaces+1), p.process.Process.Pid)
+	p.target.Processes = append(decoys, p.inNode(t))
+	result := attached(t, dropper(t, p.config), p.target)
+	if diff := cmp.Diff([]string{many, raw, inNode}, result.Shortfalls, cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Errorf("shortfalls (-want +got):\n%s", diff)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	result, err := dropper(t, p.config).Attach(ctx, p.target)
+	if diff := cmp.Diff([]string{many, unknown}, result.Shortfalls); diff != "" || !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v, shortfalls (-want +got):\n%s", err, diff)
+	}
+}
+
+// inNode starts a process of the pod in the node's network.
+func (p *pod) inNode(t *testing.T) (process int) {
+	t.Helper()
+	sleep := exec.Command("ip", "netns", "exec", p.prefix+"node", "sleep", "60") // #nosec G204 -- a name of the test's own
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+	})
+	node, err := inodeAt(p.config.NodeNetns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the process is in the node's network", func() bool {
+		inode, err := inodeAt(fmt.Sprintf("/proc/%d/ns/net", sleep.Process.Pid))
+		return err == nil && inode == node
+	})
+	return sleep.Process.Pid
 }

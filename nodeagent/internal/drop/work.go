@@ -36,21 +36,21 @@ func (w work) either(running, frozen string) string {
 	return frozen
 }
 
-// attachCgroup puts both hooks on the pod's cgroup. Only for a pod that runs it matters whether a process of it is in the
-// node's network.
-func (w work) attachCgroup(inNode bool) {
+// attachCgroup puts both hooks on the pod's cgroup. For a pod that runs, exposed says why its loopback may be the node's: it
+// is cut off then as well.
+func (w work) attachCgroup(exposed string) {
 	if w.target.Cgroup == "" {
 		w.found.fallShort("the pod's cgroup is not known: its sockets are not cut off")
 		return
 	}
-	if inNode && w.target.Running {
+	if exposed != "" && w.target.Running {
 		// What is loopback inside another pod is the node's own here, and leads out.
 		w.target.Running = false
 		if err := w.pins.want(false); err != nil {
 			w.found.fallShort("%w", err)
 			return
 		}
-		w.found.fallShort("the pod uses the node's network: its loopback and its probes are cut off as well")
+		w.found.fallShort("%s: its loopback and its probes are cut off as well", exposed)
 	}
 	for _, side := range []struct {
 		program   string
@@ -74,9 +74,9 @@ func (w work) attachDevices(ctx context.Context) error {
 	own, ownErr := w.ofSandbox()
 	var first errgroup.Group
 	w.attachTo(&first, own)
-	openErr := w.openAll()
+	openErr := w.openAll(ctx)
 	if w.target.Running {
-		w.attachCgroup(w.namespaces[w.nodeInode] != nil)
+		w.attachCgroup(w.exposed(openErr))
 	}
 	devices, shortfalls, err := w.leading(ctx)
 	for _, shortfall := range shortfalls {
@@ -88,8 +88,21 @@ func (w work) attachDevices(ctx context.Context) error {
 	return errors.Join(err, rest.Wait())
 }
 
+// exposed says why loopback of the pod may be the node's, and nothing when it is not. It is not known when the look at the
+// pod's namespaces failed.
+func (w work) exposed(openErr error) string {
+	switch {
+	case w.namespaces[w.nodeInode] != nil:
+		return "the pod uses the node's network"
+	case openErr != nil:
+		return "whether the pod uses the node's network is not known"
+	}
+	return ""
+}
+
 // ofSandbox returns what leads out of the sandbox's network to the node. What else there is in it the look at all of them
-// tells.
+// tells. A process of the pod that may trace the sandbox's can have it join the network of another pod: where a container
+// is elsewhere than the sandbox, nothing is returned, and the look at all of them asks whose the networks are.
 func (w work) ofSandbox() ([]device, error) {
 	if w.target.Sandbox == 0 {
 		return nil, nil
@@ -98,22 +111,50 @@ func (w work) ofSandbox() ([]device, error) {
 		return nil, fmt.Errorf("open the sandbox's network namespace: %w", err)
 	}
 	for inode := range w.namespaces {
-		if inode != w.nodeInode {
-			devices, _, err := w.search(inode).devices()
-			return devices, err
+		if inode == w.nodeInode {
+			continue
 		}
+		if shared, err := w.containersIn(inode); !shared || err != nil {
+			return nil, err
+		}
+		devices, _, err := w.search(inode).devices()
+		return devices, err
 	}
 	return nil, nil
 }
 
-// openAll opens the network namespaces of every thread of the pod, as far as they are looked at.
-func (w work) openAll() error {
+// containersIn says whether the first process of every container that runs is in the network namespace, and at least one is.
+func (w work) containersIn(inode uint64) (bool, error) {
+	in := 0
+	for _, process := range w.target.Containers {
+		at, err := inodeAt(fmt.Sprintf("/proc/%d/ns/net", process))
+		switch {
+		case gone(err):
+			continue
+		case err != nil:
+			return false, err
+		case at != inode:
+			return false, nil
+		}
+		in++
+	}
+	return in > 0, nil
+}
+
+// openAll opens the network namespaces of every thread of the pod, as far as they are looked at. Of a pod that runs every
+// thread is asked whether it is in the node's: what passes inside the pod depends on it.
+func (w work) openAll(ctx context.Context) error {
 	all, err := w.namespaces.open(w.target.Processes)
 	if err != nil {
 		return fmt.Errorf("open the pod's network namespaces: %w", err)
 	}
 	if !all {
 		w.found.fallShort("the pod has more than %d network namespaces: what leads out of the others is not cut off", maxNamespaces)
+	}
+	if !all && w.target.Running && w.namespaces[w.nodeInode] == nil {
+		if err := w.namespaces.seek(ctx, w.target.Processes, w.nodeInode); err != nil {
+			return fmt.Errorf("look for the node's network namespace: %w", err)
+		}
 	}
 	return nil
 }
