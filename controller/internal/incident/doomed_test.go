@@ -121,6 +121,26 @@ func deletedByTheLast(t *testing.T, w *world) {
 	})
 }
 
+// deletedForOneThatIsGone deletes the incident that deletes between its release and the other's: the node keeps the pod
+// frozen by its order, which stays.
+func deletedForOneThatIsGone(t *testing.T, w *world) {
+	both := w.shared("outlived")
+	w.acknowledge(both, deleting)
+	w.drive(both.events[deleting], v1alpha1.IncidentReleased)
+	if err := w.base.Delete(t.Context(), both.held[deleting]); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	w.acknowledge(both, resuming)
+	w.dies(both, resuming)
+	w.restart()
+	w.drive(both.events[resuming], v1alpha1.IncidentReleased)
+	w.released(both, dispositions{
+		deleting: {Disposition: v1alpha1.DispositionDelete, KeepContained: true},
+		resuming: {Disposition: v1alpha1.DispositionDelete},
+	})
+}
+
 func deletedAfterTheOther(t *testing.T, w *world) {
 	both := w.shared("outlasted")
 	w.acknowledge(both, resuming)

@@ -93,15 +93,33 @@ func (h *hold) holders(ctx context.Context, reader client.Reader, podUID string)
 	return open, nil
 }
 
-// doomed says whether an incident of the pod, open or released, is to delete it.
-func (h *hold) doomed(ctx context.Context, podUID string) (bool, error) {
+// doomed says whether an incident of the pod, open or released, is to delete it, or an order to let it go says so: one that
+// is released can be deleted, but its order stays, and the agent keeps the pod frozen by that.
+func (h *hold) doomed(ctx context.Context, pod v1alpha1.PodRef) (bool, error) {
 	var list v1alpha1.IncidentList
-	if err := h.live.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelPodUID: podUID}); err != nil {
-		return false, fmt.Errorf("list every incident on pod %s: %w", podUID, err)
+	if err := h.live.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelPodUID: pod.UID}); err != nil {
+		return false, fmt.Errorf("list every incident on pod %s: %w", pod.UID, err)
 	}
-	return slices.ContainsFunc(list.Items, func(incident v1alpha1.Incident) bool {
+	if slices.ContainsFunc(list.Items, func(incident v1alpha1.Incident) bool {
 		return !incident.Spec.DryRun && incident.Spec.Disposition == v1alpha1.DispositionDelete
+	}) {
+		return true, nil
+	}
+	var releases v1alpha1.EventResponseList
+	err := h.live.List(ctx, &releases, client.MatchingFields{"spec.nodeName": pod.NodeName},
+		client.MatchingLabels{v1alpha1.LabelStep: string(v1alpha1.StepUnfreeze)})
+	if err != nil {
+		return false, fmt.Errorf("list every release on node %s: %w", pod.NodeName, err)
+	}
+	return slices.ContainsFunc(releases.Items, func(release v1alpha1.EventResponse) bool {
+		return release.Spec.PodRef.UID == pod.UID && ordersDeletion(&release)
 	}), nil
+}
+
+// ordersDeletion says whether the pod is to be deleted by an order to let it go.
+func ordersDeletion(response *v1alpha1.EventResponse) bool {
+	action := response.Spec.Action.PodUnfreeze
+	return action != nil && action.Disposition == v1alpha1.DispositionDelete
 }
 
 // pod reads the pod's metadata, from the cache of frozen pods when that shows the label as it should be and the incident has

@@ -29,7 +29,7 @@ func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 	next, doomed := "", false
 	if holder != nil {
 		next = string(holder.UID)
-	} else if doomed, err = r.hold.doomed(ctx, s.incident.Spec.Pod.UID); err != nil {
+	} else if doomed, err = r.doomed(ctx, s); err != nil {
 		return false, err
 	}
 	pod := podMetadata()

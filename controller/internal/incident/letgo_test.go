@@ -51,7 +51,14 @@ func fakeClient(t *testing.T, objects ...client.Object) client.Client {
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.SecurityEvent{}).Build()
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.SecurityEvent{}).
+		WithIndex(&v1alpha1.EventResponse{}, "spec.nodeName", func(object client.Object) []string {
+			response, ok := object.(*v1alpha1.EventResponse)
+			if !ok {
+				return nil
+			}
+			return []string{response.Spec.NodeName}
+		}).Build()
 }
 
 // TestTwoIncidentsReleasedAtOnceLeaveNothingOnThePod lets both see the other still open, as two workers may.
@@ -89,6 +96,53 @@ func TestTwoIncidentsReleasedAtOnceLeaveNothingOnThePod(t *testing.T) {
 			}
 			if left.Labels[v1alpha1.LabelFrozen] != label || *gone != policies {
 				t.Errorf("label %q, policy removed %d times, want %q and %d", left.Labels[v1alpha1.LabelFrozen], *gone, label, policies)
+			}
+		})
+	}
+}
+
+// TestOrderOutlivesItsIncident lets the only incident that is left go, which does not delete the pod itself.
+func TestOrderOutlivesItsIncident(t *testing.T) {
+	now := time.Now()
+	left := openIncident("bbbbbbbbbbbbbbbb", now)
+	pod := left.Spec.Pod
+	other, elsewhere := pod, pod
+	other.UID, elsewhere.UID, elsewhere.NodeName = "other-uid", "elsewhere-uid", "worker-2"
+	for name, tt := range map[string]struct {
+		of      string
+		pod     v1alpha1.PodRef
+		says    v1alpha1.Disposition
+		deletes bool
+	}{
+		"one that is gone deletes the pod":         {"aaaaaaaaaaaaaaaa", pod, v1alpha1.DispositionDelete, true},
+		"its own deletes the pod":                  {left.Name, pod, v1alpha1.DispositionDelete, true},
+		"one that is gone let the pod go on":       {"aaaaaaaaaaaaaaaa", pod, v1alpha1.DispositionResume, false},
+		"one that is gone deletes another pod":     {"aaaaaaaaaaaaaaaa", other, v1alpha1.DispositionDelete, false},
+		"one that is gone deletes on another node": {"aaaaaaaaaaaaaaaa", elsewhere, v1alpha1.DispositionDelete, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			order := &v1alpha1.EventResponse{
+				ObjectMeta: metav1.ObjectMeta{
+					Name:   v1alpha1.ResponseName(tt.of, v1alpha1.StepUnfreeze, 1),
+					Labels: map[string]string{v1alpha1.LabelStep: string(v1alpha1.StepUnfreeze)},
+				},
+				Spec: v1alpha1.EventResponseSpec{NodeName: tt.pod.NodeName, PodRef: tt.pod, Action: v1alpha1.Action{
+					Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{Disposition: tt.says},
+				}},
+			}
+			victim := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}}
+			c, gone := fakeClient(t, left.DeepCopy(), order, victim), new(removed)
+			release := &releaseStep{
+				orders: &orders{client: c, live: c, clock: clocktesting.NewFakePassiveClock(now)},
+				hold:   &hold{client: c, live: c, policies: gone},
+			}
+			done, err := release.letGo(t.Context(), newScene(left.DeepCopy(), now))
+			if err != nil || done == tt.deletes || (*gone == 0) != tt.deletes {
+				t.Errorf("let go %t (%v) with the policy removed %d times", done, err, *gone)
+			}
+			err = c.Get(t.Context(), client.ObjectKeyFromObject(victim), victim)
+			if client.IgnoreNotFound(err) != nil || (err != nil) != tt.deletes {
+				t.Errorf("pod read after: %v, want it deleted: %t", err, tt.deletes)
 			}
 		})
 	}

@@ -50,6 +50,7 @@ func TestIncident(t *testing.T) {
 		"goes on when the pod is gone":                     podGone,
 		"deletes the pod when its disposition says so":     deletesPod,
 		"hands over that the pod is to be deleted":         deletedByTheLast,
+		"deletes the pod for one that is gone":             deletedForOneThatIsGone,
 		"deletes a pod that another let go before":         deletedAfterTheOther,
 		"hands it over to one that came late":              deletedByOneThatCameLate,
 		"deletes the pod with another at once":             deletedByBoth,

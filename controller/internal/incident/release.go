@@ -90,7 +90,7 @@ func (r *releaseStep) decide(ctx context.Context, s *scene) (kept bool, disposit
 	if holder != nil {
 		return true, s.incident.Spec.Disposition, nil
 	}
-	doomed, err := r.hold.doomed(ctx, s.incident.Spec.Pod.UID)
+	doomed, err := r.doomed(ctx, s)
 	if err != nil {
 		return false, "", err
 	}
@@ -98,6 +98,19 @@ func (r *releaseStep) decide(ctx context.Context, s *scene) (kept bool, disposit
 		return false, v1alpha1.DispositionDelete, nil
 	}
 	return false, s.incident.Spec.Disposition, nil
+}
+
+// doomed says whether the pod is to be deleted. The incident's own order is looked at first: when it says so, nothing is
+// listed at each look at a dying pod.
+func (r *releaseStep) doomed(ctx context.Context, s *scene) (bool, error) {
+	last, err := r.orders.last(ctx, s.incident.Name, v1alpha1.StepUnfreeze)
+	if err != nil {
+		return false, err
+	}
+	if last != nil && ordersDeletion(last) {
+		return true, nil
+	}
+	return r.hold.doomed(ctx, s.incident.Spec.Pod)
 }
 
 // due says whether another attempt should follow this one now.
