@@ -14,8 +14,8 @@ import (
 const (
 	// pageSize of a list of bindings, and how many pages of each kind are looked through: 20,000 bindings. A binding of
 	// 1.5 MiB, all an API server stores, is some 6 MiB once it is decoded, if it has a great many subjects.
-	pageSize = 20
-	maxPages = 1000
+	pageSize = 5
+	maxPages = 4000
 	// maxBindings of one account that are described.
 	maxBindings = 200
 	// maxRules bounds the rules of all of them in JSON. In YAML, and with the bindings, they stay below maxDocument.
@@ -114,10 +114,11 @@ func (s *state) bindings(ctx context.Context, take func(binding)) error {
 func (s *state) pages(ctx context.Context, page client.ObjectList, look func()) error {
 	next := ""
 	for range maxPages {
-		if err := s.page(ctx, page, look, client.Limit(pageSize), client.Continue(next)); err != nil {
+		var err error
+		if next, err = s.page(ctx, page, look, client.Limit(pageSize), client.Continue(next)); err != nil {
 			return err
 		}
-		if next = page.GetContinue(); next == "" {
+		if next == "" {
 			return nil
 		}
 	}
@@ -187,7 +188,7 @@ func (s *state) role(ctx context.Context, name string, key client.ObjectKey) []r
 	if key.Namespace == "" {
 		object = &clusterRole
 	}
-	if err := ask(ctx, func(ctx context.Context) error { return s.reader.Get(ctx, key, object) }); err != nil {
+	if err := s.ask(ctx, func(ctx context.Context) error { return s.reader.Get(ctx, key, object) }); err != nil {
 		s.missing(name, err)
 		return nil
 	}

@@ -28,7 +28,9 @@ func (s *state) events(ctx context.Context, pod v1alpha1.PodRef) {
 	for read, fit := 0, true; ; {
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "EventList"})
-		err := s.page(ctx, list, func() {
+		var err error
+		next, err = s.page(ctx, list, func() {
+			read += len(list.Items)
 			for i := range list.Items {
 				event := &list.Items[i]
 				fit = s.add(title("Event", client.ObjectKeyFromObject(event)), event.Object) && fit
@@ -38,8 +40,7 @@ func (s *state) events(ctx context.Context, pod v1alpha1.PodRef) {
 			s.missing(name, err)
 			break
 		}
-		read += len(list.Items)
-		if next = list.GetContinue(); next == "" {
+		if next == "" {
 			break
 		}
 		if read >= maxEvents || !fit {

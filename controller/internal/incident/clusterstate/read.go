@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -39,8 +40,11 @@ const (
 // state is the pod's objects as they are read, in the order of the documents.
 type state struct {
 	reader client.Reader
-	// reading is held while a page of a list is in memory.
-	reading   *sync.Mutex
+	clock  clock.PassiveClock
+	// left is how long questions may still take. Waiting for the pages of other states does not count.
+	left time.Duration
+	// reading has room for one state, the one whose page of a list is in memory.
+	reading   chan struct{}
 	redact    *redaction
 	documents []document
 	// room is how many bytes of documents may be added, in JSON.
@@ -65,7 +69,10 @@ type gap struct {
 // never an error.
 func (r *Reconciler) read(ctx context.Context, incident *v1alpha1.Incident) (content, error) {
 	ref := incident.Spec.Pod
-	s := &state{reader: r.Live, reading: &r.reading, redact: newRedaction(incident.Spec.Snapshot), room: maxBytes}
+	s := &state{
+		reader: r.Live, clock: r.Clock, left: readTimeout, reading: r.pages(),
+		redact: newRedaction(incident.Spec.Snapshot), room: maxBytes,
+	}
 	pod := s.object(ctx, schema.GroupVersionKind{Version: "v1", Kind: "Pod"}, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, ref.UID)
 	var account string
 	if pod != nil {
@@ -77,11 +84,26 @@ func (r *Reconciler) read(ctx context.Context, incident *v1alpha1.Incident) (con
 		s.object(ctx, schema.GroupVersionKind{Version: "v1", Kind: "ServiceAccount"}, client.ObjectKey{Namespace: ref.Namespace, Name: account}, "")
 	}
 	s.object(ctx, schema.GroupVersionKind{Version: "v1", Kind: "Node"}, client.ObjectKey{Name: ref.NodeName}, "")
-	if account != "" {
-		s.access(ctx, ref.Namespace, account)
-	}
-	s.events(ctx, ref)
+	s.lists(ctx, ref, account)
 	return s.render(incident)
+}
+
+// lists asks for the events first, which are few and the pod's own, and keeps room for what the account may do, which takes
+// every binding of the cluster. The events are the last documents.
+func (s *state) lists(ctx context.Context, pod v1alpha1.PodRef, account string) {
+	if account == "" {
+		s.events(ctx, pod)
+		return
+	}
+	before := s.documents
+	s.documents = nil
+	s.room -= maxDocument
+	s.events(ctx, pod)
+	s.room += maxDocument
+	events := s.documents
+	s.documents = before
+	s.access(ctx, pod.Namespace, account)
+	s.documents = append(s.documents, events...)
 }
 
 // object adds one object, if it has the uid where one is given, and returns it, or nil where it became a gap.
@@ -89,7 +111,7 @@ func (s *state) object(ctx context.Context, kind schema.GroupVersionKind, key cl
 	found := &unstructured.Unstructured{}
 	found.SetGroupVersionKind(kind)
 	name := title(kind.Kind, key)
-	if err := ask(ctx, func(ctx context.Context) error { return s.reader.Get(ctx, key, found) }); err != nil {
+	if err := s.ask(ctx, func(ctx context.Context) error { return s.reader.Get(ctx, key, found) }); err != nil {
 		s.missing(name, err)
 		return nil
 	}
@@ -131,15 +153,25 @@ func (s *state) keep(name string, object any) bool {
 	return true
 }
 
-// page has one page of a list looked at. Of all states that are being read one page is in memory at a time.
-func (s *state) page(ctx context.Context, page client.ObjectList, look func(), where ...client.ListOption) error {
-	s.reading.Lock()
-	defer s.reading.Unlock()
-	if err := ask(ctx, func(ctx context.Context) error { return s.reader.List(ctx, page, where...) }); err != nil {
-		return err
+// page has one page of a list looked at, empties it, and returns where the next one begins. Of all states that are being
+// read one page is in memory at a time.
+func (s *state) page(ctx context.Context, page client.ObjectList, look func(), where ...client.ListOption) (next string, err error) {
+	select {
+	case s.reading <- struct{}{}:
+		defer func() { <-s.reading }()
+	case <-ctx.Done():
+		return "", fmt.Errorf("wait for the pages of other incidents: %w", ctx.Err())
+	}
+	if err := s.ask(ctx, func(ctx context.Context) error { return s.reader.List(ctx, page, where...) }); err != nil {
+		return "", err
 	}
 	look()
-	return nil
+	next = page.GetContinue()
+	page.SetContinue("")
+	if err := meta.SetList(page, nil); err != nil {
+		return "", fmt.Errorf("empty a page: %w", err)
+	}
+	return next, nil
 }
 
 func (s *state) gap(reason, object, message string) {
@@ -154,8 +186,12 @@ func (s *state) missing(name string, err error) {
 	s.gap(reason, name, err.Error())
 }
 
-// ask repeats a question unless the answer is one.
-func ask(ctx context.Context, question func(context.Context) error) error {
+// ask repeats a question unless the answer is one, within what is left of the time for all.
+func (s *state) ask(ctx context.Context, question func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.left)
+	defer cancel()
+	asked := s.clock.Now()
+	defer func() { s.left -= s.clock.Since(asked) }()
 	var err error
 	for range tries {
 		err = func() error {

@@ -44,8 +44,10 @@ const (
 	// firstRetry, doubling up to lastRetry, is the wait after a store that did not take it. The manifest waits for it.
 	firstRetry = time.Second
 	lastRetry  = 15 * time.Second
-	// readTimeout bounds all questions to the API server, storeTimeout one conversation with the store.
+	// readTimeout bounds all questions of one state to the API server, waitTimeout those and the wait for the pages of the
+	// states that the other workers read, storeTimeout one conversation with the store.
 	readTimeout  = 30 * time.Second
+	waitTimeout  = workers * readTimeout
 	storeTimeout = 30 * time.Second
 )
 
@@ -65,7 +67,14 @@ type Reconciler struct {
 	Clock clock.PassiveClock
 
 	shelf   shelf
-	reading sync.Mutex
+	once    sync.Once
+	reading chan struct{}
+}
+
+// pages has room for one state, the one whose page of a list is in memory.
+func (r *Reconciler) pages() chan struct{} {
+	r.once.Do(func() { r.reading = make(chan struct{}, 1) })
+	return r.reading
 }
 
 // SetupWithManager watches incidents.
@@ -154,7 +163,7 @@ func (r *Reconciler) taken(ctx context.Context, incident *v1alpha1.Incident) (ta
 	if waiting, ok := r.shelf.get(incident.Name); ok {
 		return waiting, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
 	now := metav1.NewMicroTime(r.Clock.Now())
 	content, err := r.read(ctx, incident)
