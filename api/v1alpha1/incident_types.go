@@ -121,8 +121,8 @@ type AppliedPolicy struct {
 	// +listMapKey=uid
 	// +kubebuilder:validation:MaxItems=128
 	Others []PolicyRef `json:"others,omitempty"`
-	// othersOmitted counts those that others had no room for, and one more for each kind of policy of which there were too
-	// many to read them all.
+	// othersOmitted counts those that others had no room for, and one more for each kind of policy of which not all
+	// were read.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	OthersOmitted int32 `json:"othersOmitted,omitempty"`

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -9,9 +10,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,7 +32,7 @@ type pager struct {
 	// most policies that an answer had.
 	most, answers int
 	// answered is called before each answer after the first, which it may replace by an error.
-	answered func() error
+	answered func(context.Context) error
 }
 
 func (p *pager) list(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
@@ -38,7 +41,7 @@ func (p *pager) list(ctx context.Context, c client.WithWatch, list client.Object
 		return fmt.Errorf("list of %T", list)
 	}
 	if p.answers++; p.answers > 1 && p.answered != nil {
-		if err := p.answered(); err != nil {
+		if err := p.answered(ctx); err != nil {
 			return err
 		}
 	}
@@ -64,20 +67,27 @@ func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := []string{"lookalike", "selecting-0", "selecting-1", "selecting-2", "selecting-3"}
-	over := apierrors.NewResourceExpired("too old")
+	over, refused := apierrors.NewResourceExpired("too old"), apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("no"))
 	for name, tt := range map[string]struct {
-		answered func(*pager) error
+		answered func(context.Context, *pager) error
 		want     []string
 		omitted  int32
 	}{
-		"all":                   {func(*pager) error { return nil }, all, 0},
-		"a list that expires":   {func(p *pager) error { return map[int]error{3: over}[p.answers] }, all, 0},
-		"lists that all expire": {func(p *pager) error { return map[int]error{3: over, 6: over}[p.answers] }, all[:2], 1},
-		"a server that is slow": {func(p *pager) error { p.clock.SetTime(p.clock.Now().Add(2 * time.Second)); return nil }, all[:4], 1},
+		"all":                   {func(context.Context, *pager) error { return nil }, all, 0},
+		"a list that expires":   {func(_ context.Context, p *pager) error { return map[int]error{3: over}[p.answers] }, all, 0},
+		"lists that all expire": {func(_ context.Context, p *pager) error { return map[int]error{3: over, 6: over}[p.answers] }, all[:2], 1},
+		"a server that refuses": {func(_ context.Context, p *pager) error { return map[int]error{3: refused}[p.answers] }, all[:2], 1},
+		"a server that is slow": {
+			func(_ context.Context, p *pager) error {
+				p.clock.SetTime(p.clock.Now().Add(2 * time.Second))
+				return nil
+			}, all[:4], 1,
+		},
+		"a server that hangs": {func(ctx context.Context, _ *pager) error { <-ctx.Done(); return ctx.Err() }, all[:1], 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := &pager{clock: testclock.NewFakePassiveClock(time.Now())}
-			server.answered = func() error { return tt.answered(server) }
+			server.answered = func(ctx context.Context) error { return tt.answered(ctx, server) }
 			live := interceptor.NewClient(base, interceptor.Funcs{List: server.list})
 			one := f
 			one.policies = policy.New(f.client, live, policy.NewDetector(found), server.clock)
@@ -92,7 +102,22 @@ func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
 			if server.most != 1 {
 				t.Errorf("%d policies are in memory at a time", server.most)
 			}
+			readOnce(t, one, server, applied)
 		})
+	}
+}
+
+// readOnce: until the policy is on record nothing is read again, and the next incident of the pod has it read anew.
+func readOnce(t *testing.T, f fixture, server *pager, applied *v1alpha1.AppliedPolicy) {
+	t.Helper()
+	before := server.answers
+	if again := f.ensure(t, nil); !equality.Semantic.DeepEqual(again.Others, applied.Others) || server.answers != before {
+		t.Errorf("%d more lists, others %v", server.answers-before, again.Others)
+	}
+	server.answered = nil
+	f.ensure(t, applied)
+	if f.ensure(t, nil); server.answers == before {
+		t.Error("what is on record is not forgotten")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -23,8 +24,8 @@ const (
 	// pageSize of lists of policies: one of 1.5 MiB, all an API server stores, is 100 MiB once it is decoded, if it has a
 	// great many rules without content. Whoever may edit a namespace can write any number of them.
 	pageSize = 1
-	// maxPages of a kind, and lookFor, for all kinds together, end the reading: the walk of one incident occupies a worker
-	// that other pods' containment needs.
+	// maxPages of a kind, and lookFor, for all kinds together and with the wait for the readings of other pods, end the
+	// reading: the walk of one incident occupies a worker that other pods' containment needs, and its own capture waits.
 	maxPages = 2000
 	lookFor  = 5 * time.Second
 )
@@ -54,34 +55,27 @@ func otherKinds() []otherKind {
 }
 
 // others names the policies, not ours, that selected the pod when it was contained: an analyst needs them to tell what
-// the pod could reach before. unread counts the kinds of which not all were read.
-func (p *Policies) others(
-	ctx context.Context, pod v1alpha1.PodRef, podLabels map[string]string,
-) (refs []v1alpha1.PolicyRef, unread int, err error) {
-	selected := subject{namespace: pod.Namespace, labels: podLabels}
-	if selected.namespaceLabels, err = p.namespaceLabels(ctx, pod.Namespace); err != nil {
-		return nil, 0, err
-	}
+// the pod could reach before. A kind that cannot be read counts as one that is omitted, and its error is logged: what
+// cuts the pod off stands without it. The error is that of ctx.
+func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels map[string]string) (seen, error) {
+	within, cancel := context.WithTimeout(ctx, lookFor)
+	defer cancel()
 	until := p.clock.Now().Add(lookFor)
+	of := subject{namespace: pod.Namespace, labels: podLabels}
+	var failed error
+	if of.namespaceLabels, failed = p.namespaceLabels(within, pod.Namespace); failed != nil {
+		log.FromContext(ctx).Error(failed, "other policies of the pod are not read")
+		return seen{omitted: int32(len(otherKinds()))}, ctx.Err() // #nosec G115 -- there are six
+	}
+	var refs []v1alpha1.PolicyRef
+	unread := 0
 	for _, kind := range otherKinds() {
-		served, err := p.detector.serves(kind.GroupVersionKind)
-		if err != nil {
-			return nil, 0, err
-		}
-		if !served {
-			continue
-		}
-		found, whole, err := p.selecting(ctx, kind, selected, until)
-		if err == nil && !kind.clusterwide {
-			var labelled []v1alpha1.PolicyRef
-			labelled, err = p.labelled(ctx, kind, pod.Namespace)
-			found = append(found, labelled...)
-		}
-		if isGone(err) {
-			continue
+		found, whole, err := p.ofKind(within, kind, of, until)
+		if ctx.Err() != nil {
+			return seen{}, fmt.Errorf("list %s that may select a pod of %s: %w", kind.Kind, pod.Namespace, ctx.Err())
 		}
 		if err != nil {
-			return nil, 0, fmt.Errorf("list %s that may select a pod of %s: %w", kind.Kind, pod.Namespace, err)
+			log.FromContext(ctx).Error(err, "other policies of a kind are not all read", "policyKind", kind.Kind)
 		}
 		if !whole {
 			unread++
@@ -91,7 +85,30 @@ func (p *Policies) others(
 	slices.SortFunc(refs, func(a, b v1alpha1.PolicyRef) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 	})
-	return refs, unread, nil
+	named := refs[:min(len(refs), v1alpha1.MaxOthers)]
+	return seen{others: named, omitted: int32(len(refs) - len(named) + unread)}, nil // #nosec G115 -- what was read fits
+}
+
+// ofKind names the policies of one kind that count as selecting the pod, and says whether all were read. With an error it
+// returns what it had read. Of a kind that the API server does not serve there are none.
+func (p *Policies) ofKind(
+	ctx context.Context, kind otherKind, of subject, until time.Time,
+) (refs []v1alpha1.PolicyRef, whole bool, err error) {
+	served, err := p.detector.serves(kind.GroupVersionKind)
+	if err != nil || !served {
+		return nil, err == nil, err
+	}
+	if !kind.clusterwide {
+		refs, err = p.labelled(ctx, kind, of.namespace)
+	}
+	var found []v1alpha1.PolicyRef
+	if err == nil {
+		found, whole, err = p.selecting(ctx, kind, of, until)
+	}
+	if isGone(err) {
+		return nil, true, nil
+	}
+	return append(refs, found...), whole, err
 }
 
 // selecting names the policies of a kind that select the pod, and says whether all were read. A list that expires while it
@@ -140,8 +157,12 @@ func (p *Policies) page(ctx context.Context, kind otherKind, of subject, from st
 		}
 		where = append(where, client.InNamespace(of.namespace), client.MatchingLabelsSelector{Selector: foreign})
 	}
-	p.reading.Lock()
-	defer p.reading.Unlock()
+	select {
+	case p.reading <- struct{}{}:
+		defer func() { <-p.reading }()
+	case <-ctx.Done():
+		return nil, "", fmt.Errorf("wait for the readings of other pods: %w", ctx.Err())
+	}
 	if err := p.live.List(ctx, list, where...); err != nil {
 		return nil, "", fmt.Errorf("read a page: %w", err)
 	}
@@ -154,10 +175,8 @@ func (p *Policies) page(ctx context.Context, kind otherKind, of subject, from st
 }
 
 // labelled names the policies that carry our label and are not ours. What they select is not read: they count as selecting.
-// The cache has the metadata of all that carry the label, of which there is one for each contained pod.
+// The cache has the metadata of every policy that carries the label, and of Cilium's also of those that do not.
 func (p *Policies) labelled(ctx context.Context, kind otherKind, namespace string) ([]v1alpha1.PolicyRef, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookFor)
-	defer cancel()
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
 	if err := p.client.List(ctx, list, client.InNamespace(namespace), client.HasLabels{v1alpha1.LabelPodUID}); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,14 +26,16 @@ type Policies struct {
 	live     client.Reader
 	detector *Detector
 	clock    clock.PassiveClock
-	// reading is held while a page of other policies is in memory.
-	reading sync.Mutex
+	// reading has room for one reader, the one whose page of other policies is in memory.
+	reading chan struct{}
+	// unrecorded spares a walk the reading that one before it made.
+	unrecorded unrecorded
 }
 
 // New writes through c and reads through live, which bypasses every cache: a policy that somebody removed a moment
-// ago must not be taken for one that stands. c may cache the metadata of policies that carry our label.
+// ago must not be taken for one that stands. c may cache the metadata of policies, with our labels.
 func New(c client.Client, live client.Reader, detector *Detector, clock clock.PassiveClock) *Policies {
-	return &Policies{client: c, live: live, detector: detector, clock: clock}
+	return &Policies{client: c, live: live, detector: detector, clock: clock, reading: make(chan struct{}, 1)}
 }
 
 // Ensure makes the pod's policy stand and returns its record. With known nil it is applied for the first time, with the
@@ -48,6 +49,7 @@ func (p *Policies) Ensure(
 	if known == nil {
 		return p.first(ctx, pod, labels)
 	}
+	p.unrecorded.drop(known.Ref.UID)
 	current, err := p.intact(ctx, known.Backend, pod)
 	if err != nil {
 		return nil, err
@@ -98,12 +100,14 @@ func (p *Policies) first(ctx context.Context, pod v1alpha1.PodRef, labels map[st
 		}
 		applied.AppliedAt = metav1.NewMicroTime(p.clock.Now())
 	}
-	others, unread, err := p.others(ctx, pod, labels)
-	if err != nil {
-		return nil, err
+	read, ok := p.unrecorded.get(applied.Ref.UID)
+	if !ok {
+		if read, err = p.others(ctx, pod, labels); err != nil {
+			return nil, err
+		}
+		p.unrecorded.put(applied.Ref.UID, read)
 	}
-	applied.Others = others[:min(len(others), v1alpha1.MaxOthers)]
-	applied.OthersOmitted = int32(len(others) - len(applied.Others) + unread) // #nosec G115 -- what was read fits
+	applied.Others, applied.OthersOmitted = read.others, read.omitted
 	return applied, nil
 }
 
