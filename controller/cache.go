@@ -19,7 +19,8 @@ import (
 
 // cacheOptions keeps out of memory what would grow with the cluster instead of with its incidents: of pods and network
 // policies only the metadata of those that carry our labels is cached, of definitions only the one of Cilium's policies,
-// and of bundles not the signed envelopes, unless this process seals them.
+// and of bundles not the signed envelopes, unless this process seals them. A kind that the cluster may lack takes no
+// selector: of Cilium's policies all are cached, each as little as slim leaves of it.
 func cacheOptions(o options.Options) cache.Options {
 	byObject := map[client.Object]cache.ByObject{
 		&corev1.Pod{}:                 {Label: carries(v1alpha1.LabelFrozen)},
@@ -46,8 +47,8 @@ func carries(label string) labels.Selector {
 	return labels.NewSelector().Add(*requirement)
 }
 
-// slim keeps of metadata what an object is and the labels that select: whoever may edit a namespace can make any number of policies
-// that carry one of them, and write the rest as large as the API server takes it. Whole objects lose their managed fields.
+// slim keeps of metadata what an object is and the labels that select: whoever may edit a namespace can make any number of policies,
+// and write the rest as large as the API server takes it. Whole objects lose their managed fields.
 func slim(object any) (any, error) {
 	whole, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
