@@ -11,9 +11,9 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// Resources asks the API server which resources it serves; discovery.DiscoveryInterface has it.
+// Resources asks the API server which resources it serves; discovery.DiscoveryInterfaceWithContext has it.
 type Resources interface {
-	ServerResourcesForGroupVersion(groupVersion string) (*metav1.APIResourceList, error)
+	ServerResourcesForGroupVersionWithContext(ctx context.Context, groupVersion string) (*metav1.APIResourceList, error)
 }
 
 // Detector finds out which kind of policy the cluster offers.
@@ -25,8 +25,8 @@ type Detector struct {
 func NewDetector(resources Resources) *Detector { return &Detector{resources: resources} }
 
 // Backend is Cilium while the API server serves CiliumNetworkPolicy, and CoreV1 otherwise.
-func (d *Detector) Backend(_ context.Context) (v1alpha1.FreezeBackend, error) {
-	cilium, err := d.serves(ciliumKind())
+func (d *Detector) Backend(ctx context.Context) (v1alpha1.FreezeBackend, error) {
+	cilium, err := d.serves(ctx, ciliumKind())
 	if err != nil {
 		return "", err
 	}
@@ -36,8 +36,8 @@ func (d *Detector) Backend(_ context.Context) (v1alpha1.FreezeBackend, error) {
 	return v1alpha1.BackendCoreV1, nil
 }
 
-func (d *Detector) serves(kind schema.GroupVersionKind) (bool, error) {
-	list, err := d.resources.ServerResourcesForGroupVersion(kind.GroupVersion().String())
+func (d *Detector) serves(ctx context.Context, kind schema.GroupVersionKind) (bool, error) {
+	list, err := d.resources.ServerResourcesForGroupVersionWithContext(ctx, kind.GroupVersion().String())
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}

@@ -67,6 +67,7 @@ func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := []string{"lookalike", "selecting-0", "selecting-1", "selecting-2", "selecting-3"}
+	broken := apierrors.NewInternalError(errors.New("broken"))
 	over, refused := apierrors.NewResourceExpired("too old"), apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("no"))
 	for name, tt := range map[string]struct {
 		answered func(context.Context, *pager) error
@@ -83,7 +84,16 @@ func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
 				return nil
 			}, all[:4], 1,
 		},
-		"a server that hangs": {func(ctx context.Context, _ *pager) error { <-ctx.Done(); return ctx.Err() }, all[:1], 1},
+		// The five kinds after it are not asked for.
+		"a server that hangs": {func(ctx context.Context, _ *pager) error { <-ctx.Done(); return ctx.Err() }, all[:1], 6},
+		"a server with hiccups": {
+			func(_ context.Context, p *pager) error {
+				return map[int]error{3: broken, 4: broken, 6: broken}[p.answers]
+			}, all, 0,
+		},
+		"a server that is broken": {
+			func(_ context.Context, p *pager) error { return map[bool]error{true: broken}[p.answers > 2] }, all[:2], 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := &pager{clock: testclock.NewFakePassiveClock(time.Now())}
@@ -92,11 +102,7 @@ func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
 			one := f
 			one.policies = policy.New(f.client, live, policy.NewDetector(found), server.clock)
 			applied := one.ensure(t, nil)
-			var got []string
-			for _, ref := range applied.Others {
-				got = append(got, ref.Name)
-			}
-			if !slices.Equal(got, tt.want) || applied.OthersOmitted != tt.omitted {
+			if got := names(applied); !slices.Equal(got, tt.want) || applied.OthersOmitted != tt.omitted {
 				t.Errorf("others %v and %d omitted, want %v and %d", got, applied.OthersOmitted, tt.want, tt.omitted)
 			}
 			if server.most != 1 {
@@ -105,6 +111,68 @@ func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
 			readOnce(t, one, server, applied)
 		})
 	}
+	repeatsWhatComesBeforeTheLists(t, f, base, found, all)
+}
+
+// served is what an API server says that it serves. It says so of a kind that it has no policies of, too.
+type served struct {
+	policy.Resources
+	// questions about it so far, of which broken ones, after that about the backend, are not answered.
+	questions, broken int
+}
+
+func (s *served) ServerResourcesForGroupVersionWithContext(ctx context.Context, groupVersion string) (*metav1.APIResourceList, error) {
+	if s.questions++; s.questions > 1 && s.questions <= 1+s.broken {
+		return nil, errors.New("broken")
+	}
+	if groupVersion == "policy.networking.k8s.io/v1alpha2" {
+		return &metav1.APIResourceList{APIResources: []metav1.APIResource{{Kind: "ClusterNetworkPolicy"}}}, nil
+	}
+	return s.Resources.ServerResourcesForGroupVersionWithContext(ctx, groupVersion)
+}
+
+// repeatsWhatComesBeforeTheLists: where the namespace stays unread, what is served and may select by its labels is omitted.
+func repeatsWhatComesBeforeTheLists(t *testing.T, f fixture, base client.WithWatch, found policy.Resources, all []string) {
+	t.Helper()
+	const always = 1000
+	for name, tt := range map[string]struct {
+		namespace, discovery int
+		want                 []string
+		omitted              int32
+	}{
+		"a namespace after hiccups":     {namespace: 2, want: all},
+		"a discovery after hiccups":     {discovery: 2, want: all},
+		"a namespace that is not read":  {namespace: always, want: all, omitted: 1},
+		"a discovery that stays broken": {discovery: always, omitted: 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			left := tt.namespace
+			live := interceptor.NewClient(base, interceptor.Funcs{
+				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+					if _, ok := o.(*metav1.PartialObjectMetadata); ok && left > 0 {
+						left--
+						return apierrors.NewTooManyRequests("later", 0)
+					}
+					return c.Get(ctx, key, o, opts...)
+				},
+			})
+			one := f
+			detector := policy.NewDetector(&served{Resources: found, broken: tt.discovery})
+			one.policies = policy.New(f.client, live, detector, testclock.NewFakePassiveClock(time.Now()))
+			applied := one.ensure(t, nil)
+			if got := names(applied); !slices.Equal(got, tt.want) || applied.OthersOmitted != tt.omitted {
+				t.Errorf("others %v and %d omitted, want %v and %d", got, applied.OthersOmitted, tt.want, tt.omitted)
+			}
+		})
+	}
+}
+
+func names(applied *v1alpha1.AppliedPolicy) []string {
+	var names []string
+	for _, ref := range applied.Others {
+		names = append(names, ref.Name)
+	}
+	return names
 }
 
 // readOnce: until the policy is on record nothing is read again, and the next incident of the pod has it read anew.

@@ -34,6 +34,8 @@ const (
 type otherKind struct {
 	schema.GroupVersionKind
 	clusterwide bool
+	// byNamespace says that it may select by the labels of the pod's namespace.
+	byNamespace bool
 	// selects says whether the policy selects the pod.
 	selects func(subject, *unstructured.Unstructured) bool
 }
@@ -44,13 +46,13 @@ func otherKinds() []otherKind {
 		return schema.GroupVersionKind{Group: group, Version: version, Kind: kind}
 	}
 	return []otherKind{
-		{coreKind(), false, subject.selectedByCore},
-		{ciliumKind(), false, subject.selectedByCilium},
-		{kind("cilium.io", "v2", "CiliumClusterwideNetworkPolicy"), true, subject.selectedByCilium},
-		{kind("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy"), true, subject.selectedByAdmin},
-		{kind("policy.networking.k8s.io", "v1alpha1", "BaselineAdminNetworkPolicy"), true, subject.selectedByAdmin},
+		{coreKind(), false, false, subject.selectedByCore},
+		{ciliumKind(), false, true, subject.selectedByCilium},
+		{kind("cilium.io", "v2", "CiliumClusterwideNetworkPolicy"), true, true, subject.selectedByCilium},
+		{kind("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy"), true, true, subject.selectedByAdmin},
+		{kind("policy.networking.k8s.io", "v1alpha1", "BaselineAdminNetworkPolicy"), true, true, subject.selectedByAdmin},
 		// Its tier Admin is decided before ours: it alone can let the pod out again, see hack/ciliumpolicy.
-		{kind("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy"), true, subject.selectedByAdmin},
+		{kind("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy"), true, true, subject.selectedByAdmin},
 	}
 }
 
@@ -62,11 +64,7 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 	defer cancel()
 	until := p.clock.Now().Add(lookFor)
 	of := subject{namespace: pod.Namespace, labels: podLabels}
-	var failed error
-	if of.namespaceLabels, failed = p.namespaceLabels(within, pod.Namespace); failed != nil {
-		log.FromContext(ctx).Error(failed, "other policies of the pod are not read")
-		return seen{omitted: int32(len(otherKinds()))}, ctx.Err() // #nosec G115 -- there are six
-	}
+	of.namespaceLabels, of.unknown = p.namespaceLabels(within, pod.Namespace)
 	var refs []v1alpha1.PolicyRef
 	unread := 0
 	for _, kind := range otherKinds() {
@@ -90,16 +88,29 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 }
 
 // ofKind names the policies of one kind that count as selecting the pod, and says whether all were read. With an error it
-// returns what it had read. Of a kind that the API server does not serve there are none.
+// returns what it had read. Of a kind that the API server does not serve there are none; with an error that is not known.
 func (p *Policies) ofKind(
 	ctx context.Context, kind otherKind, of subject, until time.Time,
 ) (refs []v1alpha1.PolicyRef, whole bool, err error) {
-	served, err := p.detector.serves(kind.GroupVersionKind)
+	if err := ctx.Err(); err != nil {
+		return nil, false, fmt.Errorf("no time is left: %w", err)
+	}
+	served := false
+	err = repeat(ctx, func() (err error) {
+		served, err = p.detector.serves(ctx, kind.GroupVersionKind)
+		return err
+	})
 	if err != nil || !served {
 		return nil, err == nil, err
 	}
+	if kind.byNamespace && of.unknown != nil {
+		return nil, false, of.unknown
+	}
 	if !kind.clusterwide {
-		refs, err = p.labelled(ctx, kind, of.namespace)
+		err = repeat(ctx, func() (err error) {
+			refs, err = p.labelled(ctx, kind, of.namespace)
+			return err
+		})
 	}
 	var found []v1alpha1.PolicyRef
 	if err == nil {
@@ -131,7 +142,12 @@ func (p *Policies) pages(
 	next := ""
 	for range maxPages {
 		var found []v1alpha1.PolicyRef
-		if found, next, err = p.page(ctx, kind, of, next); err != nil {
+		from := next
+		err = repeat(ctx, func() (err error) {
+			found, next, err = p.page(ctx, kind, of, from)
+			return err
+		})
+		if err != nil {
 			return refs, false, err
 		}
 		refs = append(refs, found...)
@@ -199,7 +215,8 @@ func (k otherKind) ref(policy client.Object) v1alpha1.PolicyRef {
 func (p *Policies) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	if err := p.live.Get(ctx, client.ObjectKey{Name: name}, namespace); client.IgnoreNotFound(err) != nil {
+	err := repeat(ctx, func() error { return p.live.Get(ctx, client.ObjectKey{Name: name}, namespace) })
+	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read the labels of namespace %s: %w", name, err)
 	}
 	return namespace.Labels, nil
