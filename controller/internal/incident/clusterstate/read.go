@@ -3,6 +3,7 @@ package clusterstate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,6 +36,9 @@ const (
 	tries = 3
 	// tryTimeout bounds one try.
 	tryTimeout = 5 * time.Second
+	// eventsShare of the time, a third, is for the events where the account's bindings are read after them: however many
+	// events of other objects the API server has to look through, they leave the rest.
+	eventsShare = 3
 )
 
 // state is the pod's objects as they are read, in the order of the documents.
@@ -43,6 +47,8 @@ type state struct {
 	clock  clock.PassiveClock
 	// left is how long questions may still take. Waiting for the pages of other states does not count.
 	left time.Duration
+	// hasty says that a question that timed out is not repeated.
+	hasty bool
 	// reading has room for one state, the one whose page of a list is in memory.
 	reading   chan struct{}
 	redact    *redaction
@@ -88,8 +94,8 @@ func (r *Reconciler) read(ctx context.Context, incident *v1alpha1.Incident) (con
 	return s.render(incident)
 }
 
-// lists asks for the events first, which are few and the pod's own, and keeps room for what the account may do, which takes
-// every binding of the cluster. The events are the last documents.
+// lists asks for the events first, which are few and the pod's own, and keeps room and time for what the account may do,
+// which takes every binding of the cluster. The events are the last documents.
 func (s *state) lists(ctx context.Context, pod v1alpha1.PodRef, account string) {
 	if account == "" {
 		s.events(ctx, pod)
@@ -97,13 +103,21 @@ func (s *state) lists(ctx context.Context, pod v1alpha1.PodRef, account string) 
 	}
 	before := s.documents
 	s.documents = nil
-	s.room -= maxDocument
-	s.events(ctx, pod)
-	s.room += maxDocument
+	s.eventsApart(ctx, pod)
 	events := s.documents
 	s.documents = before
 	s.access(ctx, pod.Namespace, account)
 	s.documents = append(s.documents, events...)
+}
+
+// eventsApart reads the events within their share of the time, and of the wait for the pages of other states.
+func (s *state) eventsApart(ctx context.Context, pod v1alpha1.PodRef) {
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout/eventsShare)
+	defer cancel()
+	kept := s.left - s.left/eventsShare
+	s.left, s.room, s.hasty = s.left-kept, s.room-maxDocument, true
+	s.events(ctx, pod)
+	s.left, s.room, s.hasty = s.left+kept, s.room+maxDocument, false
 }
 
 // object adds one object, if it has the uid where one is given, and returns it, or nil where it became a gap.
@@ -199,7 +213,8 @@ func (s *state) ask(ctx context.Context, question func(context.Context) error) e
 			defer cancel()
 			return question(ctx)
 		}()
-		if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		late := s.hasty && errors.Is(err, context.DeadlineExceeded)
+		if err == nil || late || ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 			return err
 		}
 	}

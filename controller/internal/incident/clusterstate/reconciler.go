@@ -45,9 +45,10 @@ const (
 	firstRetry = time.Second
 	lastRetry  = 15 * time.Second
 	// readTimeout bounds all questions of one state to the API server, waitTimeout those and the wait for the pages of the
-	// states that the other workers read, storeTimeout one conversation with the store.
+	// states that the other workers read, storeTimeout one conversation with the store. The last two together are less than
+	// the two minutes that the manifest waits for the state: what the wait leaves out is a gap of a state that is stored.
 	readTimeout  = 30 * time.Second
-	waitTimeout  = workers * readTimeout
+	waitTimeout  = 60 * time.Second
 	storeTimeout = 30 * time.Second
 )
 

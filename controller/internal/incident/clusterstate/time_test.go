@@ -1,0 +1,100 @@
+package clusterstate
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"ugallu.io/forensics/api/v1alpha1"
+)
+
+// answerEvents has the lists of events answered by answer, the others by the world.
+func (w *world) answerEvents(answer func(ctx context.Context, list client.ObjectList) error) {
+	w.r.Live = interceptor.NewClient(w.base, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			if kindOf(w.t, w.base, list) == "EventList" {
+				return answer(ctx, list)
+			}
+			return c.List(ctx, list, opts...)
+		},
+	})
+}
+
+// unreadable wants as many gaps, and every binding of the account.
+func (w *world) unreadable(gaps int64) {
+	w.t.Helper()
+	got := w.recorded().Gaps
+	for i := range got {
+		got[i].Message = ""
+	}
+	if diff := cmp.Diff([]v1alpha1.GapCount{{Reason: gapUnreadable, Count: gaps}}, got); diff != "" {
+		w.t.Error(diff)
+	}
+	_, documents := w.documents()
+	summary := documents[len(documents)-1]
+	if bindings, _, err := unstructured.NestedSlice(summary, "bindings"); err != nil || len(bindings) != 3 {
+		w.t.Errorf("bindings %v of %v, %v", bindings, summary["kind"], err)
+	}
+}
+
+// TestEventsLeaveTimeForTheBindings: whoever may edit a namespace has the list of the pod's events take long, and as many
+// pages as they like.
+func TestEventsLeaveTimeForTheBindings(t *testing.T) {
+	w := newWorld(t, unchanged)
+	now := clocktesting.NewFakePassiveClock(time.Now())
+	w.r.Clock = now
+	asked := 0
+	w.answerEvents(func(ctx context.Context, list client.ObjectList) error {
+		asked++
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		now.SetTime(now.Now().Add(tryTimeout - time.Second))
+		list.SetContinue("more")
+		return nil
+	})
+	w.must()
+	w.unreadable(1)
+	if asked != 4 {
+		t.Errorf("events were asked for %d times, want three in a third of the time, and one after it", asked)
+	}
+}
+
+func TestEventsThatTimedOutAreNotAskedForAgain(t *testing.T) {
+	w := newWorld(t, unchanged)
+	asked := 0
+	w.answerEvents(func(context.Context, client.ObjectList) error {
+		asked++
+		return context.DeadlineExceeded
+	})
+	w.must()
+	w.unreadable(1)
+	if asked != 1 {
+		t.Errorf("events were asked for %d times", asked)
+	}
+}
+
+// TestWaitForOtherStatesIsAGap: the pages of other states never end, and the state is stored while the manifest waits for it.
+func TestWaitForOtherStatesIsAGap(t *testing.T) {
+	const manifestWaits = 2 * time.Minute
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, unchanged)
+		began := time.Now()
+		w.r.pages() <- struct{}{}
+		w.must()
+		state := w.recorded()
+		if state.Object == nil || len(state.Gaps) != 1 || state.Gaps[0].Count != 3 {
+			t.Errorf("object %v, gaps %+v, want the events and two kinds of bindings", state.Object, state.Gaps)
+		}
+		if took := time.Since(began); took+storeTimeout >= manifestWaits {
+			t.Errorf("the state was stored after %s", took)
+		}
+	})
+}
