@@ -15,12 +15,15 @@ import (
 	"ugallu.io/forensics/api/v1alpha1"
 )
 
-// answerEvents has the lists of events answered by answer, the others by the world.
+// answerEvents has the lists of events answered by answer, the others by the world in time.
 func (w *world) answerEvents(answer func(ctx context.Context, list client.ObjectList) error) {
 	w.r.Live = interceptor.NewClient(w.base, interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
 			if kindOf(w.t, w.base, list) == "EventList" {
 				return answer(ctx, list)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 			return c.List(ctx, list, opts...)
 		},
