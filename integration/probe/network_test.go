@@ -154,6 +154,7 @@ func (n *network) sink(t *testing.T, namespace netns.NsHandle) (log string) {
 	t.Helper()
 	log = filepath.Join(n.folder, "arrivals")
 	n.start(t, namespace, "sink", testPort, log)
+	waitFor(t, log) // it is made when all sockets are
 	return log
 }
 
@@ -189,7 +190,7 @@ func readLog(path string) (map[string]logged, error) {
 func await(t *testing.T, log string, tags ...string) map[string]logged {
 	t.Helper()
 	var missing []string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(slice) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(slice) {
 		found, err := readLog(log)
 		must(t, err)
 		missing = missing[:0]

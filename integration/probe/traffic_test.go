@@ -113,6 +113,7 @@ func TestSinkTellsWhenTheKernelTook(t *testing.T) {
 			n := newNetwork(t)
 			log := filepath.Join(n.folder, "arrivals")
 			receiver := n.start(t, n.node, "sink", testPort, log)
+			waitFor(t, log)
 			sender := n.start(t, n.pod, "send", kind, nodeAddress+":"+testPort, kind)
 			await(t, log, kind)
 			must(t, receiver.Process.Signal(syscall.SIGSTOP))
@@ -149,7 +150,7 @@ func TestHandedSocketsSend(t *testing.T) {
 
 func waitFor(t *testing.T, path string) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
 			return
 		}
@@ -212,7 +213,7 @@ func TestServeAnswersHealthy(t *testing.T) {
 			return err
 		}
 		var err error
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			var client net.Conn
 			if client, err = net.Dial("tcp", podAddress+":8080"); err == nil {
 				answer, err = io.ReadAll(client)
