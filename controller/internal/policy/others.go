@@ -40,7 +40,8 @@ type otherKind struct {
 	selects func(subject, *unstructured.Unstructured) bool
 }
 
-// otherKinds are those of Kubernetes, of its network policy API, and of Cilium. Each counts where it is served.
+// otherKinds are those of Kubernetes, of its network policy API, and of Cilium. Each counts where it is
+// served, and where no time was left to ask.
 func otherKinds() []otherKind {
 	kind := func(group, version, kind string) schema.GroupVersionKind {
 		return schema.GroupVersionKind{Group: group, Version: version, Kind: kind}

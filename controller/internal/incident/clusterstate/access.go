@@ -13,7 +13,7 @@ import (
 
 const (
 	// pageSize of a list of bindings. One of 1.5 MiB, all an API server stores, is some 6 MiB once it is decoded, if it has a
-	// great many subjects. How many pages are looked through is a matter of readTimeout alone.
+	// great many subjects. How many pages are looked through is a matter of the time that is left.
 	pageSize = 5
 	// maxBindings of one account that are described.
 	maxBindings = 200

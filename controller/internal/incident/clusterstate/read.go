@@ -36,8 +36,8 @@ const (
 	tries = 3
 	// tryTimeout bounds one try.
 	tryTimeout = 5 * time.Second
-	// eventsShare of the time, a third, is for the events where the account's bindings are read after them: however many
-	// events of other objects the API server has to look through, they leave the rest.
+	// eventsShare of the time that the objects left, a third, is for the events where the account's bindings are read after
+	// them: however many events of other objects the API server has to look through, they leave the rest.
 	eventsShare = 3
 )
 
@@ -94,7 +94,7 @@ func (r *Reconciler) read(ctx context.Context, incident *v1alpha1.Incident) (con
 	return s.render(incident)
 }
 
-// lists asks for the events first, which are few and the pod's own, and keeps room and time for what the account may do,
+// lists asks for the events first, which are the pod's own, and keeps room and time for what the account may do,
 // which takes every binding of the cluster. The events are the last documents.
 func (s *state) lists(ctx context.Context, pod v1alpha1.PodRef, account string) {
 	if account == "" {
