@@ -1,10 +1,15 @@
 package manifests_test
 
 import (
+	"context"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,6 +39,7 @@ func TestInstall(t *testing.T) {
 	forensic := s.made(t, "SecurityEvent", with(with(eventSpec(), "class", "Forensic"), "incident.uid", "incident-1"))
 	t.Run("is accepted as rendered", func(t *testing.T) { s.create(t, objects) })
 	t.Run("can be applied on top", func(t *testing.T) { s.apply(t, objects) })
+	s.awaitPolicies(t)
 	t.Run("makes pods that their namespaces admit", func(t *testing.T) { admitsPods(t, s) })
 	t.Run("gives the agent capabilities, not privilege", func(t *testing.T) { limitsAgent(t, s) })
 	t.Run("gives each account what it needs and no more", func(t *testing.T) { authorizes(t, s) })
@@ -66,6 +73,46 @@ func (s server) apply(t *testing.T, objects []*unstructured.Unstructured) {
 		if err := s.client.Apply(t.Context(), applied, client.FieldOwner("test"), client.ForceOwnership); err != nil {
 			t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), err)
 		}
+	}
+}
+
+// awaitPolicies returns once the API server enforces every policy that was made before: it reads new ones now and then, all of
+// them at once, and in the order in which they were made.
+func (s server) awaitPolicies(t *testing.T) {
+	t.Helper()
+	const name, says = "last-of-all", "policies are in force"
+	policy := &admissionregistrationv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionregistrationv1.MatchResources{ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{
+				ResourceNames: []string{name},
+				RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+					Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+				},
+			}}},
+			Validations: []admissionregistrationv1.Validation{{Expression: "false", Message: says}},
+		},
+	}
+	binding := &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: name, ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},
+		},
+	}
+	if err := errors.Join(s.client.Create(t.Context(), policy), s.client.Create(t.Context(), binding)); err != nil {
+		t.Fatal(err)
+	}
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		asked := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.NamespaceSystem, Name: name}}
+		err := s.client.Create(ctx, asked, client.DryRunAll)
+		if err != nil && !strings.Contains(err.Error(), says) {
+			return false, err
+		}
+		return err != nil, nil
+	})
+	if err != nil {
+		t.Fatalf("the policies are not enforced: %v", err)
 	}
 }
 

@@ -84,8 +84,15 @@ func TestRecordOfOtherPoliciesIsBounded(t *testing.T) {
 				return nil
 			}, all[:4], 1,
 		},
-		// The five kinds after it are not asked for.
-		"a server that hangs": {func(ctx context.Context, _ *pager) error { <-ctx.Done(); return ctx.Err() }, all[:1], 6},
+		"a server that hangs": {func(ctx context.Context, _ *pager) error { <-ctx.Done(); return ctx.Err() }, all[:1], 1},
+		"a server that hangs once": {
+			func(ctx context.Context, p *pager) error {
+				if p.answers == 3 {
+					<-ctx.Done()
+				}
+				return ctx.Err()
+			}, all, 0,
+		},
 		"a server with hiccups": {
 			func(_ context.Context, p *pager) error {
 				return map[int]error{3: broken, 4: broken, 6: broken}[p.answers]

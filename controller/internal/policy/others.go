@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,11 +66,11 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 	defer cancel()
 	until := p.clock.Now().Add(lookFor)
 	of := subject{namespace: pod.Namespace, labels: podLabels}
-	of.namespaceLabels, of.unknown = p.namespaceLabels(within, pod.Namespace)
+	namespace := sync.OnceValues(func() (map[string]string, error) { return p.namespaceLabels(within, pod.Namespace) })
 	var refs []v1alpha1.PolicyRef
 	unread := 0
 	for _, kind := range otherKinds() {
-		found, whole, err := p.ofKind(within, kind, of, until)
+		found, whole, err := p.ofKind(within, kind, of, namespace, until)
 		if ctx.Err() != nil {
 			return seen{}, fmt.Errorf("list %s that may select a pod of %s: %w", kind.Kind, pod.Namespace, ctx.Err())
 		}
@@ -91,27 +92,27 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 // ofKind names the policies of one kind that count as selecting the pod, and says whether all were read. With an error it
 // returns what it had read. Of a kind that the API server does not serve there are none; with an error that is not known.
 func (p *Policies) ofKind(
-	ctx context.Context, kind otherKind, of subject, until time.Time,
+	ctx context.Context, kind otherKind, of subject, namespace func() (map[string]string, error), until time.Time,
 ) (refs []v1alpha1.PolicyRef, whole bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, fmt.Errorf("no time is left: %w", err)
 	}
 	served := false
-	err = repeat(ctx, func() (err error) {
+	err = repeat(ctx, func(ctx context.Context) (err error) {
 		served, err = p.detector.serves(ctx, kind.GroupVersionKind)
 		return err
 	})
 	if err != nil || !served {
 		return nil, err == nil, err
 	}
-	if kind.byNamespace && of.unknown != nil {
-		return nil, false, of.unknown
-	}
 	if !kind.clusterwide {
-		err = repeat(ctx, func() (err error) {
+		err = repeat(ctx, func(ctx context.Context) (err error) {
 			refs, err = p.labelled(ctx, kind, of.namespace)
 			return err
 		})
+	}
+	if err == nil && kind.byNamespace {
+		of.namespaceLabels, err = namespace()
 	}
 	var found []v1alpha1.PolicyRef
 	if err == nil {
@@ -143,12 +144,7 @@ func (p *Policies) pages(
 	next := ""
 	for range maxPages {
 		var found []v1alpha1.PolicyRef
-		from := next
-		err = repeat(ctx, func() (err error) {
-			found, next, err = p.page(ctx, kind, of, from)
-			return err
-		})
-		if err != nil {
+		if found, next, err = p.page(ctx, kind, of, next); err != nil {
 			return refs, false, err
 		}
 		refs = append(refs, found...)
@@ -180,7 +176,7 @@ func (p *Policies) page(ctx context.Context, kind otherKind, of subject, from st
 	case <-ctx.Done():
 		return nil, "", fmt.Errorf("wait for the readings of other pods: %w", ctx.Err())
 	}
-	if err := p.live.List(ctx, list, where...); err != nil {
+	if err := repeat(ctx, func(ctx context.Context) error { return p.live.List(ctx, list, where...) }); err != nil {
 		return nil, "", fmt.Errorf("read a page: %w", err)
 	}
 	for i := range list.Items {
@@ -216,7 +212,7 @@ func (k otherKind) ref(policy client.Object) v1alpha1.PolicyRef {
 func (p *Policies) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	err := repeat(ctx, func() error { return p.live.Get(ctx, client.ObjectKey{Name: name}, namespace) })
+	err := repeat(ctx, func(ctx context.Context) error { return p.live.Get(ctx, client.ObjectKey{Name: name}, namespace) })
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read the labels of namespace %s: %w", name, err)
 	}

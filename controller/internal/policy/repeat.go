@@ -2,23 +2,28 @@ package policy
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 )
 
 const (
 	// tries at one question about other policies: they are read once, so that a hiccup of the API server would stay on record.
 	tries = 3
+	// tryWithin bounds one of them, so that one that gets no answer leaves time for the next.
+	tryWithin = time.Second
 	// pause before the second try, twice as long before the third.
 	pause = 100 * time.Millisecond
 )
 
 // repeat asks again unless the answer is one, while ctx lasts. The error is that of the last try.
-func repeat(ctx context.Context, question func() error) error {
+func repeat(ctx context.Context, question func(context.Context) error) error {
 	for try := 1; ; try++ {
-		err := question()
-		if err == nil || try == tries || isGone(err) || expired(err) || apierrors.IsForbidden(err) {
+		err := once(ctx, question)
+		if err == nil || try == tries || isAnswer(err) {
 			return err
 		}
 		select {
@@ -27,4 +32,21 @@ func repeat(ctx context.Context, question func() error) error {
 		case <-time.After(time.Duration(try) * pause):
 		}
 	}
+}
+
+func once(ctx context.Context, question func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, tryWithin)
+	defer cancel()
+	return question(ctx)
+}
+
+// isAnswer says that the same question would be answered by the same error.
+func isAnswer(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return meta.IsNoMatchError(err)
+	}
+	code := status.Status().Code
+	return code >= http.StatusBadRequest && code < http.StatusInternalServerError &&
+		code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
 }

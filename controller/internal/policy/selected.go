@@ -23,8 +23,6 @@ const (
 type subject struct {
 	namespace               string
 	labels, namespaceLabels map[string]string
-	// unknown says why namespaceLabels could not be read.
-	unknown error
 }
 
 func (s subject) selectedByCore(policy *unstructured.Unstructured) bool {

@@ -71,11 +71,14 @@ func (s *state) access(ctx context.Context, namespace, account string) {
 		}
 		found.Bindings = append(found.Bindings, one)
 	}
+	kept := s.left / share
+	s.left -= kept
 	for _, list := range []func(context.Context, func(binding)) error{s.clusterBindings, s.bindings} {
 		if err := list(ctx, take); err != nil {
 			s.missing("role bindings", err)
 		}
 	}
+	s.left += kept
 	slices.SortFunc(found.Bindings, func(a, b binding) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})

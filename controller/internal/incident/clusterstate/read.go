@@ -3,7 +3,6 @@ package clusterstate
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,9 +35,10 @@ const (
 	tries = 3
 	// tryTimeout bounds one try.
 	tryTimeout = 5 * time.Second
-	// eventsShare of the time that the objects left, a third, is for the events where the account's bindings are read after
-	// them: however many events of other objects the API server has to look through, they leave the rest.
-	eventsShare = 3
+	// share is the part of the time left, a third, that what is read next takes at the most where something is read after it:
+	// however many events of other objects the API server has to look through, they leave time for the bindings of the pod's
+	// account, and these time for the rules of their roles.
+	share = 3
 )
 
 // state is the pod's objects as they are read, in the order of the documents.
@@ -47,8 +47,6 @@ type state struct {
 	clock  clock.PassiveClock
 	// left is how long questions may still take. Waiting for the pages of other states does not count.
 	left time.Duration
-	// hasty says that a question that timed out is not repeated.
-	hasty bool
 	// reading has room for one state, the one whose page of a list is in memory.
 	reading   chan struct{}
 	redact    *redaction
@@ -112,12 +110,12 @@ func (s *state) lists(ctx context.Context, pod v1alpha1.PodRef, account string) 
 
 // eventsApart reads the events within their share of the time, and of the wait for the pages of other states.
 func (s *state) eventsApart(ctx context.Context, pod v1alpha1.PodRef) {
-	ctx, cancel := context.WithTimeout(ctx, waitTimeout/eventsShare)
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout/share)
 	defer cancel()
-	kept := s.left - s.left/eventsShare
-	s.left, s.room, s.hasty = s.left-kept, s.room-maxDocument, true
+	kept := s.left - s.left/share
+	s.left, s.room = s.left-kept, s.room-maxDocument
 	s.events(ctx, pod)
-	s.left, s.room, s.hasty = s.left+kept, s.room+maxDocument, false
+	s.left, s.room = s.left+kept, s.room+maxDocument
 }
 
 // object adds one object, if it has the uid where one is given, and returns it, or nil where it became a gap.
@@ -213,8 +211,7 @@ func (s *state) ask(ctx context.Context, question func(context.Context) error) e
 			defer cancel()
 			return question(ctx)
 		}()
-		late := s.hasty && errors.Is(err, context.DeadlineExceeded)
-		if err == nil || late || ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 			return err
 		}
 	}
