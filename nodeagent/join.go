@@ -53,7 +53,9 @@ func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
 		Containers: make([]order.Container, len(found.Containers)),
 	}
 	for _, sandbox := range found.Sandboxes {
-		pod.Sandbox = max(pod.Sandbox, sandbox.Process)
+		if sandbox.Network != "" {
+			pod.Networks = append(pod.Networks, sandbox.Network)
+		}
 	}
 	for i, c := range found.Containers {
 		pod.Containers[i] = order.Container{ID: c.ID, Name: c.Name, Process: c.Process, Cgroup: c.Cgroup, Freezer: c.Freezer}
@@ -101,12 +103,7 @@ type dropper struct {
 // Attach implements order.Dropper.
 func (d dropper) Attach(ctx context.Context, pod order.Pod, cut order.Cut) (order.Dropped, error) {
 	target := drop.Target{
-		PodUID: pod.UID, Cgroup: pod.Cgroup, Sandbox: pod.Sandbox, Processes: pod.Processes, Running: cut.Running, Probe: cut.Probe,
-	}
-	for _, container := range pod.Containers {
-		if container.Process != 0 {
-			target.Containers = append(target.Containers, container.Process)
-		}
+		PodUID: pod.UID, Cgroup: pod.Cgroup, Networks: pod.Networks, Processes: pod.Processes, Running: cut.Running, Probe: cut.Probe,
 	}
 	target.Others = func() (map[uint64]bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, stateWithin)

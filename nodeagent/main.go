@@ -31,6 +31,7 @@ import (
 	"ugallu.io/forensics/nodeagent/internal/options"
 	"ugallu.io/forensics/nodeagent/internal/order"
 	"ugallu.io/forensics/nodeagent/internal/podfiles"
+	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
 // The kubelet's containers are in this namespace of containerd.
@@ -80,7 +81,7 @@ func run(ctx context.Context, o options.Options) (err error) {
 		return fmt.Errorf("connect to containerd at %s: %w", o.ContainerdSocket, err)
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	drops, err := drop.New(drop.Config{BPFFS: o.BPFFS, NodeNetns: "/proc/1/ns/net", NodeMountns: "/proc/1/ns/mnt"})
+	drops, err := drop.New(drop.Config{BPFFS: o.BPFFS, NodeNetns: "/proc/1/ns/net", NodeMountns: "/proc/1/ns/mnt", NodeRoot: proc.NodeRoot})
 	if err != nil {
 		return err
 	}

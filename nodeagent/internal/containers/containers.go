@@ -40,6 +40,9 @@ type Container struct {
 	// Freezer is the container's folder in the v1 freezer's tree: empty when it does not run, the folder is not known, or no
 	// such tree is visible here.
 	Freezer string
+	// Network is where on the node the network namespace is mounted that the runtime made for a sandbox: whatever a process
+	// joined since. It is empty for one that uses the node's, and where the runtime's specification does not tell.
+	Network string
 	// freezer is the same as /proc/PID/cgroup shows it.
 	freezer string
 	// lost says that it runs and the runtime did not tell its first process.
@@ -151,10 +154,9 @@ func (l *Lister) PodOf(ctx context.Context, containerID string) (string, error) 
 	return labels[labelPodUID], nil
 }
 
-// described is a container, whose it is and whether it is a sandbox.
+// described is a container, and whether it is a sandbox.
 type described struct {
 	container Container
-	podUID    string
 	sandbox   bool
 }
 
@@ -165,8 +167,11 @@ func describe(ctx context.Context, container containerd.Container) (described, e
 	}
 	out := described{
 		container: Container{ID: info.ID, Name: info.Labels[labelContainer], CreatedAt: info.CreatedAt},
-		podUID:    info.Labels[labelPodUID],
 		sandbox:   info.Labels[labelKind] == kindSandbox,
+	}
+	if out.sandbox {
+		// Without it the pod is found all the same, and cut off by what networks its processes are in.
+		out.container.Network, _ = networkOf(info)
 	}
 	task, err := container.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {

@@ -2,94 +2,85 @@ package containers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
 
 	"ugallu.io/forensics/nodeagent/internal/proc"
 )
 
-// maxDescribed is how many sandboxes of a node, which may have hundreds, the runtime is asked about at once.
-const maxDescribed = 16
+// errNoSpecification says that a sandbox's network cannot be told.
+var errNoSpecification = errors.New("its runtime specification cannot be read")
 
 // othersFilter is containerd's filter for the sandboxes of all pods but one.
 func othersFilter(uid string) string {
 	return fmt.Sprintf("labels.%q==%q,labels.%q!=%q", labelKind, kindSandbox, labelPodUID, uid)
 }
 
-// OthersNetworks returns the inodes of the network namespaces that the sandboxes of other pods than this one run in,
-// without the node's own. A sandbox that does not run has none. One whose shim does not answer is found by its cgroup; the
-// error names one that cannot be told, or whose namespace cannot be looked at. It asks the runtime about every pod.
+// OthersNetworks returns the inodes of the network namespaces that the runtime made for the sandboxes of other pods than this
+// one, whatever their processes joined since. One that uses the node's, or whose network was taken down, has none. The error
+// names a sandbox whose network cannot be told.
 func (l *Lister) OthersNetworks(ctx context.Context, uid string) (map[uint64]bool, error) {
 	list, err := l.client.Containers(ctx, othersFilter(uid))
 	if err != nil {
 		return nil, fmt.Errorf("list the sandboxes of other pods than %s: %w", uid, err)
 	}
-	found := make([]described, len(list))
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(maxDescribed)
-	for i, container := range list {
-		group.Go(func() (err error) {
-			found[i], err = describe(groupCtx, container)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	if err := onNode(func(t trees) error { return seekSandboxes(t, found) }); err != nil {
-		return nil, err
-	}
-	return networks(found, networkOf)
-}
-
-// seekSandboxes finds the processes of lost sandboxes, each in its own pod. One that has none anywhere does not run.
-func seekSandboxes(t trees, list []described) error {
-	for i := range list {
-		pod := Pod{UID: list[i].podUID, Sandboxes: []Container{list[i].container}}
-		if err := pod.seek(t); err != nil && !errors.Is(err, errNoProcess) {
-			return err
-		}
-		list[i].container = pod.Sandboxes[0]
-	}
-	return nil
-}
-
-// networks returns the network namespaces of the sandboxes' first processes but that of process 1.
-func networks(list []described, networkOf func(process int) (inode uint64, started uint64, err error)) (map[uint64]bool, error) {
-	node, _, err := networkOf(1)
-	if err != nil {
-		return nil, err
-	}
 	found := map[uint64]bool{}
-	for _, one := range list {
-		if one.container.Process == 0 {
-			continue
+	for _, container := range list {
+		info, err := container.Info(ctx, containerd.WithoutRefreshedMetadata)
+		if err != nil {
+			return nil, fmt.Errorf("describe sandbox %s: %w", container.ID(), err)
 		}
-		inode, started, err := networkOf(one.container.Process)
-		if proc.Over(err) {
+		inode, err := inodeOf(info)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("find the network of sandbox %s: %w", one.container.ID, err)
+			return nil, fmt.Errorf("find the network of sandbox %s: %w", info.ID, err)
 		}
-		// A later process with the id may be anybody's.
-		if started == one.container.StartTime && inode != node {
-			found[inode] = true
-		}
+		found[inode] = true
 	}
 	return found, nil
 }
 
-// networkOf returns the network namespace of a process, and when the process that has the id after that started.
-func networkOf(process int) (inode uint64, started uint64, err error) {
-	file := namespaceFile(process, "net")
-	var found unix.Stat_t
-	if err := unix.Stat(file, &found); err != nil {
-		return 0, 0, fmt.Errorf("look at %s: %w", file, err)
+// inodeOf returns that of the sandbox's network namespace. It fails with fs.ErrNotExist where the sandbox has none.
+func inodeOf(sandbox containers.Container) (uint64, error) {
+	path, err := networkOf(sandbox)
+	if err != nil {
+		return 0, err
 	}
-	started, err = proc.Started(process)
-	return found.Ino, started, err
+	if path == "" {
+		return 0, fs.ErrNotExist
+	}
+	file, inode, err := proc.Namespace(proc.NodeRoot, path)
+	if err != nil {
+		return 0, err
+	}
+	return inode, file.Close()
+}
+
+// networkOf returns the path on the node of the network namespace in a sandbox's runtime specification, empty when it uses the
+// node's.
+func networkOf(sandbox containers.Container) (string, error) {
+	if sandbox.Spec == nil {
+		return "", errNoSpecification
+	}
+	var specification struct {
+		Linux struct {
+			Namespaces []struct{ Type, Path string }
+		}
+	}
+	if err := json.Unmarshal(sandbox.Spec.GetValue(), &specification); err != nil {
+		return "", fmt.Errorf("%w: %w", errNoSpecification, err)
+	}
+	for _, namespace := range specification.Linux.Namespaces {
+		if namespace.Type == "network" {
+			return namespace.Path, nil
+		}
+	}
+	return "", nil
 }

@@ -2,6 +2,7 @@ package containers
 
 import (
 	"context"
+	"fmt"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -43,6 +44,22 @@ func (f *fake) add(id, podUID, name string, said *fakeTask) {
 		labels = map[string]string{labelPodUID: podUID, labelKind: kindSandbox}
 	}
 	f.list = append(f.list, fakeContainer{info: containers.Container{ID: id, Labels: labels}, said: said})
+}
+
+// specification is JSON that containerd keeps of a container.
+type specification string
+
+func (s specification) GetTypeUrl() string {
+	return "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+}
+func (s specification) GetValue() []byte { return []byte(s) }
+
+// specify says how the last one that was added was made.
+func (f *fake) specify(spec string) { f.list[len(f.list)-1].info.Spec = specification(spec) }
+
+// network says in which network namespace the last one that was added was made.
+func (f *fake) network(path string) {
+	f.specify(fmt.Sprintf(`{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":%q}]}}`, path))
 }
 
 // Containers implements engine, by the filters of containerd.

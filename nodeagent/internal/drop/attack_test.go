@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -326,43 +326,58 @@ func TestLoopbackOfAPodInTheNodesNetworkIsCutOff(t *testing.T) {
 	}
 }
 
-// TestANetworkOfAnotherPodIsLeftAlone has a process of the pod in the network of another pod: one of a container, or the
-// sandbox's, which another process of the pod traced.
+// TestANetworkOfAnotherPodIsLeftAlone has processes of the pod in the network of another pod: one of them, or, as where one
+// may trace the others and the sandbox's, all. What one of them sends from a socket of the pod's own network is cut off.
 func TestANetworkOfAnotherPodIsLeftAlone(t *testing.T) {
-	for name, moved := range map[string]bool{"container": false, "sandbox": true} {
-		t.Run(name, func(t *testing.T) { leftAlone(t, moved) })
+	for name, all := range map[string]bool{"one": false, "all": true} {
+		t.Run(name, func(t *testing.T) { leftAlone(t, all) })
 	}
 }
 
-func leftAlone(t *testing.T, sandbox bool) {
+func leftAlone(t *testing.T, all bool) {
 	t.Helper()
 	p := newPod(t)
-	mate := exec.Command("ip", "netns", "exec", p.prefix+"out", "sleep", "60")
-	if err := mate.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = mate.Process.Kill()
-		_ = mate.Wait()
-	})
+	joined := p.inNetwork(t, "out")
 	foreign, err := inodeAt(p.netns("out"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the other process is in its namespace", func() bool {
-		inode, err := inodeAt(filepath.Join("/proc", strconv.Itoa(mate.Process.Pid), "ns/net"))
-		return err == nil && inode == foreign
-	})
-	p.target.Containers = p.target.Processes
-	p.target.Processes = []int{p.process.Process.Pid, mate.Process.Pid}
-	if sandbox {
-		p.target.Sandbox = mate.Process.Pid
+	p.target.Processes = append(p.target.Processes, joined)
+	if all {
+		p.target.Processes = []int{joined}
 	}
-	p.target.Others = func() (map[uint64]bool, error) { return map[uint64]bool{foreign: true}, nil }
+	asked := 0
+	p.target.Others = func() (map[uint64]bool, error) {
+		asked++
+		return map[uint64]bool{foreign: true}, nil
+	}
+	want := []string{"a process of the pod is in the network of another pod, which is not cut off"}
 	result := attached(t, dropper(t, p.config), p.target)
-	if result.Level != v1alpha1.LevelPartial || len(result.Hooks) != 5 || !strings.Contains(strings.Join(result.Shortfalls, ""), "another pod") {
-		t.Errorf("Attach = %+v", result)
+	if diff := cmp.Diff(want, result.Shortfalls); diff != "" || result.Level != v1alpha1.LevelPartial || len(result.Hooks) != 5 || asked != 1 {
+		t.Errorf("Attach = %+v, asked %d times, shortfalls (-want +got):\n%s", result, asked, diff)
 	}
+	p.quiet(t)
+}
+
+// TestANetworkThatTheRuntimeDoesNotTellIsAShortfall has one whose path is not known, one that was taken down and one that
+// cannot be opened.
+func TestANetworkThatTheRuntimeDoesNotTellIsAShortfall(t *testing.T) {
+	p := newPod(t)
+	p.target.Others = func() (map[uint64]bool, error) { return nil, nil }
+	d := dropper(t, p.config)
+	want := []string{"the runtime does not tell which network is the pod's: it is looked for by the pod's processes alone"}
+	for name, networks := range map[string][]string{"no path": nil, "taken down": {p.netns("none")}} {
+		p.target.Networks = networks
+		result := attached(t, d, p.target)
+		if diff := cmp.Diff(want, result.Shortfalls); diff != "" || result.Level != v1alpha1.LevelPartial || len(result.Hooks) != 5 {
+			t.Errorf("%s: Attach = %+v, shortfalls (-want +got):\n%s", name, result, diff)
+		}
+	}
+	p.target.Networks = []string{p.netns("pod") + "/below"}
+	if _, err := d.Attach(t.Context(), p.target); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("Attach: %v", err)
+	}
+	p.quiet(t)
 }
 
 func TestAnIngressQdiscInThePlaceOfClsactIsAShortfall(t *testing.T) {

@@ -25,6 +25,8 @@ type Config struct {
 	NodeNetns string
 	// NodeMountns is the mount namespace that the bpf file system must live in to outlive this process: /proc/1/ns/mnt.
 	NodeMountns string
+	// NodeRoot is the folder that paths of network namespaces begin in: proc.NodeRoot.
+	NodeRoot string
 }
 
 // Target is the pod to cut off.
@@ -32,19 +34,17 @@ type Target struct {
 	PodUID string
 	// Cgroup is the pod's cgroup2 folder, empty when it is not known.
 	Cgroup string
-	// Sandbox is the process of the pod's sandbox, 0 when it is not known. Its network is cut off first, where the first
-	// process of every container that runs is in it.
-	Sandbox int
-	// Containers are the first processes of the pod's containers that run.
-	Containers []int
-	// Processes of the pod: the network namespaces that they are in are the pod's.
+	// Networks are where on the node the network namespaces are mounted that the runtime made for the pod. They are cut off
+	// first, and also where no process of the pod is in them any more.
+	Networks []string
+	// Processes of the pod: the network namespaces that they are in are the pod's as well, but for those of Others.
 	Processes []int
 	// Running is whether the pod's processes go on: then loopback inside the pod passes, and the kubelet's probes.
 	Running bool
 	// KubeletCgroup is the id of the cgroup that the kubelet runs in; with 0 no probe passes.
 	KubeletCgroup uint64
 	// Others tells the network namespaces of the other pods on the node. It is asked only when a process of the pod is in
-	// more than one. May be nil.
+	// another than Networks and the node's. May be nil.
 	Others func() (map[uint64]bool, error)
 	// Probe is whether to send a packet to the pod over each device and to see it counted.
 	Probe bool
@@ -66,6 +66,7 @@ type Result struct {
 type Dropper struct {
 	root      string
 	nodeNetns string
+	nodeRoot  string
 	spec      *ebpf.CollectionSpec
 	// device is the kind of hook that this kernel has for devices.
 	device v1alpha1.HookProgram
@@ -97,7 +98,7 @@ func New(config Config) (*Dropper, error) {
 		return nil, fmt.Errorf("load the drop programs: %w", errors.Join(err, limitErr))
 	}
 	d := &Dropper{
-		root: root, nodeNetns: config.NodeNetns, spec: spec, device: v1alpha1.HookTcx, links: newLinks(), spare: newSpare(spec),
+		root: root, nodeNetns: config.NodeNetns, nodeRoot: config.NodeRoot, spec: spec, device: v1alpha1.HookTcx, links: newLinks(), spare: newSpare(spec),
 		open: map[string]*pins{},
 	}
 	tcx, err := hasTCX()
@@ -128,7 +129,7 @@ func (d *Dropper) DeviceHook() v1alpha1.HookProgram { return d.device }
 // on, until Detach, Watch tells when a device of the pod comes or changes.
 //
 // The cgroup hooks and the devices' hooks are attached side by side: a device takes 15 to 30 ms, most of it waiting for
-// the kernel's grace period, a cgroup under 1 ms. Neither the cgroup's nor those of the sandbox's network wait for a look at
+// the kernel's grace period, a cgroup under 1 ms. Neither the cgroup's nor those of the pod's own network wait for a look at
 // what else the pod has, of which there may be much.
 func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 	defer d.spare.fill()
@@ -143,7 +144,7 @@ func (d *Dropper) Attach(ctx context.Context, target Target) (Result, error) {
 	if err := pins.pinned(bpf.DropMapProbeSource).Put(uint32(0), target.KubeletCgroup); err != nil {
 		found.fallShort("name the kubelet's cgroup: %w", err)
 	}
-	w := work{found: found, pins: pins, target: target, device: d.device, namespaces: namespaces{}}
+	w := work{found: found, pins: pins, target: target, device: d.device, nodeRoot: d.nodeRoot, namespaces: namespaces{}, own: map[uint64]bool{}}
 	err = d.attach(ctx, w)
 	return found.result(time.Now()), errors.Join(err, w.namespaces.close())
 }

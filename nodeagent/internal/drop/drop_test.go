@@ -192,7 +192,10 @@ func TestLevelIsThatOfTheWorstPart(t *testing.T) {
 			func(_ *testing.T, target *Target) { target.Cgroup = "" }, v1alpha1.LevelPartial, 3,
 		},
 		"no process": {
-			func(_ *testing.T, target *Target) { target.Processes = nil }, v1alpha1.LevelPartial, 2,
+			func(_ *testing.T, target *Target) { target.Processes = nil }, v1alpha1.LevelFull, 5,
+		},
+		"no process, and no network is known": {
+			func(_ *testing.T, target *Target) { target.Processes, target.Networks = nil, nil }, v1alpha1.LevelPartial, 2,
 		},
 		"nothing": {
 			func(_ *testing.T, target *Target) { *target = Target{PodUID: target.PodUID} }, v1alpha1.LevelPolicyOnly, 0,

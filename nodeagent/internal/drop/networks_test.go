@@ -37,7 +37,6 @@ func (p *pod) unshared(t *testing.T, count int) (processes []int) {
 // pod's own.
 func TestNetworksWithoutNumberDoNotKeepThePodsOwn(t *testing.T) {
 	p := newPod(t)
-	p.target.Sandbox, p.target.Containers = p.process.Process.Pid, p.target.Processes
 	p.target.Processes = append(p.unshared(t, maxNamespaces+1), p.target.Processes...)
 	d := dropper(t, p.config)
 	p.target.Others = func() (map[uint64]bool, error) {
@@ -58,12 +57,12 @@ func TestNetworksWithoutNumberDoNotKeepThePodsOwn(t *testing.T) {
 	p.quiet(t)
 }
 
-// TestALookThatIsGivenUpLeavesThePodsOwnNetworkCutOff: only what is not the sandbox's asks whether there is time left.
+// TestALookThatIsGivenUpLeavesThePodsOwnNetworkCutOff: only what is not the pod's own asks whether there is time left.
 func TestALookThatIsGivenUpLeavesThePodsOwnNetworkCutOff(t *testing.T) {
 	for name, running := range map[string]bool{"frozen": false, "running": true} {
 		t.Run(name, func(t *testing.T) {
 			p := newPod(t)
-			p.target.Sandbox, p.target.Containers, p.target.Running = p.process.Process.Pid, p.target.Processes, running
+			p.target.Running = running
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			result, err := dropper(t, p.config).Attach(ctx, p.target)
@@ -85,7 +84,7 @@ func TestTheNodesNetworkIsFoundAmongNetworksWithoutNumber(t *testing.T) {
 		unknown = "whether the pod uses the node's network is not known: its loopback and its probes are cut off as well"
 	)
 	p := newPod(t)
-	p.target.Sandbox, p.target.Containers, p.target.Running = p.process.Process.Pid, p.target.Processes, true
+	p.target.Running = true
 	decoys := append(p.unshared(t, maxNamespaces+1), p.process.Process.Pid)
 	p.target.Processes = append(decoys, p.inNode(t))
 	result := attached(t, dropper(t, p.config), p.target)
@@ -103,7 +102,13 @@ func TestTheNodesNetworkIsFoundAmongNetworksWithoutNumber(t *testing.T) {
 // inNode starts a process of the pod in the node's network.
 func (p *pod) inNode(t *testing.T) (process int) {
 	t.Helper()
-	sleep := exec.Command("ip", "netns", "exec", p.prefix+"node", "sleep", "60") // #nosec G204 -- a name of the test's own
+	return p.inNetwork(t, "node")
+}
+
+// inNetwork starts a process in one of the test's networks.
+func (p *pod) inNetwork(t *testing.T, name string) (process int) {
+	t.Helper()
+	sleep := exec.Command("ip", "netns", "exec", p.prefix+name, "sleep", "60") // #nosec G204 -- a name of the test's own
 	if err := sleep.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -111,13 +116,13 @@ func (p *pod) inNode(t *testing.T) (process int) {
 		_ = sleep.Process.Kill()
 		_ = sleep.Wait()
 	})
-	node, err := inodeAt(p.config.NodeNetns)
+	want, err := inodeAt(p.netns(name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the process is in the node's network", func() bool {
+	eventually(t, "the process is in its network", func() bool {
 		inode, err := inodeAt(fmt.Sprintf("/proc/%d/ns/net", sleep.Process.Pid))
-		return err == nil && inode == node
+		return err == nil && inode == want
 	})
 	return sleep.Process.Pid
 }

@@ -102,7 +102,7 @@ func (p *pod) network(t *testing.T) {
 	in("out", "link set eth0 up")
 	in("out", "route add default via 10.123.2.1")
 	run(t, "ip netns exec "+p.prefix+"node sysctl -qw net.ipv4.ip_forward=1")
-	p.config.NodeNetns = p.netns("node")
+	p.config.NodeNetns, p.config.NodeRoot = p.netns("node"), "/"
 }
 
 // receive counts what arrives at the outside address: sockets stay in the namespace that they are made in.
@@ -204,7 +204,7 @@ func (p *pod) start(t *testing.T, cgroup string) {
 		_ = p.process.Process.Kill()
 		_ = p.process.Wait()
 	})
-	p.target = Target{PodUID: "6f1c6a2e-0000-4000-8000-000000000001", Cgroup: cgroup, Processes: []int{p.process.Process.Pid}}
+	p.target = Target{PodUID: "6f1c6a2e-0000-4000-8000-000000000001", Cgroup: cgroup, Networks: []string{p.netns("pod")}, Processes: []int{p.process.Process.Pid}}
 }
 
 // settle waits for what had passed before and is still on its way to its reader, for a while: what goes on for longer is

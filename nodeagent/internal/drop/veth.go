@@ -55,10 +55,13 @@ func (d device) same(other device) bool {
 // pod's are left alone: a process that joined one must not have that pod cut off. A namespace that cannot be looked at does
 // not keep what others have.
 func (w work) leading(ctx context.Context) (devices []device, shortfalls []string, err error) {
-	if len(w.namespaces) == 0 {
+	switch {
+	case len(w.namespaces) == 0:
 		shortfalls = append(shortfalls, "no process of the pod was found: its network namespace is not known")
+	case len(w.own) == 0 && w.namespaces[w.nodeInode] == nil:
+		shortfalls = append(shortfalls, "the runtime does not tell which network is the pod's: it is looked for by the pod's processes alone")
 	}
-	foreign, short := w.namespaces.foreign(w.nodeInode, w.target.Others)
+	foreign, short := w.foreign()
 	shortfalls = append(shortfalls, short...)
 	looked := 0
 	var errs []error
@@ -83,19 +86,21 @@ func (w work) leading(ctx context.Context) (devices []device, shortfalls []strin
 	return devices, shortfalls, errors.Join(errs...)
 }
 
-// foreign are the namespaces that are another pod's. Who they belong to is asked only when there is more than one beside
-// the node's, which is rare.
-func (n namespaces) foreign(node uint64, others func() (map[uint64]bool, error)) (foreign map[uint64]bool, shortfalls []string) {
-	own := len(n)
-	if n[node] != nil {
-		own--
+// foreign are the namespaces that are another pod's. Who they belong to is asked only when there is one that is neither the
+// pod's own nor the node's, which is rare.
+func (w work) foreign() (foreign map[uint64]bool, shortfalls []string) {
+	joined := 0
+	for inode := range w.namespaces {
+		if inode != w.nodeInode && !w.own[inode] {
+			joined++
+		}
 	}
-	if own < 2 || others == nil {
+	if joined == 0 || w.target.Others == nil {
 		return nil, nil
 	}
-	foreign, err := others()
+	foreign, err := w.target.Others()
 	if err != nil {
-		return nil, []string{fmt.Sprintf("whose the pod's %d networks are is not known: %v", own, err)}
+		return nil, []string{fmt.Sprintf("whose the networks are that the pod's processes are in, %d beside its own, is not known: %v", joined, err)}
 	}
 	return foreign, nil
 }

@@ -24,8 +24,11 @@ type work struct {
 	device    v1alpha1.HookProgram
 	node      *os.File // the node's network namespace
 	nodeInode uint64
-	// namespaces of the pod's processes, as far as they are open.
+	nodeRoot  string
+	// namespaces of the pod and of its processes, as far as they are open.
 	namespaces namespaces
+	// own are those of the namespaces that the runtime made for the pod.
+	own map[uint64]bool
 }
 
 // either is the program for a pod whose processes run, or for one whose do not.
@@ -68,10 +71,10 @@ func (w work) attachCgroup(exposed string) {
 	}
 }
 
-// attachDevices puts the hooks on both sides of every device that leads out of the pod: on those of the sandbox's network at
+// attachDevices puts the hooks on both sides of every device that leads out of the pod: on those of the pod's own network at
 // once, beside the look at the other networks, which takes the longer the more the pod has.
 func (w work) attachDevices(ctx context.Context) error {
-	own, ownErr := w.ofSandbox()
+	own, ownErr := w.ofOwn()
 	var first errgroup.Group
 	w.attachTo(&first, own)
 	openErr := w.openAll(ctx)
@@ -100,45 +103,35 @@ func (w work) exposed(openErr error) string {
 	return ""
 }
 
-// ofSandbox returns what leads out of the sandbox's network to the node. What else there is in it the look at all of them
-// tells. A process of the pod that may trace the sandbox's can have it join the network of another pod: where a container
-// is elsewhere than the sandbox, nothing is returned, and the look at all of them asks whose the networks are.
-func (w work) ofSandbox() ([]device, error) {
-	if w.target.Sandbox == 0 {
-		return nil, nil
-	}
-	if err := w.namespaces.add(fmt.Sprintf("/proc/%d/ns/net", w.target.Sandbox)); err != nil {
-		return nil, fmt.Errorf("open the sandbox's network namespace: %w", err)
-	}
-	for inode := range w.namespaces {
-		if inode == w.nodeInode {
+// ofOwn returns what leads out of the pod's own networks to the node. What else there is in them the look at all of them tells.
+func (w work) ofOwn() (devices []device, err error) {
+	var errs []error
+	for _, path := range w.target.Networks {
+		inode, err := w.openOwn(path)
+		if gone(err) {
 			continue
 		}
-		if shared, err := w.containersIn(inode); !shared || err != nil {
-			return nil, err
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		devices, _, err := w.search(inode).devices()
-		return devices, err
+		found, _, err := w.search(inode).devices()
+		devices, errs = append(devices, found...), append(errs, err)
 	}
-	return nil, nil
+	return devices, errors.Join(errs...)
 }
 
-// containersIn says whether the first process of every container that runs is in the network namespace, and at least one is.
-func (w work) containersIn(inode uint64) (bool, error) {
-	in := 0
-	for _, process := range w.target.Containers {
-		at, err := inodeAt(fmt.Sprintf("/proc/%d/ns/net", process))
-		switch {
-		case gone(err):
-			continue
-		case err != nil:
-			return false, err
-		case at != inode:
-			return false, nil
-		}
-		in++
+// openOwn opens one of the pod's own networks.
+func (w work) openOwn(path string) (uint64, error) {
+	file, inode, err := proc.Namespace(w.nodeRoot, path)
+	if err != nil {
+		return 0, fmt.Errorf("open the pod's network: %w", err)
 	}
-	return in > 0, nil
+	if w.namespaces[inode] != nil {
+		return inode, file.Close()
+	}
+	w.namespaces[inode], w.own[inode] = file, true
+	return inode, nil
 }
 
 // openAll opens the network namespaces of every thread of the pod, as far as they are looked at. Of a pod that runs every

@@ -55,10 +55,10 @@ type Container struct {
 type Pod struct {
 	UID string
 	// Sandboxes counts the pod's sandboxes.
-	Sandboxes int
-	// Sandbox is the process of a sandbox that runs, whose network is the pod's; 0 when none does.
-	Sandbox    int
+	Sandboxes  int
 	Containers []Container
+	// Networks are where on the node the pod's network namespaces are mounted, as the runtime made them.
+	Networks []string
 	// Cgroup is the pod's cgroup2 folder, empty when it is not known.
 	Cgroup string
 	// Processes of the pod.
