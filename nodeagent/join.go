@@ -8,6 +8,7 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,15 +53,23 @@ func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
 		UID: found.UID, Sandboxes: len(found.Sandboxes), Cgroup: found.Cgroup, Processes: found.Processes,
 		Containers: make([]order.Container, len(found.Containers)),
 	}
-	for _, sandbox := range found.Sandboxes {
-		if sandbox.Network != "" {
-			pod.Networks = append(pod.Networks, sandbox.Network)
-		}
-	}
+	pod.Networks = networksOf(found.Sandboxes)
 	for i, c := range found.Containers {
 		pod.Containers[i] = order.Container{ID: c.ID, Name: c.Name, Process: c.Process, Cgroup: c.Cgroup, Freezer: c.Freezer}
 	}
 	return pod, nil
+}
+
+// networksOf returns those of the sandboxes that run, or where none does of all: what a dead one had may be taken down.
+func networksOf(sandboxes []containers.Container) (networks []string) {
+	runs := func(c containers.Container) bool { return c.Process != 0 }
+	one := slices.ContainsFunc(sandboxes, runs)
+	for _, sandbox := range sandboxes {
+		if sandbox.Network != "" && (runs(sandbox) || !one) {
+			networks = append(networks, sandbox.Network)
+		}
+	}
+	return networks
 }
 
 // Strays implements order.Containers.
@@ -132,7 +141,7 @@ func (d dropper) Flows(podUID string) (order.Flows, error) {
 
 // Sockets implements order.Dropper.
 func (d dropper) Sockets(pod order.Pod) (*v1alpha1.SocketSample, error) {
-	return d.Dropper.Sockets(pod.Processes)
+	return d.Dropper.Sockets(pod.Networks, pod.Processes)
 }
 
 // freezer is freeze.Freezer as the orders need it.

@@ -14,7 +14,7 @@ import (
 )
 
 // errNoSpecification says that a sandbox's network cannot be told.
-var errNoSpecification = errors.New("its runtime specification cannot be read")
+var errNoSpecification = errors.New("its runtime specification does not tell")
 
 // othersFilter is containerd's filter for the sandboxes of all pods but one.
 func othersFilter(uid string) string {
@@ -23,28 +23,30 @@ func othersFilter(uid string) string {
 
 // OthersNetworks returns the inodes of the network namespaces that the runtime made for the sandboxes of other pods than this
 // one, whatever their processes joined since. One that uses the node's, or whose network was taken down, has none. The error
-// names a sandbox whose network cannot be told.
+// names the sandboxes whose network cannot be told; those of the others are returned with it.
 func (l *Lister) OthersNetworks(ctx context.Context, uid string) (map[uint64]bool, error) {
 	list, err := l.client.Containers(ctx, othersFilter(uid))
 	if err != nil {
 		return nil, fmt.Errorf("list the sandboxes of other pods than %s: %w", uid, err)
 	}
-	found := map[uint64]bool{}
+	found, errs := map[uint64]bool{}, []error{}
 	for _, container := range list {
 		info, err := container.Info(ctx, containerd.WithoutRefreshedMetadata)
 		if err != nil {
-			return nil, fmt.Errorf("describe sandbox %s: %w", container.ID(), err)
+			errs = append(errs, fmt.Errorf("describe sandbox %s: %w", container.ID(), err))
+			continue
 		}
 		inode, err := inodeOf(info)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("find the network of sandbox %s: %w", info.ID, err)
+			errs = append(errs, fmt.Errorf("find the network of sandbox %s: %w", info.ID, err))
+			continue
 		}
 		found[inode] = true
 	}
-	return found, nil
+	return found, errors.Join(errs...)
 }
 
 // inodeOf returns that of the sandbox's network namespace. It fails with fs.ErrNotExist where the sandbox has none.
@@ -64,7 +66,7 @@ func inodeOf(sandbox containers.Container) (uint64, error) {
 }
 
 // networkOf returns the path on the node of the network namespace in a sandbox's runtime specification, empty when it uses the
-// node's.
+// node's. A specification with a namespace and no path had the runtime make one without a name.
 func networkOf(sandbox containers.Container) (string, error) {
 	if sandbox.Spec == nil {
 		return "", errNoSpecification
@@ -78,7 +80,11 @@ func networkOf(sandbox containers.Container) (string, error) {
 		return "", fmt.Errorf("%w: %w", errNoSpecification, err)
 	}
 	for _, namespace := range specification.Linux.Namespaces {
-		if namespace.Type == "network" {
+		switch {
+		case namespace.Type != "network":
+		case namespace.Path == "":
+			return "", errNoSpecification
+		default:
 			return namespace.Path, nil
 		}
 	}

@@ -59,9 +59,7 @@ func TestOthersNetworksAreThoseTheirSandboxesWereMadeIn(t *testing.T) {
 	node.add("c2", "other", "web", running(own))
 	node.add("s3", "host", "", running(own))
 	node.specify(`{"linux":{"namespaces":[{"type":"pid"}]}}`)
-	node.add("s4", "down", "", nil)
-	node.network(at("down"))
-	node.add("s5", "removed", "", unanswered())
+	node.add("s4", "removed", "", unanswered())
 	node.network(at("removed"))
 	var stat unix.Stat_t
 	must(t, unix.Stat(namespaceFile(other, "net"), &stat))
@@ -74,6 +72,8 @@ func TestOthersNetworksAreThoseTheirSandboxesWereMadeIn(t *testing.T) {
 	}
 	for name, spec := range map[string]string{
 		"no JSON":          "{",
+		"no path":          `{"linux":{"namespaces":[{"type":"network"}]}}`,
+		"not mounted":      `{"linux":{"namespaces":[{"type":"network","path":"` + at("down") + `"}]}}`,
 		"namespaces of no": `{"linux":{"namespaces":{}}}`,
 		"a path of no":     `{"linux":{"namespaces":[{"type":"network","path":"` + at("other") + `/below"}]}}`,
 	} {
@@ -81,8 +81,9 @@ func TestOthersNetworksAreThoseTheirSandboxesWereMadeIn(t *testing.T) {
 			beside := &fake{list: slices.Clone(node.list)}
 			beside.add("s9", "unknown", "", nil)
 			beside.specify(spec)
-			if _, err := (&Lister{beside}).OthersNetworks(t.Context(), uid); err == nil || !strings.Contains(err.Error(), "s9") {
-				t.Errorf("beside it: %v", err)
+			got, err := (&Lister{beside}).OthersNetworks(t.Context(), uid)
+			if err == nil || !strings.Contains(err.Error(), "s9") || !maps.Equal(got, want) {
+				t.Errorf("beside it: %v, %v", got, err)
 			}
 		})
 	}

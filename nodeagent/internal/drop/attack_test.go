@@ -359,25 +359,48 @@ func leftAlone(t *testing.T, all bool) {
 	p.quiet(t)
 }
 
-// TestANetworkThatTheRuntimeDoesNotTellIsAShortfall has one whose path is not known, one that was taken down and one that
-// cannot be opened.
+// TestANetworkThatTheRuntimeDoesNotTellIsAShortfall has one whose path is not known, one that was taken down, one that cannot
+// be opened, and the node's.
 func TestANetworkThatTheRuntimeDoesNotTellIsAShortfall(t *testing.T) {
 	p := newPod(t)
 	p.target.Others = func() (map[uint64]bool, error) { return nil, nil }
 	d := dropper(t, p.config)
-	want := []string{"the runtime does not tell which network is the pod's: it is looked for by the pod's processes alone"}
-	for name, networks := range map[string][]string{"no path": nil, "taken down": {p.netns("none")}} {
-		p.target.Networks = networks
+	for name, tt := range map[string]struct {
+		networks []string
+		want     string
+	}{
+		"no path":         {nil, "the runtime does not tell which network is the pod's"},
+		"taken down":      {[]string{p.netns("none")}, p.netns("none")},
+		"not to be found": {[]string{p.netns("pod") + "/below"}, p.netns("pod") + "/below"},
+	} {
+		p.target.Networks = tt.networks
 		result := attached(t, d, p.target)
-		if diff := cmp.Diff(want, result.Shortfalls); diff != "" || result.Level != v1alpha1.LevelPartial || len(result.Hooks) != 5 {
-			t.Errorf("%s: Attach = %+v, shortfalls (-want +got):\n%s", name, result, diff)
+		if result.Level != v1alpha1.LevelPartial || len(result.Hooks) != 5 || len(result.Shortfalls) != 1 || !strings.Contains(result.Shortfalls[0], tt.want) {
+			t.Errorf("%s: Attach = %+v", name, result)
 		}
 	}
-	p.target.Networks = []string{p.netns("pod") + "/below"}
-	if _, err := d.Attach(t.Context(), p.target); !errors.Is(err, unix.ENOTDIR) {
-		t.Errorf("Attach: %v", err)
+	p.target.Networks = []string{p.netns("node"), p.netns("pod")}
+	if result := attached(t, d, p.target); result.Level != v1alpha1.LevelFull || len(result.Hooks) != 5 {
+		t.Errorf("with the node's: Attach = %+v", result)
 	}
 	p.quiet(t)
+}
+
+// TestNetworksKnownToBeOthersAreLeftAloneWhereNotAllAre has one sandbox of the node that cannot be told.
+func TestNetworksKnownToBeOthersAreLeftAloneWhereNotAllAre(t *testing.T) {
+	p := newPod(t)
+	p.target.Processes = append(p.target.Processes, p.inNetwork(t, "out"))
+	foreign, err := inodeAt(p.netns("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.target.Others = func() (map[uint64]bool, error) {
+		return map[uint64]bool{foreign: true}, errors.New("sandbox s9 does not tell")
+	}
+	result := attached(t, dropper(t, p.config), p.target)
+	if said := strings.Join(result.Shortfalls, "; "); len(result.Hooks) != 5 || !strings.Contains(said, "s9") || !strings.Contains(said, "another pod") {
+		t.Errorf("Attach = %+v", result)
+	}
 }
 
 func TestAnIngressQdiscInThePlaceOfClsactIsAShortfall(t *testing.T) {

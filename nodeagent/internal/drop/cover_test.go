@@ -348,7 +348,7 @@ func TestSocketsShowThatNothingIsAcknowledgedAnyMore(t *testing.T) {
 	p := newPod(t)
 	d := dropper(t, p.config)
 	sample := func() *v1alpha1.SocketSample {
-		got, err := d.Sockets(p.target.Processes)
+		got, err := d.Sockets(p.target.Networks, p.target.Processes)
 		if err != nil || got == nil {
 			t.Fatalf("Sockets = %+v, %v", got, err)
 		}
@@ -365,7 +365,7 @@ func TestSocketsShowThatNothingIsAcknowledgedAnyMore(t *testing.T) {
 		t.Errorf("%+v became %+v in a pod that is cut off", contained, after)
 	}
 	p.config.NodeNetns = p.netns("pod")
-	if got, err := dropper(t, p.config).Sockets(p.target.Processes); got != nil || err != nil {
+	if got, err := dropper(t, p.config).Sockets(nil, p.target.Processes); got != nil || err != nil {
 		t.Errorf("sockets of the node are given as the pod's: %+v, %v", got, err)
 	}
 }

@@ -33,7 +33,7 @@ func newLinks() *links {
 	return &links{sockets: map[string]map[uint64]*os.File{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
-// follow listens in every network namespace of the pod but the node's. It lets go of those that no process is in any more.
+// follow listens in every network namespace of the pod but the node's. It lets go of those that are not among them any more.
 func (l *links) follow(podUID string, pod namespaces, node uint64) error {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()

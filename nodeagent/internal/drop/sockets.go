@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,22 +37,46 @@ const (
 // errTooMany says that a sample is not complete.
 var errTooMany = errors.New("too many to be sampled one by one")
 
-// Sockets counts the sockets in the processes' network namespaces, and what their peers acknowledged and sent so far. The
-// sockets of processes in the node's own namespace cannot be told from the node's: without another namespace the sample is
-// nil. A sample that is not complete comes with an error.
-func (d *Dropper) Sockets(processes []int) (sample *v1alpha1.SocketSample, err error) {
+// Sockets counts the sockets in the pod's own network namespaces, then in those that its processes are in, and what their peers
+// acknowledged and sent so far. The sockets of processes in the node's own namespace cannot be told from the node's: without
+// another namespace the sample is nil. A sample that is not complete comes with an error.
+func (d *Dropper) Sockets(networks []string, processes []int) (sample *v1alpha1.SocketSample, err error) {
 	pod := namespaces{}
 	defer func() { err = errors.Join(err, pod.close()) }()
-	if _, err := pod.open(processes); err != nil {
-		return nil, fmt.Errorf("open the pod's network namespaces: %w", err)
+	var errs []error
+	for _, path := range networks {
+		file, inode, err := proc.Namespace(d.nodeRoot, path)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case pod[inode] != nil:
+			errs = append(errs, file.Close())
+		default:
+			pod[inode] = file
+		}
 	}
+	order := slices.Collect(maps.Keys(pod))
+	if _, err := pod.open(processes); err != nil {
+		return nil, fmt.Errorf("open the pod's network namespaces: %w", errors.Join(append(errs, err)...))
+	}
+	for inode := range pod {
+		if !slices.Contains(order, inode) {
+			order = append(order, inode)
+		}
+	}
+	sample, err = d.sample(pod, order)
+	return sample, errors.Join(append(errs, err)...)
+}
+
+// sample looks at the first few namespaces in this order.
+func (d *Dropper) sample(pod namespaces, order []uint64) (sample *v1alpha1.SocketSample, err error) {
 	node, err := inodeAt(d.nodeNetns)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
 	sampled := 0
-	for inode, namespace := range pod {
+	for _, inode := range order {
 		if inode == node {
 			continue
 		}
@@ -61,7 +87,7 @@ func (d *Dropper) Sockets(processes []int) (sample *v1alpha1.SocketSample, err e
 			errs = append(errs, fmt.Errorf("more than %d network namespaces: %w", maxSampled, errTooMany))
 			break
 		}
-		if err := addSockets(sample, namespace); err != nil {
+		if err := addSockets(sample, pod[inode]); err != nil {
 			errs = append(errs, fmt.Errorf("sockets of network namespace %d: %w", inode, err))
 		}
 	}

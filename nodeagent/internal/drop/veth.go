@@ -58,7 +58,7 @@ func (w work) leading(ctx context.Context) (devices []device, shortfalls []strin
 	switch {
 	case len(w.namespaces) == 0:
 		shortfalls = append(shortfalls, "no process of the pod was found: its network namespace is not known")
-	case len(w.own) == 0 && w.namespaces[w.nodeInode] == nil:
+	case len(w.target.Networks) == 0 && w.namespaces[w.nodeInode] == nil:
 		shortfalls = append(shortfalls, "the runtime does not tell which network is the pod's: it is looked for by the pod's processes alone")
 	}
 	foreign, short := w.foreign()
@@ -87,7 +87,7 @@ func (w work) leading(ctx context.Context) (devices []device, shortfalls []strin
 }
 
 // foreign are the namespaces that are another pod's. Who they belong to is asked only when there is one that is neither the
-// pod's own nor the node's, which is rare.
+// pod's own nor the node's, which is rare. What is known of it counts where not all is.
 func (w work) foreign() (foreign map[uint64]bool, shortfalls []string) {
 	joined := 0
 	for inode := range w.namespaces {
@@ -100,7 +100,7 @@ func (w work) foreign() (foreign map[uint64]bool, shortfalls []string) {
 	}
 	foreign, err := w.target.Others()
 	if err != nil {
-		return nil, []string{fmt.Sprintf("whose the networks are that the pod's processes are in, %d beside its own, is not known: %v", joined, err)}
+		return foreign, []string{fmt.Sprintf("whose the networks are that the pod's processes are in, %d beside its own, is not known: %v", joined, err)}
 	}
 	return foreign, nil
 }

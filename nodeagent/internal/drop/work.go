@@ -108,11 +108,10 @@ func (w work) ofOwn() (devices []device, err error) {
 	var errs []error
 	for _, path := range w.target.Networks {
 		inode, err := w.openOwn(path)
-		if gone(err) {
-			continue
-		}
 		if err != nil {
-			errs = append(errs, err)
+			w.found.fallShort("the pod's own network is looked for by its processes alone: %w", err)
+		}
+		if err != nil || !w.own[inode] {
 			continue
 		}
 		found, _, err := w.search(inode).devices()
@@ -121,13 +120,13 @@ func (w work) ofOwn() (devices []device, err error) {
 	return devices, errors.Join(errs...)
 }
 
-// openOwn opens one of the pod's own networks.
+// openOwn opens one of the pod's own networks. The node's is no pod's own.
 func (w work) openOwn(path string) (uint64, error) {
 	file, inode, err := proc.Namespace(w.nodeRoot, path)
 	if err != nil {
-		return 0, fmt.Errorf("open the pod's network: %w", err)
+		return 0, err
 	}
-	if w.namespaces[inode] != nil {
+	if inode == w.nodeInode || w.own[inode] {
 		return inode, file.Close()
 	}
 	w.namespaces[inode], w.own[inode] = file, true

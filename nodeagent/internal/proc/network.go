@@ -3,7 +3,6 @@ package proc
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +14,11 @@ const NodeRoot = "/proc/1/root"
 // maxRaces with other mounts and renames before an open is given up: the kernel asks to try again.
 const maxRaces = 100
 
+// errNotMounted says that a file is there, and no namespace on it.
+var errNotMounted = errors.New("no namespace is mounted there")
+
 // Namespace opens a namespace by the path under root where it is mounted, and tells its inode. Links lead to nothing outside
-// of root. Where no namespace is mounted, also where it was and the file is left, the error is fs.ErrNotExist.
+// of root. Where there is no such file the error is fs.ErrNotExist.
 func Namespace(root, path string) (*os.File, uint64, error) {
 	file, err := openIn(root, path)
 	if err != nil {
@@ -54,7 +56,7 @@ func namespaceOf(file *os.File) (inode uint64, err error) {
 		return 0, err
 	}
 	if system.Type != unix.NSFS_MAGIC {
-		return 0, fs.ErrNotExist
+		return 0, errNotMounted
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {

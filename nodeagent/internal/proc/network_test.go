@@ -45,9 +45,12 @@ func TestANamespaceIsFoundByItsPathInAnotherRoot(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, path := range []string{"/var/run/netns/down", "/var/run/netns/none", "/run/netns/outside", "/run"} {
-		if _, _, err := Namespace(root, path); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v", path, err)
+	for path, want := range map[string]error{
+		"/var/run/netns/down": errNotMounted, "/run": errNotMounted,
+		"/var/run/netns/none": fs.ErrNotExist, "/run/netns/outside": fs.ErrNotExist,
+	} {
+		if _, _, err := Namespace(root, path); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
 		}
 	}
 }

@@ -35,9 +35,9 @@ const (
 	tries = 3
 	// tryTimeout bounds one try.
 	tryTimeout = 5 * time.Second
-	// share is the part of the time left, a third, that what is read next takes at the most where something is read after it:
-	// however many events of other objects the API server has to look through, they leave time for the bindings of the pod's
-	// account, and these time for the rules of their roles.
+	// share is a third of the time left: what the events take of it at the most, however many of other objects the API server
+	// has to look through, where the bindings of the pod's account are read after them, and what these leave to the rules of
+	// their roles.
 	share = 3
 )
 
