@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"net/http"
 	"os/exec"
 	"testing"
@@ -20,18 +21,26 @@ func (s *Server) PutOnly(t testing.TB) Credential {
 
 func (s *Server) assumeRole(t testing.TB, rule string) Credential {
 	t.Helper()
+	made, err := s.role(rule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+func (s *Server) role(rule string) (Credential, error) {
 	role, err := credentials.NewSTSAssumeRole(s.Endpoint, credentials.STSAssumeRoleOptions{
 		AccessKey: s.AccessKey, SecretKey: s.SecretKey, Location: "us-east-1",
 		Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow",` + rule + `}]}`,
 	})
 	if err != nil {
-		t.Fatal(err)
+		return Credential{}, fmt.Errorf("ask for a role: %w", err)
 	}
 	value, err := role.GetWithContext(&credentials.CredContext{Client: http.DefaultClient})
 	if err != nil {
-		t.Fatal(err)
+		return Credential{}, fmt.Errorf("assume role: %w", err)
 	}
-	return Credential{value.AccessKeyID, value.SecretAccessKey, value.SessionToken}
+	return Credential{value.AccessKeyID, value.SecretAccessKey, value.SessionToken}, nil
 }
 
 func (s *Server) createUser(t testing.TB, path, rule string) Credential {

@@ -39,7 +39,9 @@ type Server struct {
 	command func() *exec.Cmd
 	running *exec.Cmd
 	putOnly func(t testing.TB, policy string) Credential
-	log     lockedBuffer
+	// ready says that the server does all that tests ask of it. It is asked once the administrator is answered.
+	ready func() error
+	log   lockedBuffer
 }
 
 // Credential of one account.
@@ -57,13 +59,19 @@ func Servers() map[string]func(t testing.TB) *Server {
 func MinIO(t testing.TB, folder string) *Server {
 	t.Helper()
 	path, address, console := testneeds.Binary(t, "FORENSICS_MINIO"), testneeds.FreeAddress(t), testneeds.FreeAddress(t)
-	s := start(t, address, func() *exec.Cmd {
+	s := newServer(t, address, func() *exec.Cmd {
 		command := exec.Command(path, "server", "--quiet", "--address", address, "--console-address", console, folder)
 		command.Env = append(os.Environ(), "MINIO_ROOT_USER="+rootUser, "MINIO_ROOT_PASSWORD="+rootPassword,
 			"MINIO_BROWSER=off", "MINIO_UPDATE=off", "MINIO_KMS_SECRET_KEY="+kmsSecret)
 		return command
 	})
 	s.putOnly = s.assumeRole
+	// It reads its accounts in the background, until when it serves the administrator but gives out no roles.
+	s.ready = func() error {
+		_, err := s.role(putOnly)
+		return err
+	}
+	s.begin(t)
 	return s
 }
 
@@ -78,17 +86,19 @@ func Versity(t testing.TB, folder string) *Server {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, address, func() *exec.Cmd {
+	s := newServer(t, address, func() *exec.Cmd {
 		command := exec.Command(path, "--port", address, "--iam-dir", folders[2], "--quiet",
 			"posix", "--versioning-dir", folders[1], folders[0])
 		command.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+rootUser, "ROOT_SECRET_KEY="+rootPassword)
 		return command
 	})
 	s.putOnly = func(t testing.TB, actions string) Credential { return s.createUser(t, path, actions) }
+	s.ready = func() error { return nil }
+	s.begin(t)
 	return s
 }
 
-func start(t testing.TB, address string, command func() *exec.Cmd) *Server {
+func newServer(t testing.TB, address string, command func() *exec.Cmd) *Server {
 	t.Helper()
 	s := &Server{
 		Endpoint: "http://" + address, AccessKey: rootUser, SecretKey: rootPassword, command: command,
@@ -104,14 +114,18 @@ func start(t testing.TB, address string, command func() *exec.Cmd) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+func (s *Server) begin(t testing.TB) {
+	t.Helper()
 	s.Start(t)
 	if err := s.Admin.MakeBucket(t.Context(), Bucket, minio.MakeBucketOptions{ObjectLocking: true}); err != nil {
 		t.Fatalf("make bucket: %v", err)
 	}
-	return s
 }
 
-// Start runs the server, again after Kill, and waits until it answers.
+// Start runs the server, again after Kill, and waits until it is ready.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	s.running = s.command()
@@ -122,10 +136,13 @@ func (s *Server) Start(t testing.TB) {
 	for deadline := time.Now().Add(startTimeout); ; time.Sleep(50 * time.Millisecond) {
 		_, err := s.Admin.ListBuckets(t.Context())
 		if err == nil {
+			err = s.ready()
+		}
+		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("store does not answer: %v", err)
+			t.Fatalf("store is not ready: %v", err)
 		}
 	}
 }
