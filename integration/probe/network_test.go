@@ -172,6 +172,7 @@ func readLog(path string) (map[string]logged, error) {
 	if err != nil {
 		return nil, err
 	}
+	content = content[:bytes.LastIndexByte(content, '\n')+1] // the last line may be in the middle of being written
 	found := map[string]logged{}
 	lines := bufio.NewScanner(bytes.NewReader(content))
 	for lines.Scan() {
