@@ -5,11 +5,13 @@ import (
 	"context"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -89,7 +91,30 @@ func startCluster(tb testing.TB) cluster {
 	server := webhook.NewServer(webhook.Options{Host: install.LocalServingHost, Port: install.LocalServingPort, CertDir: install.LocalServingCertDir})
 	register(measured{Server: server, calls: c.calls}, c.as(tb, admin), func(context.Context) ([]byte, error) { return key(), nil }, controller)
 	serveUntilEnd(tb, server)
+	c.awaitAsked(tb)
 	return c
+}
+
+// awaitAsked returns once the API server asks us: it takes up a configuration, all of its webhooks at once, some time after
+// the configuration can be read.
+func (c cluster) awaitAsked(tb testing.TB) {
+	tb.Helper()
+	acknowledged := detection("asked")
+	acknowledged.Annotations = map[string]string{v1alpha1.AnnotationAcknowledged: "true"}
+	for hook, refused := range map[string]*v1alpha1.SecurityEvent{
+		"acknowledgements.ugallu.io": acknowledged,
+		"security-events.ugallu.io":  forensic("asked", &v1alpha1.Incident{ObjectMeta: metav1.ObjectMeta{UID: incident}}, "trigger"),
+	} {
+		waitFor(tb, "a refusal by "+hook, func() bool {
+			err := c.as(tb, admin).Create(tb.Context(), refused.DeepCopy(), client.DryRunAll)
+			asked := apierrors.IsForbidden(err) && strings.Contains(err.Error(), hook)
+			if !asked {
+				tb.Logf("%s does not refuse yet: %v", hook, err)
+			}
+			return asked
+		})
+	}
+	c.calls.take()
 }
 
 func serveUntilEnd(tb testing.TB, server webhook.Server) {
