@@ -1,11 +1,17 @@
 package policy_test
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 	"time"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -66,7 +72,32 @@ func uninstallCilium(t *testing.T, config *rest.Config, f fixture) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	served, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		return withoutCilium(ctx, f, served)
+	})
+	if err != nil {
+		t.Fatalf("Cilium's kinds do not go: %v", err)
+	}
 	waitFor(t, f, v1alpha1.BackendCoreV1)
+}
+
+// withoutCilium tells whether both definitions are gone and neither kind is served any more, each of which takes its time.
+func withoutCilium(ctx context.Context, f fixture, served *discovery.DiscoveryClient) (bool, error) {
+	for _, name := range []string{"ciliumnetworkpolicies.cilium.io", "ciliumclusterwidenetworkpolicies.cilium.io"} {
+		err := f.client.Get(ctx, client.ObjectKey{Name: name}, &apiextensionsv1.CustomResourceDefinition{})
+		if !apierrors.IsNotFound(err) {
+			return false, err
+		}
+	}
+	left, err := served.ServerResourcesForGroupVersionWithContext(ctx, "cilium.io/v2")
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	return err == nil && len(left.APIResources) == 0, err
 }
 
 func waitFor(t *testing.T, f fixture, wanted v1alpha1.FreezeBackend) {
