@@ -123,15 +123,18 @@ func TestAWaitThatIsNoExecLetsNothingRun(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 
+	do(t, os.WriteFile(filepath.Join(folder, "freezer.state"), []byte("FROZEN"), 0))
+	before := size(t, counter)
+	for equal := 0; equal < 10; { // all that can be frozen is, and does not just wait for a processor
+		time.Sleep(50 * time.Millisecond)
+		if now := size(t, counter); now == before {
+			equal++
+		} else {
+			before, equal = now, 0
+		}
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	do(t, os.WriteFile(filepath.Join(folder, "freezer.state"), []byte("FROZEN"), 0))
-	for stands := false; !stands; { // all that can be frozen is
-		before := size(t, counter)
-		time.Sleep(50 * time.Millisecond)
-		stands = size(t, counter) == before
-	}
-	before := size(t, counter)
 	if state, err := freezer.Freeze(ctx, container); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Freeze = %q, %v: the process does not wait as it should", state, err)
 	}
