@@ -58,7 +58,7 @@ func removeLater(t *testing.T, folder string) {
 	t.Helper()
 	t.Cleanup(func() {
 		err := os.Remove(folder)
-		for deadline := time.Now().Add(2 * time.Second); err != nil && time.Now().Before(deadline); err = os.Remove(folder) {
+		for deadline := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(deadline); err = os.Remove(folder) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -70,7 +70,7 @@ func makeFolder(t *testing.T, folder string) {
 	must(t, os.Mkdir(folder, 0o700))
 	t.Cleanup(func() {
 		err := os.Remove(folder)
-		for deadline := time.Now().Add(2 * time.Second); err != nil && time.Now().Before(deadline); err = os.Remove(folder) {
+		for deadline := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(deadline); err = os.Remove(folder) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -141,7 +141,7 @@ func started(t *testing.T, process int) uint64 {
 // child waits for a process to have a child, and returns the one.
 func child(t *testing.T, process int) int {
 	t.Helper()
-	for range 400 {
+	for range 6000 { // 30 s at least
 		all, err := readAll()
 		must(t, err)
 		for one, at := range all {
@@ -158,7 +158,7 @@ func child(t *testing.T, process int) int {
 // eventually waits for a state of a process that the kernel reaches by itself.
 func eventually(t *testing.T, what string, reached func() bool) {
 	t.Helper()
-	for range 400 {
+	for range 6000 { // 30 s at least
 		if reached() {
 			return
 		}

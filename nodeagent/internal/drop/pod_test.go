@@ -69,7 +69,7 @@ func newPod(t *testing.T) *pod {
 	p.receive(t)
 	p.mountBPF(t)
 	p.start(t, p.cgroup(t))
-	for range 1000 {
+	for range 6000 { // 30 s at least
 		if p.stream.Load() > 0 && p.raw.Load() > 0 {
 			return p
 		}
@@ -239,7 +239,7 @@ func (p *pod) quiet(t *testing.T) {
 func (p *pod) loud(t *testing.T) {
 	t.Helper()
 	raw := p.raw.Load()
-	for range 400 {
+	for range 6000 { // 30 s at least
 		if p.raw.Load() > raw {
 			return
 		}

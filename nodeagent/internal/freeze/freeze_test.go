@@ -78,7 +78,7 @@ func size(t *testing.T, file string) int64 {
 func waitForGrowth(t *testing.T, file string) {
 	t.Helper()
 	before := size(t, file)
-	for range 400 {
+	for range 6000 { // 30 s at least
 		time.Sleep(5 * time.Millisecond)
 		if size(t, file) > before {
 			return
@@ -209,7 +209,7 @@ func TestKilledFrozenContainerIsGoneOnceThawed(t *testing.T) {
 		do(t, unix.Kill(pid, unix.SIGKILL))
 	}
 	do(t, os.WriteFile(filepath.Join(folder, "freezer.state"), []byte("THAWED"), 0))
-	for range 400 {
+	for range 6000 { // 30 s at least
 		if state, err := freezer.State(container); err != nil || state == Gone {
 			do(t, err)
 			return

@@ -64,7 +64,7 @@ func makePod(t *testing.T) (pod, outside string) {
 func removeFolder(t *testing.T, folder string) {
 	t.Helper()
 	err := os.Remove(folder)
-	for range 400 {
+	for range 6000 { // 30 s at least
 		if err == nil || errors.Is(err, os.ErrNotExist) {
 			return
 		}
@@ -201,7 +201,7 @@ func TestStopLeavesALaterProcessWithTheSameIDAlone(t *testing.T) {
 	ended := exec.Command("true")
 	do(t, ended.Start())
 	t.Cleanup(func() { _ = ended.Wait() })
-	for range 400 {
+	for range 6000 { // 30 s at least
 		if now, err := proc.Read(strconv.Itoa(ended.Process.Pid)); err != nil || now.State == "Z" {
 			break
 		}

@@ -94,7 +94,7 @@ func pause(t *testing.T, a actor) {
 
 func waitForState(t *testing.T, file, state string) {
 	t.Helper()
-	for range 400 {
+	for range 6000 { // 30 s at least
 		content, err := os.ReadFile(file)
 		must(t, err)
 		if stat, err := parseStat(string(content)); err == nil && stat.state == state {
@@ -136,7 +136,7 @@ func freeze(t *testing.T, a actor, root string, how func(string) error) {
 		_ = os.WriteFile(filepath.Join(folder, "freezer.state"), []byte("THAWED"), 0)
 		_ = a.Process.Kill()
 		_ = a.Wait()
-		for range 200 {
+		for range 6000 { // 30 s at least
 			if os.Remove(folder) == nil {
 				return
 			}
@@ -146,7 +146,7 @@ func freeze(t *testing.T, a actor, root string, how func(string) error) {
 	})
 	must(t, os.WriteFile(filepath.Join(folder, "cgroup.procs"), []byte(strconv.Itoa(a.Process.Pid)), 0))
 	must(t, how(folder))
-	for range 400 {
+	for range 6000 { // 30 s at least
 		events, _ := os.ReadFile(filepath.Join(folder, "cgroup.events"))
 		state, _ := os.ReadFile(filepath.Join(folder, "freezer.state"))
 		if strings.Contains(string(events), "frozen 1") || strings.HasPrefix(string(state), "FROZEN") {
