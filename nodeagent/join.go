@@ -8,7 +8,6 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,14 +59,22 @@ func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
 	return pod, nil
 }
 
-// networksOf returns those of the sandboxes that run, or where none does of all: what a dead one had may be taken down.
+// networksOf returns those of the sandboxes that run, or where none does that of the newest: what earlier ones had may be taken
+// down.
 func networksOf(sandboxes []containers.Container) (networks []string) {
-	runs := func(c containers.Container) bool { return c.Process != 0 }
-	one := slices.ContainsFunc(sandboxes, runs)
+	var newest containers.Container
+	running := false
 	for _, sandbox := range sandboxes {
-		if sandbox.Network != "" && (runs(sandbox) || !one) {
+		running = running || sandbox.Process != 0
+		if sandbox.Process != 0 && sandbox.Network != "" {
 			networks = append(networks, sandbox.Network)
 		}
+		if sandbox.CreatedAt.After(newest.CreatedAt) {
+			newest = sandbox
+		}
+	}
+	if !running && newest.Network != "" {
+		networks = append(networks, newest.Network)
 	}
 	return networks
 }

@@ -121,7 +121,9 @@ func TestStraysOfAPodOfWhichNothingElseRunsGoOn(t *testing.T) {
 }
 
 func TestNetworksAreThoseOfTheSandboxThatRuns(t *testing.T) {
-	dead, alive, hosts := containers.Container{Network: "/dead"}, containers.Container{Network: "/alive", Process: 1}, containers.Container{Process: 1}
+	began := time.Now()
+	dead, alive, hosts := containers.Container{Network: "/dead", CreatedAt: began}, containers.Container{Network: "/alive", Process: 1}, containers.Container{Process: 1}
+	older := containers.Container{Network: "/older", CreatedAt: began.Add(-time.Second)}
 	for name, tt := range map[string]struct {
 		sandboxes []containers.Container
 		want      []string
@@ -129,7 +131,7 @@ func TestNetworksAreThoseOfTheSandboxThatRuns(t *testing.T) {
 		"none":              {nil, nil},
 		"one":               {[]containers.Container{alive}, []string{"/alive"}},
 		"beside a dead one": {[]containers.Container{dead, alive}, []string{"/alive"}},
-		"dead":              {[]containers.Container{dead}, []string{"/dead"}},
+		"dead":              {[]containers.Container{older, dead, older}, []string{"/dead"}},
 		"the node's":        {[]containers.Container{dead, hosts}, nil},
 	} {
 		if got := networksOf(tt.sandboxes); !slices.Equal(got, tt.want) {
