@@ -159,6 +159,10 @@ func limitsAgent(t *testing.T, s server) {
 	if got.Privileged != nil && *got.Privileged || *got.AllowPrivilegeEscalation || !*got.ReadOnlyRootFilesystem || spec.HostNetwork || !spec.HostPID {
 		t.Errorf("security context %+v", got)
 	}
+	profile := spec.SecurityContext.AppArmorProfile
+	if profile == nil || profile.Type != corev1.AppArmorProfileTypeUnconfined {
+		t.Errorf("AppArmor profile %+v: a runtime's own denies mounts, pins and to read other processes", profile)
+	}
 }
 
 type question struct {

@@ -18,12 +18,14 @@ const (
 	LabelStep = "ugallu.io/step"
 	// LabelOpen is "true" on an incident until it is released; it cannot be deleted before.
 	LabelOpen = "ugallu.io/open"
-	// LabelPodUID on an incident and on the network policy is the uid of the contained pod.
+	// LabelPodUID on an incident, on its orders and on the network policy is the uid of the contained pod.
 	LabelPodUID = "ugallu.io/pod-uid"
 	// AnnotationAcknowledged with exactly the value "true" asks for the release.
 	AnnotationAcknowledged = "ugallu.io/incident-acknowledged"
 	// AnnotationAcknowledgements is the webhook's stamp: a JSON list of Acknowledgement.
 	AnnotationAcknowledgements = "ugallu.io/incident-acknowledgements"
+	// AnnotationReleaseAttempts on an incident is how many attempts at podunfreeze there may be in all, where the first ten failed.
+	AnnotationReleaseAttempts = "ugallu.io/release-attempts"
 )
 
 // Namespaces and the name of the singletons.

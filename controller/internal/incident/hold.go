@@ -22,9 +22,6 @@ import (
 // errStale says that the walk began with a record that is not the newest: it begins again.
 var errStale = errors.New("the cache shows an older record of the incident")
 
-// releasesPage is how many releases are in memory at a time: a node keeps those of every incident that it ever had.
-const releasesPage = 50
-
 // hold keeps the label and the network policy on a pod.
 type hold struct {
 	client   client.Client
@@ -108,33 +105,14 @@ func (h *hold) doomed(ctx context.Context, pod v1alpha1.PodRef) (bool, error) {
 	}) {
 		return true, nil
 	}
-	ordered, err := h.orderedDeletion(ctx, pod)
-	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
-		ordered, err = h.orderedDeletion(ctx, pod)
-	}
+	var releases v1alpha1.EventResponseList
+	err := h.live.List(ctx, &releases, client.MatchingLabels{v1alpha1.LabelPodUID: pod.UID, v1alpha1.LabelStep: string(v1alpha1.StepUnfreeze)})
 	if err != nil {
-		return false, fmt.Errorf("list every release on node %s: %w", pod.NodeName, err)
+		return false, fmt.Errorf("list every release of pod %s: %w", pod.UID, err)
 	}
-	return ordered, nil
-}
-
-// orderedDeletion looks through the releases on the pod's node, one page after the other, until one is to delete the pod.
-func (h *hold) orderedDeletion(ctx context.Context, pod v1alpha1.PodRef) (bool, error) {
-	next := ""
-	for {
-		var page v1alpha1.EventResponseList
-		err := h.live.List(ctx, &page, client.MatchingFields{"spec.nodeName": pod.NodeName},
-			client.MatchingLabels{v1alpha1.LabelStep: string(v1alpha1.StepUnfreeze)}, client.Limit(releasesPage), client.Continue(next))
-		if err != nil {
-			return false, err
-		}
-		found := slices.ContainsFunc(page.Items, func(release v1alpha1.EventResponse) bool {
-			return release.Spec.PodRef.UID == pod.UID && ordersDeletion(&release)
-		})
-		if next = page.Continue; found || next == "" {
-			return found, nil
-		}
-	}
+	return slices.ContainsFunc(releases.Items, func(release v1alpha1.EventResponse) bool {
+		return release.Spec.PodRef.UID == pod.UID && ordersDeletion(&release)
+	}), nil
 }
 
 // ordersDeletion says whether the pod is to be deleted by an order to let it go.

@@ -51,14 +51,7 @@ func fakeClient(t *testing.T, objects ...client.Object) client.Client {
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.SecurityEvent{}).
-		WithIndex(&v1alpha1.EventResponse{}, "spec.nodeName", func(object client.Object) []string {
-			response, ok := object.(*v1alpha1.EventResponse)
-			if !ok {
-				return nil
-			}
-			return []string{response.Spec.NodeName}
-		}).Build()
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.SecurityEvent{}).Build()
 }
 
 // TestTwoIncidentsReleasedAtOnceLeaveNothingOnThePod lets both see the other still open, as two workers may.
@@ -124,7 +117,7 @@ func TestOrderOutlivesItsIncident(t *testing.T) {
 			order := &v1alpha1.EventResponse{
 				ObjectMeta: metav1.ObjectMeta{
 					Name:   v1alpha1.ResponseName(tt.of, v1alpha1.StepUnfreeze, 1),
-					Labels: map[string]string{v1alpha1.LabelStep: string(v1alpha1.StepUnfreeze)},
+					Labels: map[string]string{v1alpha1.LabelStep: string(v1alpha1.StepUnfreeze), v1alpha1.LabelPodUID: tt.pod.UID},
 				},
 				Spec: v1alpha1.EventResponseSpec{NodeName: tt.pod.NodeName, PodRef: tt.pod, Action: v1alpha1.Action{
 					Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{Disposition: tt.says},

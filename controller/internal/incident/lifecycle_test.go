@@ -58,6 +58,8 @@ func TestIncident(t *testing.T) {
 		"leaves a release that was ordered as it is":       orderStands,
 		"is released with its node":                        nodeGone,
 		"names an attempt at a release that failed":        namesFailedRelease,
+		"attempts a release again when a person says so":   ordersFurtherAttempts,
+		"is released by an attempt that a person ordered":  releasedByAFurtherAttempt,
 		"refuses an order that somebody else made":         foreignOrder,
 		"is not opened again after a change of the config": notOpenedAgain,
 	}

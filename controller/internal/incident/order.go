@@ -74,6 +74,7 @@ func (o *orders) place(ctx context.Context, s *scene, wanted order) (*v1alpha1.E
 func (w order) response(incident *v1alpha1.Incident, now time.Time) *v1alpha1.EventResponse {
 	labels := map[string]string{
 		v1alpha1.LabelIncidentUID: string(incident.UID),
+		v1alpha1.LabelPodUID:      incident.Spec.Pod.UID,
 		v1alpha1.LabelStep:        string(w.step),
 	}
 	if w.parent != nil {
@@ -170,7 +171,7 @@ func (o *orders) read(ctx context.Context, name string) (*v1alpha1.EventResponse
 // last finds the newest attempt at a step, or nil when none was ordered.
 func (o *orders) last(ctx context.Context, incident string, step v1alpha1.Step) (*v1alpha1.EventResponse, error) {
 	var last *v1alpha1.EventResponse
-	for attempt := int32(1); attempt <= attempts; attempt++ {
+	for attempt := int32(1); attempt <= maxAttempts; attempt++ {
 		var response v1alpha1.EventResponse
 		name := v1alpha1.ResponseName(incident, step, attempt)
 		err := o.client.Get(ctx, client.ObjectKey{Name: name}, &response)

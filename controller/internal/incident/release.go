@@ -3,6 +3,7 @@ package incident
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 const (
 	// attempts at podunfreeze before a person must act; each is cheap and can be repeated.
 	attempts = 10
+	// maxAttempts is how many that person may order in all: an incident has room for 32 responses.
+	maxAttempts = 25
 	// attemptEvery spaces them.
 	attemptEvery = 30 * time.Second
 	// nodeCheck is how long a node may stay silent before it is asked whether it still exists, and how often then.
@@ -63,6 +66,15 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 	if err != nil {
 		return nil, err
 	}
+	last, err := r.orders.last(ctx, s.incident.Name, v1alpha1.StepUnfreeze)
+	if err != nil {
+		return nil, err
+	}
+	allowed, _ := allowedAttempts(s.incident)
+	if last != nil {
+		// What was ordered counts, also where the number was taken back since.
+		allowed = max(allowed, last.Spec.Attempt)
+	}
 	parent := s.parentOfRelease()
 	for attempt := int32(1); ; attempt++ {
 		response, err := r.orders.place(ctx, s, order{
@@ -72,7 +84,7 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 				Acknowledgements: s.incident.Status.Acknowledgements,
 			}},
 		})
-		if err != nil || !due(response, attempt, s.now) {
+		if err != nil || attempt >= allowed || !due(response, s.now) {
 			return response, err
 		}
 		r.nameFailed(s, response)
@@ -114,18 +126,19 @@ func (r *releaseStep) doomed(ctx context.Context, s *scene) (bool, error) {
 }
 
 // due says whether another attempt should follow this one now.
-func due(response *v1alpha1.EventResponse, attempt int32, now time.Time) bool {
+func due(response *v1alpha1.EventResponse, now time.Time) bool {
 	reason, _ := ending(response)
 	return response.Status.CompletedAt != nil && response.Status.Phase != v1alpha1.ResponseSucceeded &&
-		reason != v1alpha1.ReasonNodeGone && attempt < attempts && now.Sub(response.Status.CompletedAt.Time) >= attemptEvery
+		reason != v1alpha1.ReasonNodeGone && now.Sub(response.Status.CompletedAt.Time) >= attemptEvery
 }
 
 // again waits for the next attempt.
 func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progress, error) {
-	_, message := ending(response)
-	if response.Spec.Attempt >= attempts {
+	if allowed, wrong := allowedAttempts(s.incident); response.Spec.Attempt >= allowed {
+		_, message := ending(response)
 		s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonFailed,
-			fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent: %s", s.incident.Spec.Pod.NodeName, attempts, message))
+			fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent, then %s: %s",
+				s.incident.Spec.Pod.NodeName, response.Spec.Attempt, further(s.incident, response.Spec.Attempt, wrong), message))
 		return waiting(0), nil
 	}
 	r.nameFailed(s, response)
@@ -135,9 +148,37 @@ func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progres
 // nameFailed says of an attempt that it failed, which has it recorded on the incident: without that it is not attested.
 func (r *releaseStep) nameFailed(s *scene, response *v1alpha1.EventResponse) {
 	_, message := ending(response)
+	allowed, _ := allowedAttempts(s.incident)
 	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting,
 		fmt.Sprintf("node %s could not let the pod go in attempt %d of %d; the next one follows: %s", s.incident.Spec.Pod.NodeName,
-			response.Spec.Attempt, attempts, message))
+			response.Spec.Attempt, allowed, message))
+}
+
+// allowedAttempts is how many attempts at podunfreeze there may be in all: ten, or what a person has written on the
+// incident since. It is wrong when that is not to be read as a number, or above maxAttempts.
+func allowedAttempts(incident *v1alpha1.Incident) (allowed int32, wrong bool) {
+	text, written := incident.Annotations[v1alpha1.AnnotationReleaseAttempts]
+	if !written {
+		return attempts, false
+	}
+	number, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || number < 1 || number > maxAttempts {
+		return attempts, true
+	}
+	return max(attempts, int32(number)), false
+}
+
+// further says how another attempt is ordered.
+func further(incident *v1alpha1.Incident, made int32, wrong bool) string {
+	if made >= maxAttempts {
+		return "let the pod go by hand as the runbook says, for there can be no further attempt"
+	}
+	how := fmt.Sprintf("order more attempts with kubectl annotate --overwrite inc %s %s=%d, the number in all, at most %d",
+		incident.Name, v1alpha1.AnnotationReleaseAttempts, min(made+attempts, maxAttempts), maxAttempts)
+	if wrong {
+		return fmt.Sprintf("%s (%q is not such a number)", how, incident.Annotations[v1alpha1.AnnotationReleaseAttempts])
+	}
+	return how
 }
 
 // silent waits for the agent without a deadline, for nobody else can thaw a pod; but a node that is deleted took its

@@ -1,6 +1,7 @@
 package incident_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -242,5 +243,104 @@ func namesFailedRelease(t *testing.T, w *world) {
 	}
 	if again := w.steady(event, v1alpha1.IncidentReleasing); again.ResourceVersion != found.ResourceVersion {
 		t.Errorf("written again without a change: %+v", again.Status)
+	}
+}
+
+// withNode makes the Node object of the victim, which an order that is old by the clock is looked up by.
+func (w *world) withNode() {
+	w.t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}}
+	w.create(node)
+	w.t.Cleanup(func() {
+		if err := w.base.Delete(context.WithoutCancel(w.t.Context()), node); err != nil {
+			w.t.Error(err)
+		}
+	})
+}
+
+// allow writes how many attempts at a release there may be, or takes that away.
+func (w *world) allow(incident *v1alpha1.Incident, number string) {
+	w.t.Helper()
+	w.get(incident.Name, incident)
+	incident.Annotations = map[string]string{v1alpha1.AnnotationReleaseAttempts: number}
+	if number == "" {
+		incident.Annotations = nil
+	}
+	if err := w.base.Update(w.t.Context(), incident); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// attempted goes on until three rounds in a row change nothing, and counts the attempts at the release.
+func (w *world) attempted(event *v1alpha1.SecurityEvent) (made int, released *metav1.Condition) {
+	w.t.Helper()
+	found, version := &v1alpha1.Incident{}, ""
+	for still := 0; still < 3; w.advance(31 * time.Second) {
+		if err := w.round(event); err != nil {
+			w.t.Fatal(err)
+		}
+		w.get(v1alpha1.IncidentName(string(event.UID)), found)
+		if still++; found.ResourceVersion != version {
+			still, version = 0, found.ResourceVersion
+		}
+	}
+	for _, named := range found.Status.Responses {
+		if strings.Contains(named.Name, string(v1alpha1.StepUnfreeze)) {
+			made++
+		}
+	}
+	return made, meta.FindStatusCondition(found.Status.Conditions, v1alpha1.ConditionReleased)
+}
+
+func ordersFurtherAttempts(t *testing.T, w *world) {
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.AutoUnfreezeAfter = &metav1.Duration{} })
+	w.withNode()
+	w.agent = failing(v1alpha1.ActionPodUnfreeze)
+	_, event := w.victim("stuck-for-long")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.AutoUnfreezeAfter = nil })
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	how := "kubectl annotate --overwrite inc " + held.Name + " ugallu.io/release-attempts="
+	for _, tt := range []struct {
+		allowed string
+		made    int
+		says    string
+	}{
+		{"", 10, how + "20, "},
+		{"eleven", 10, `"eleven" is not such a number`},
+		{"0", 10, `"0" is not such a number`},
+		{"26", 10, `"26" is not such a number`},
+		{"3", 10, how + "20, "},
+		{"12", 12, how + "22, "},
+		{"", 12, how + "22, "},
+		{"11", 12, how + "22, "},
+		{"25", 25, "by hand"},
+	} {
+		w.allow(held, tt.allowed)
+		made, released := w.attempted(event)
+		if made != tt.made || released == nil || released.Reason != v1alpha1.ReasonFailed || !strings.Contains(released.Message, tt.says) {
+			t.Errorf("with %q: %d attempts, %+v; want %d and %q", tt.allowed, made, released, tt.made, tt.says)
+		}
+	}
+}
+
+func releasedByAFurtherAttempt(t *testing.T, w *world) {
+	w.withNode()
+	w.agent = failing(v1alpha1.ActionPodUnfreeze)
+	_, event := w.victim("stuck-till-mended")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	if made, _ := w.attempted(event); made != 10 {
+		t.Fatalf("%d attempts, want 10", made)
+	}
+	w.agent = succeed
+	if made, released := w.attempted(event); made != 10 || released.Status != metav1.ConditionFalse {
+		t.Fatalf("%d attempts, %+v: nobody ordered another", made, released)
+	}
+	w.allow(held, "11")
+	if made, released := w.attempted(event); made != 11 || released.Status != metav1.ConditionTrue {
+		t.Errorf("%d attempts, %+v; want 11 and the pod released", made, released)
 	}
 }

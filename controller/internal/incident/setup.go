@@ -25,7 +25,7 @@ const workers = 8
 // SetupWithManager watches incidents and whatever moves them: responses, their outcome events, bundles, the label on
 // the pod and the network policy. It returns the controller, so that further kinds can be watched while it runs.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) (controller.Controller, error) {
-	own := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{})
+	own := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{})
 	built, err := ctrl.NewControllerManagedBy(mgr).
 		Named("incident").
 		For(&v1alpha1.Incident{}, builder.WithPredicates(own)).

@@ -290,28 +290,36 @@ func (w *world) drive(event *v1alpha1.SecurityEvent, wanted v1alpha1.IncidentSta
 func (w *world) play(incidentName string) {
 	w.t.Helper()
 	for _, step := range []v1alpha1.Step{v1alpha1.StepFreeze, v1alpha1.StepSnapshot, v1alpha1.StepUpload, v1alpha1.StepUnfreeze} {
-		response := &v1alpha1.EventResponse{}
-		err := w.base.Get(w.t.Context(), client.ObjectKey{Name: v1alpha1.ResponseName(incidentName, step, 1)}, response)
-		if client.IgnoreNotFound(err) != nil {
-			w.t.Fatal(err)
-		}
-		if err != nil {
-			continue
-		}
-		if response.Spec.NodeName != "" && response.Status.CompletedAt == nil {
-			w.agent(response)
-			if response.Status.CompletedAt == nil {
-				continue
-			}
-			if err := w.base.Status().Update(w.t.Context(), response); err != nil {
-				w.t.Fatal(err)
-			}
-		}
-		if response.Status.CompletedAt != nil && !w.sealed[response.Name] {
-			w.sealed[response.Name] = true
-			w.seal(v1alpha1.AttestedEventResponse, response, response.Spec.IncidentUID)
+		for attempt := int32(1); w.playResponse(v1alpha1.ResponseName(incidentName, step, attempt)); attempt++ {
 		}
 	}
+}
+
+// playResponse says whether there is such a response.
+func (w *world) playResponse(name string) bool {
+	w.t.Helper()
+	response := &v1alpha1.EventResponse{}
+	err := w.base.Get(w.t.Context(), client.ObjectKey{Name: name}, response)
+	if client.IgnoreNotFound(err) != nil {
+		w.t.Fatal(err)
+	}
+	if err != nil {
+		return false
+	}
+	if response.Spec.NodeName != "" && response.Status.CompletedAt == nil {
+		w.agent(response)
+		if response.Status.CompletedAt == nil {
+			return true
+		}
+		if err := w.base.Status().Update(w.t.Context(), response); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if response.Status.CompletedAt != nil && !w.sealed[response.Name] {
+		w.sealed[response.Name] = true
+		w.seal(v1alpha1.AttestedEventResponse, response, response.Spec.IncidentUID)
+	}
+	return true
 }
 
 func (w *world) seal(kind v1alpha1.AttestedKind, object client.Object, incidentUID string) {
