@@ -69,8 +69,8 @@ func TestAdmissionFreePodIsLeftAlone(t *testing.T) {
 	suite.must(t, "-n", held.namespace, "exec", receiverName, "--", "true")
 }
 
-// TestAdmissionRecordsStay tries to delete what a contained pod's release and the chain of custody stand on, as the
-// cluster's administrator.
+// TestAdmissionRecordsStay tries to delete what a contained pod's release and the chain of custody stand on, and to take off
+// the labels that it is found by, as the cluster's administrator.
 func TestAdmissionRecordsStay(t *testing.T) {
 	held := suite.held.get(t, heldScene)
 	var incident v1alpha1.Incident
@@ -81,6 +81,7 @@ func TestAdmissionRecordsStay(t *testing.T) {
 		{"delete", "incident", held.incident, "--wait=false"},
 		{"label", "incident", held.incident, v1alpha1.LabelOpen + "-"},
 		{"delete", "eventresponse", freeze.Name, "--wait=false"},
+		{"label", "eventresponse", freeze.Name, v1alpha1.LabelStep + "-"},
 		{"delete", "attestationbundle", bundle.Name, "--wait=false"},
 		{"delete", "securityevent", incident.Status.CompletionEvent.Name, "--wait=false"},
 	} {

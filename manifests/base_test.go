@@ -50,6 +50,7 @@ func TestInstall(t *testing.T) {
 	t.Run("lets nobody else make the chain of custody", func(t *testing.T) { keepsChainOurs(t, s) })
 	t.Run("lets nobody else write what a Forensic event records", func(t *testing.T) { keepsForensicStatus(t, s, forensic) })
 	t.Run("lets nobody else say which incident holds a pod", func(t *testing.T) { keepsOpen(t, s) })
+	t.Run("lets nobody change what an order is found by", func(t *testing.T) { keepsOrderLabels(t, s) })
 	t.Run("lets what is staged be taken away", func(t *testing.T) { dropsWhatIsStaged(t, s) })
 	t.Run("lets a source be named by its own account only", func(t *testing.T) { bindsOperators(t, s) })
 	t.Run("lets nobody claim a seal", func(t *testing.T) { dropsForgedStatus(t, s) })

@@ -37,7 +37,7 @@ func keepsChain(t *testing.T, s server) {
 	}
 	t.Run("by the ttl workload", func(t *testing.T) {
 		// Its role is not there yet: with one, admission is not in the way.
-		s.allowEvents(t, "delete")
+		s.allow(t, "delete", "securityevents")
 		ttl := s.as(t, system+"ugallu-ttl", nil)
 		awaitAnswer(t, func() error { return ttl.Delete(t.Context(), tests["a trigger"].object, client.DryRunAll) }, "")
 	})

@@ -21,7 +21,7 @@ const (
 
 // bindsOperators shows who may name which source, before and after somebody says so.
 func bindsOperators(t *testing.T, s server) {
-	s.allowEvents(t, "create")
+	s.allow(t, "create", "securityevents")
 	create := func(by client.Client, operator, class string) error {
 		event := object("SecurityEvent", "", with(with(eventSpec(), "source.operator", operator), "class", class))
 		event.SetGenerateName("operator-")
@@ -65,15 +65,15 @@ func bindsOperators(t *testing.T, s server) {
 	awaitAnswer(t, byOutsider, "")
 }
 
-// allowEvents lets everybody create or delete events, so that only admission is in the way.
-func (s server) allowEvents(t *testing.T, verb string) {
+// allow gives everybody a verb on a resource of ours, so that only admission is in the way.
+func (s server) allow(t *testing.T, verb, resource string) {
 	t.Helper()
 	role := &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: "test-" + verb},
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"security.ugallu.io"}, Resources: []string{"securityevents"}, Verbs: []string{verb}}},
+		ObjectMeta: metav1.ObjectMeta{Name: "test-" + verb + "-" + resource},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"security.ugallu.io"}, Resources: []string{resource}, Verbs: []string{verb}}},
 	}
 	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "test-" + verb},
+		ObjectMeta: metav1.ObjectMeta{Name: "test-" + verb + "-" + resource},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:authenticated"}},
 	}

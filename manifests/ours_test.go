@@ -1,11 +1,9 @@
 package manifests_test
 
 import (
-	"encoding/json"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -109,30 +107,25 @@ func keepsOpen(t *testing.T, s server) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			patch, err := json.Marshal(fields{"metadata": tt.patch})
-			if err != nil {
-				t.Fatal(err)
-			}
-			incident := s.labelled(t, tt.labels)
-			raw := client.RawPatch(types.MergePatchType, patch)
-			allowedOrSays(t, s.client.Patch(t.Context(), incident.DeepCopy(), raw), tt.says)
-			allowedOrSays(t, s.as(t, forensics, nil).Patch(t.Context(), incident.DeepCopy(), raw), "")
+			incident := s.labelled(t, "Incident", incidentSpec(), tt.labels)
+			allowedOrSays(t, patchMetadata(t, s.client, incident, tt.patch), tt.says)
+			allowedOrSays(t, patchMetadata(t, s.as(t, forensics, nil), incident, tt.patch), "")
 		})
 	}
 	t.Run("deleted while it is open", func(t *testing.T) {
-		allowedOrSays(t, s.client.Delete(t.Context(), s.labelled(t, open)), "it can be deleted when its pod is released")
+		allowedOrSays(t, s.client.Delete(t.Context(), s.labelled(t, "Incident", incidentSpec(), open)), "it can be deleted when its pod is released")
 	})
 	t.Run("deleted once it is released", func(t *testing.T) {
-		allowedOrSays(t, s.client.Delete(t.Context(), s.labelled(t, released)), "")
+		allowedOrSays(t, s.client.Delete(t.Context(), s.labelled(t, "Incident", incidentSpec(), released)), "")
 	})
 }
 
-func (s server) labelled(t *testing.T, labels map[string]string) *unstructured.Unstructured {
+func (s server) labelled(t *testing.T, kind string, spec fields, labels map[string]string) *unstructured.Unstructured {
 	t.Helper()
-	o := object("Incident", "", incidentSpec())
+	o := object(kind, "", spec)
 	o.SetGenerateName("x-")
 	o.SetLabels(labels)
-	if err := s.writer(t, "Incident").Create(t.Context(), o); err != nil {
+	if err := s.writer(t, kind).Create(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	return o

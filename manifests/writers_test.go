@@ -63,6 +63,15 @@ func patchStatus(t *testing.T, by client.Client, o *unstructured.Unstructured, s
 	return by.Status().Patch(t.Context(), o.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
 }
 
+func patchMetadata(t *testing.T, by client.Client, o *unstructured.Unstructured, metadata fields) error {
+	t.Helper()
+	patch, err := json.Marshal(fields{"metadata": metadata})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return by.Patch(t.Context(), o.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+}
+
 func condition(kind string) fields {
 	return fields{"type": kind, "status": "True", "reason": "Succeeded", "message": "m", "lastTransitionTime": now}
 }
