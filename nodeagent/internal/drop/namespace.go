@@ -148,6 +148,19 @@ func (n namespaces) keep(path string) error {
 	return nil
 }
 
+// own opens one that is mounted at a path under root, unless it is open or the node's, and tells its inode.
+func (n namespaces) own(root, path string, node uint64) (uint64, error) {
+	file, inode, err := proc.Namespace(root, path)
+	if err != nil {
+		return 0, err
+	}
+	if inode == node || n[inode] != nil {
+		return inode, file.Close()
+	}
+	n[inode] = file
+	return inode, nil
+}
+
 func openNamespace(path string) (*os.File, uint64, error) {
 	file, err := os.Open(filepath.Clean(path))
 	if err != nil {

@@ -43,17 +43,14 @@ var errTooMany = errors.New("too many to be sampled one by one")
 func (d *Dropper) Sockets(networks []string, processes []int) (sample *v1alpha1.SocketSample, err error) {
 	pod := namespaces{}
 	defer func() { err = errors.Join(err, pod.close()) }()
+	node, err := inodeAt(d.nodeNetns)
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
 	for _, path := range networks {
-		file, inode, err := proc.Namespace(d.nodeRoot, path)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case pod[inode] != nil:
-			errs = append(errs, file.Close())
-		default:
-			pod[inode] = file
-		}
+		_, err := pod.own(d.nodeRoot, path, node)
+		errs = append(errs, err)
 	}
 	order := slices.Collect(maps.Keys(pod))
 	if _, err := pod.open(processes); err != nil {
@@ -64,16 +61,12 @@ func (d *Dropper) Sockets(networks []string, processes []int) (sample *v1alpha1.
 			order = append(order, inode)
 		}
 	}
-	sample, err = d.sample(pod, order)
+	sample, err = sampleOf(pod, order, node)
 	return sample, errors.Join(append(errs, err)...)
 }
 
-// sample looks at the first few namespaces in this order.
-func (d *Dropper) sample(pod namespaces, order []uint64) (sample *v1alpha1.SocketSample, err error) {
-	node, err := inodeAt(d.nodeNetns)
-	if err != nil {
-		return nil, err
-	}
+// sampleOf looks at the first few namespaces in this order, but for the node's.
+func sampleOf(pod namespaces, order []uint64, node uint64) (sample *v1alpha1.SocketSample, err error) {
 	var errs []error
 	sampled := 0
 	for _, inode := range order {

@@ -107,30 +107,18 @@ func (w work) exposed(openErr error) string {
 func (w work) ofOwn() (devices []device, err error) {
 	var errs []error
 	for _, path := range w.target.Networks {
-		inode, err := w.openOwn(path)
+		inode, err := w.namespaces.own(w.nodeRoot, path, w.nodeInode)
 		if err != nil {
 			w.found.fallShort("the pod's own network is looked for by its processes alone: %w", err)
 		}
-		if err != nil || !w.own[inode] {
+		if err != nil || inode == w.nodeInode {
 			continue
 		}
+		w.own[inode] = true
 		found, _, err := w.search(inode).devices()
 		devices, errs = append(devices, found...), append(errs, err)
 	}
 	return devices, errors.Join(errs...)
-}
-
-// openOwn opens one of the pod's own networks. The node's is no pod's own.
-func (w work) openOwn(path string) (uint64, error) {
-	file, inode, err := proc.Namespace(w.nodeRoot, path)
-	if err != nil {
-		return 0, err
-	}
-	if inode == w.nodeInode || w.own[inode] {
-		return inode, file.Close()
-	}
-	w.namespaces[inode], w.own[inode] = file, true
-	return inode, nil
 }
 
 // openAll opens the network namespaces of every thread of the pod, as far as they are looked at. Of a pod that runs every
