@@ -50,33 +50,12 @@ func (l lister) Pod(ctx context.Context, uid string) (order.Pod, error) {
 	}
 	pod := order.Pod{
 		UID: found.UID, Sandboxes: len(found.Sandboxes), Cgroup: found.Cgroup, Processes: found.Processes,
-		Containers: make([]order.Container, len(found.Containers)),
+		Networks: found.Networks(), Containers: make([]order.Container, len(found.Containers)),
 	}
-	pod.Networks = networksOf(found.Sandboxes)
 	for i, c := range found.Containers {
 		pod.Containers[i] = order.Container{ID: c.ID, Name: c.Name, Process: c.Process, Cgroup: c.Cgroup, Freezer: c.Freezer}
 	}
 	return pod, nil
-}
-
-// networksOf returns those of the sandboxes that run, or where none does that of the newest: what earlier ones had may be taken
-// down.
-func networksOf(sandboxes []containers.Container) (networks []string) {
-	var newest containers.Container
-	running := false
-	for _, sandbox := range sandboxes {
-		running = running || sandbox.Process != 0
-		if sandbox.Process != 0 && sandbox.Network != "" {
-			networks = append(networks, sandbox.Network)
-		}
-		if sandbox.CreatedAt.After(newest.CreatedAt) {
-			newest = sandbox
-		}
-	}
-	if !running && newest.Network != "" {
-		networks = append(networks, newest.Network)
-	}
-	return networks
 }
 
 // Strays implements order.Containers.

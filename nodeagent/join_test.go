@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 
 	"ugallu.io/forensics/api/v1alpha1"
 	"ugallu.io/forensics/internal/testneeds"
-	"ugallu.io/forensics/nodeagent/internal/containers"
 	"ugallu.io/forensics/nodeagent/internal/freeze"
 	"ugallu.io/forensics/nodeagent/internal/order"
 	"ugallu.io/forensics/nodeagent/internal/proc"
@@ -117,25 +115,5 @@ func TestStraysOfAPodOfWhichNothingElseRunsGoOn(t *testing.T) {
 	must(t, stopper.StartStrays(t.Context(), unknown))
 	if folder, _, err := stopper.Stopped(pod); err != nil || folder != "" {
 		t.Errorf("after the release %s is frozen, %v", folder, err)
-	}
-}
-
-func TestNetworksAreThoseOfTheSandboxThatRuns(t *testing.T) {
-	began := time.Now()
-	dead, alive, hosts := containers.Container{Network: "/dead", CreatedAt: began}, containers.Container{Network: "/alive", Process: 1}, containers.Container{Process: 1}
-	older := containers.Container{Network: "/older", CreatedAt: began.Add(-time.Second)}
-	for name, tt := range map[string]struct {
-		sandboxes []containers.Container
-		want      []string
-	}{
-		"none":              {nil, nil},
-		"one":               {[]containers.Container{alive}, []string{"/alive"}},
-		"beside a dead one": {[]containers.Container{dead, alive}, []string{"/alive"}},
-		"dead":              {[]containers.Container{older, dead, older}, []string{"/dead"}},
-		"the node's":        {[]containers.Container{dead, hosts}, nil},
-	} {
-		if got := networksOf(tt.sandboxes); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: %q, want %q", name, got, tt.want)
-		}
 	}
 }

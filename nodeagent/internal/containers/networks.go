@@ -16,6 +16,26 @@ import (
 // errNoSpecification says that a sandbox's network cannot be told.
 var errNoSpecification = errors.New("its runtime specification does not tell")
 
+// Networks returns those of the sandboxes that run, or where none does that of the newest: what earlier ones had may be taken
+// down.
+func (p Pod) Networks() (networks []string) {
+	var newest Container
+	running := false
+	for _, sandbox := range p.Sandboxes {
+		running = running || sandbox.Process != 0
+		if sandbox.Process != 0 && sandbox.Network != "" {
+			networks = append(networks, sandbox.Network)
+		}
+		if sandbox.CreatedAt.After(newest.CreatedAt) {
+			newest = sandbox
+		}
+	}
+	if !running && newest.Network != "" {
+		networks = append(networks, newest.Network)
+	}
+	return networks
+}
+
 // othersFilter is containerd's filter for the sandboxes of all pods but one.
 func othersFilter(uid string) string {
 	return fmt.Sprintf("labels.%q==%q,labels.%q!=%q", labelKind, kindSandbox, labelPodUID, uid)

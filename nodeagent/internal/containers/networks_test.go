@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/pkg/filters"
 	"golang.org/x/sys/unix"
@@ -105,5 +106,25 @@ func TestPodTellsTheNetworkOfItsSandbox(t *testing.T) {
 	got := []string{pod.Sandboxes[0].Network, pod.Sandboxes[1].Network, pod.Containers[0].Network}
 	if want := []string{"/var/run/netns/cni-1", "", ""}; !slices.Equal(got, want) {
 		t.Errorf("networks %q, want %q", got, want)
+	}
+}
+
+func TestNetworksAreThoseOfTheSandboxThatRuns(t *testing.T) {
+	began := time.Now()
+	dead, alive, hosts := Container{Network: "/dead", CreatedAt: began}, Container{Network: "/alive", Process: 1}, Container{Process: 1}
+	older := Container{Network: "/older", CreatedAt: began.Add(-time.Second)}
+	for name, tt := range map[string]struct {
+		sandboxes []Container
+		want      []string
+	}{
+		"none":              {nil, nil},
+		"one":               {[]Container{alive}, []string{"/alive"}},
+		"beside a dead one": {[]Container{dead, alive}, []string{"/alive"}},
+		"dead":              {[]Container{older, dead, older}, []string{"/dead"}},
+		"the node's":        {[]Container{dead, hosts}, nil},
+	} {
+		if got := (Pod{Sandboxes: tt.sandboxes}).Networks(); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
 	}
 }
