@@ -46,7 +46,7 @@ func (w work) attachCgroup(exposed string) {
 		w.found.fallShort("the pod's cgroup is not known: its sockets are not cut off")
 		return
 	}
-	if exposed != "" && w.target.Running {
+	if exposed != "" {
 		// What is loopback inside another pod is the node's own here, and leads out.
 		w.target.Running = false
 		if err := w.pins.want(false); err != nil {
