@@ -1,2 +1,2 @@
-// Package containers finds a pod's containers, their processes and their cgroups on this node.
+// Package containers finds the containers of pods, their processes, their cgroups and their networks on this node.
 package containers

@@ -50,8 +50,7 @@ func (p *Pod) lost() []*Container {
 }
 
 // seek finds a process of each lost sandbox and container by the names of the pod's cgroup and of its own. The error
-// names the first one without, which must not look stopped. It wraps errNoProcess when there surely is none and
-// errAmbiguous when a folder is forged.
+// names the first one without, which must not look stopped.
 func (p *Pod) seek(t trees) error {
 	lost := p.lost()
 	if len(lost) == 0 {

@@ -1,2 +1,2 @@
-// Package proc reads what the kernel tells of processes in its own notation, and runs work in other namespaces.
+// Package proc reads what the kernel tells of processes in its own notation, opens the namespaces mounted on the node, and runs work in other namespaces.
 package proc
