@@ -158,10 +158,8 @@ func (p *Policies) pages(
 	return refs, false, nil
 }
 
-// page keeps the policies of one page in memory, of one page in the whole process. Those with our label are left to labelled.
+// page reads one page. Between two tries at it, those of other pods are read.
 func (p *Policies) page(ctx context.Context, kind otherKind, of subject, from string) (refs []v1alpha1.PolicyRef, next string, err error) {
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
 	where := []client.ListOption{client.Limit(pageSize), client.Continue(from)}
 	if !kind.clusterwide {
 		foreign, err := labels.Parse("!" + v1alpha1.LabelPodUID)
@@ -170,13 +168,27 @@ func (p *Policies) page(ctx context.Context, kind otherKind, of subject, from st
 		}
 		where = append(where, client.InNamespace(of.namespace), client.MatchingLabelsSelector{Selector: foreign})
 	}
+	err = retry(ctx, func() (err error) {
+		refs, next, err = p.tryPage(ctx, kind, of, where)
+		return err
+	})
+	return refs, next, err
+}
+
+// tryPage keeps the policies of one page in memory, of one page in the whole process. Those with our label are left to
+// labelled.
+func (p *Policies) tryPage(
+	ctx context.Context, kind otherKind, of subject, where []client.ListOption,
+) (refs []v1alpha1.PolicyRef, next string, err error) {
 	select {
 	case p.reading <- struct{}{}:
 		defer func() { <-p.reading }()
 	case <-ctx.Done():
 		return nil, "", fmt.Errorf("wait for the readings of other pods: %w", ctx.Err())
 	}
-	if err := repeat(ctx, func(ctx context.Context) error { return p.live.List(ctx, list, where...) }); err != nil {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	if err := once(ctx, func(ctx context.Context) error { return p.live.List(ctx, list, where...) }); err != nil {
 		return nil, "", fmt.Errorf("read a page: %w", err)
 	}
 	for i := range list.Items {

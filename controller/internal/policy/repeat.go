@@ -21,8 +21,13 @@ const (
 
 // repeat asks again unless the answer is one, while ctx lasts. The error is that of the last try.
 func repeat(ctx context.Context, question func(context.Context) error) error {
+	return retry(ctx, func() error { return once(ctx, question) })
+}
+
+// retry is repeat for a try that calls once itself, after a wait that is not to take of the time for the answer.
+func retry(ctx context.Context, once func() error) error {
 	for try := 1; ; try++ {
-		err := once(ctx, question)
+		err := once()
 		if err == nil || try == tries || isAnswer(err) {
 			return err
 		}
