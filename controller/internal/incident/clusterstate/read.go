@@ -166,24 +166,27 @@ func (s *state) keep(name string, object any) bool {
 }
 
 // page has one page of a list looked at, empties it, and returns where the next one begins. Of all states that are being
-// read one page is in memory at a time.
+// read one page is in memory at a time. Between two tries at it, those of other states are read.
 func (s *state) page(ctx context.Context, page client.ObjectList, look func(), where ...client.ListOption) (next string, err error) {
-	select {
-	case s.reading <- struct{}{}:
-		defer func() { <-s.reading }()
-	case <-ctx.Done():
-		return "", fmt.Errorf("wait for the pages of other incidents: %w", ctx.Err())
-	}
-	if err := s.ask(ctx, func(ctx context.Context) error { return s.reader.List(ctx, page, where...) }); err != nil {
-		return "", err
-	}
-	look()
-	next = page.GetContinue()
-	page.SetContinue("")
-	if err := meta.SetList(page, nil); err != nil {
-		return "", fmt.Errorf("empty a page: %w", err)
-	}
-	return next, nil
+	err = s.retry(ctx, func() error {
+		select {
+		case s.reading <- struct{}{}:
+			defer func() { <-s.reading }()
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the pages of other incidents: %w", ctx.Err())
+		}
+		if err := s.once(ctx, func(ctx context.Context) error { return s.reader.List(ctx, page, where...) }); err != nil {
+			return err
+		}
+		look()
+		next = page.GetContinue()
+		page.SetContinue("")
+		if err := meta.SetList(page, nil); err != nil {
+			return fmt.Errorf("empty a page: %w", err)
+		}
+		return nil
+	})
+	return next, err
 }
 
 func (s *state) gap(reason, object, message string) {
@@ -200,22 +203,27 @@ func (s *state) missing(name string, err error) {
 
 // ask repeats a question unless the answer is one, within what is left of the time for all.
 func (s *state) ask(ctx context.Context, question func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.left)
-	defer cancel()
-	asked := s.clock.Now()
-	defer func() { s.left -= s.clock.Since(asked) }()
+	return s.retry(ctx, func() error { return s.once(ctx, question) })
+}
+
+// retry is ask for a try that calls once itself, after a wait that is not to take of the time for questions.
+func (s *state) retry(ctx context.Context, once func() error) error {
 	var err error
 	for range tries {
-		err = func() error {
-			ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-			defer cancel()
-			return question(ctx)
-		}()
-		if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		err = once()
+		if err == nil || ctx.Err() != nil || s.left <= 0 || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 			return err
 		}
 	}
 	return err
+}
+
+func (s *state) once(ctx context.Context, question func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, min(tryTimeout, s.left))
+	defer cancel()
+	asked := s.clock.Now()
+	defer func() { s.left -= s.clock.Since(asked) }()
+	return question(ctx)
 }
 
 // counted merges gaps of one reason; the first message stays.

@@ -2,11 +2,15 @@ package clusterstate
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -110,4 +114,46 @@ func TestWaitForOtherStatesIsAGap(t *testing.T) {
 			t.Errorf("the state was stored after %s", took)
 		}
 	})
+}
+
+// TestTriesKeepNoOtherStateOut: a state that waits has its page between the tries of the one that it waits for.
+func TestTriesKeepNoOtherStateOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, unchanged)
+		var order []string
+		read := func(page client.ObjectList, look func()) {
+			s := &state{reader: w.r.Live, clock: w.r.Clock, left: readTimeout, reading: w.r.pages()}
+			if _, err := s.page(t.Context(), page, look); err != nil {
+				t.Errorf("%T: %v", page, err)
+			}
+		}
+		w.answerLists("EventList", func(context.Context, client.ObjectList) error {
+			if order = append(order, "try"); len(order) > 1 {
+				return nil
+			}
+			go read(&rbacv1.RoleBindingList{}, func() { order = append(order, "other") })
+			synctest.Wait()
+			return errors.New("hiccup")
+		})
+		read(&corev1.EventList{}, func() { order = append(order, "page") })
+		synctest.Wait()
+		if want := []string{"try", "other", "try", "page"}; !slices.Equal(order, want) {
+			t.Errorf("read %v, want %v", order, want)
+		}
+	})
+}
+
+// TestTriesEndWithTheTime: a state whose time is used up asks no second time.
+func TestTriesEndWithTheTime(t *testing.T) {
+	now := clocktesting.NewFakePassiveClock(time.Now())
+	s := &state{clock: now, left: tryTimeout}
+	asked := 0
+	err := s.ask(t.Context(), func(context.Context) error {
+		asked++
+		now.SetTime(now.Now().Add(tryTimeout))
+		return errors.New("hiccup")
+	})
+	if err == nil || asked != 1 || s.left != 0 {
+		t.Errorf("asked %d times with %s left: %v", asked, s.left, err)
+	}
 }
