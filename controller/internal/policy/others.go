@@ -64,13 +64,12 @@ func otherKinds() []otherKind {
 func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels map[string]string) (seen, error) {
 	within, cancel := context.WithTimeout(ctx, lookFor)
 	defer cancel()
-	until := p.clock.Now().Add(lookFor)
 	of := subject{namespace: pod.Namespace, labels: podLabels}
 	namespace := sync.OnceValues(func() (map[string]string, error) { return p.namespaceLabels(within, pod.Namespace) })
 	var refs []v1alpha1.PolicyRef
 	unread := 0
 	for _, kind := range otherKinds() {
-		found, whole, err := p.ofKind(within, kind, of, namespace, until)
+		found, whole, err := p.ofKind(within, kind, of, namespace)
 		if ctx.Err() != nil {
 			return seen{}, fmt.Errorf("list %s that may select a pod of %s: %w", kind.Kind, pod.Namespace, ctx.Err())
 		}
@@ -92,7 +91,7 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 // ofKind names the policies of one kind that count as selecting the pod, and says whether all were read. With an error it
 // returns what it had read. Of a kind that the API server does not serve there are none; with an error that is not known.
 func (p *Policies) ofKind(
-	ctx context.Context, kind otherKind, of subject, namespace func() (map[string]string, error), until time.Time,
+	ctx context.Context, kind otherKind, of subject, namespace func() (map[string]string, error),
 ) (refs []v1alpha1.PolicyRef, whole bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, fmt.Errorf("no time is left: %w", err)
@@ -116,7 +115,7 @@ func (p *Policies) ofKind(
 	}
 	var found []v1alpha1.PolicyRef
 	if err == nil {
-		found, whole, err = p.selecting(ctx, kind, of, until)
+		found, whole, err = p.selecting(ctx, kind, of)
 	}
 	if isGone(err) {
 		return nil, true, nil
@@ -126,11 +125,9 @@ func (p *Policies) ofKind(
 
 // selecting names the policies of a kind that select the pod, and says whether all were read. A list that expires while it
 // is read is begun again once; then what was read of it has to do.
-func (p *Policies) selecting(
-	ctx context.Context, kind otherKind, of subject, until time.Time,
-) (refs []v1alpha1.PolicyRef, whole bool, err error) {
+func (p *Policies) selecting(ctx context.Context, kind otherKind, of subject) (refs []v1alpha1.PolicyRef, whole bool, err error) {
 	for range 2 {
-		if refs, whole, err = p.pages(ctx, kind, of, until); !expired(err) {
+		if refs, whole, err = p.pages(ctx, kind, of); !expired(err) {
 			return refs, whole, err
 		}
 	}
@@ -138,9 +135,7 @@ func (p *Policies) selecting(
 }
 
 // pages reads one page after the other until a bound is reached. With an error it returns what it had read.
-func (p *Policies) pages(
-	ctx context.Context, kind otherKind, of subject, until time.Time,
-) (refs []v1alpha1.PolicyRef, whole bool, err error) {
+func (p *Policies) pages(ctx context.Context, kind otherKind, of subject) (refs []v1alpha1.PolicyRef, whole bool, err error) {
 	next := ""
 	for range maxPages {
 		var found []v1alpha1.PolicyRef
@@ -150,9 +145,6 @@ func (p *Policies) pages(
 		refs = append(refs, found...)
 		if next == "" {
 			return refs, true, nil
-		}
-		if p.clock.Now().After(until) {
-			break
 		}
 	}
 	return refs, false, nil
