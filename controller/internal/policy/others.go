@@ -35,8 +35,6 @@ const (
 type otherKind struct {
 	schema.GroupVersionKind
 	clusterwide bool
-	// byNamespace says that it may select by the labels of the pod's namespace.
-	byNamespace bool
 	// selects says whether the policy selects the pod.
 	selects func(subject, *unstructured.Unstructured) bool
 }
@@ -48,13 +46,13 @@ func otherKinds() []otherKind {
 		return schema.GroupVersionKind{Group: group, Version: version, Kind: kind}
 	}
 	return []otherKind{
-		{coreKind(), false, false, subject.selectedByCore},
-		{ciliumKind(), false, true, subject.selectedByCilium},
-		{kind("cilium.io", "v2", "CiliumClusterwideNetworkPolicy"), true, true, subject.selectedByCilium},
-		{kind("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy"), true, true, subject.selectedByAdmin},
-		{kind("policy.networking.k8s.io", "v1alpha1", "BaselineAdminNetworkPolicy"), true, true, subject.selectedByAdmin},
+		{coreKind(), false, subject.selectedByCore},
+		{ciliumKind(), false, subject.selectedByCilium},
+		{kind("cilium.io", "v2", "CiliumClusterwideNetworkPolicy"), true, subject.selectedByCilium},
+		{kind("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy"), true, subject.selectedByAdmin},
+		{kind("policy.networking.k8s.io", "v1alpha1", "BaselineAdminNetworkPolicy"), true, subject.selectedByAdmin},
 		// Its tier Admin is decided before ours: it alone can let the pod out again, see hack/ciliumpolicy.
-		{kind("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy"), true, true, subject.selectedByAdmin},
+		{kind("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy"), true, subject.selectedByAdmin},
 	}
 }
 
@@ -110,7 +108,8 @@ func (p *Policies) ofKind(
 			return err
 		})
 	}
-	if err == nil && kind.byNamespace {
+	// Kubernetes' own kind alone never selects by the labels of the pod's namespace.
+	if err == nil && kind.GroupVersionKind != coreKind() {
 		of.namespaceLabels, err = namespace()
 	}
 	var found []v1alpha1.PolicyRef
