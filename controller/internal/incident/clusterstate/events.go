@@ -25,9 +25,9 @@ const (
 func (s *state) events(ctx context.Context, pod v1alpha1.PodRef) {
 	name := "events of Pod " + pod.Namespace + "/" + pod.Name
 	first, next := len(s.documents), ""
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "EventList"})
 	for read, fit := 0, true; ; {
-		list := &unstructured.UnstructuredList{}
-		list.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "EventList"})
 		var err error
 		next, err = s.page(ctx, list, func() {
 			read += len(list.Items)
