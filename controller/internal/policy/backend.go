@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,28 +27,28 @@ func NewDetector(resources Resources) *Detector { return &Detector{resources: re
 
 // Backend is Cilium while the API server serves CiliumNetworkPolicy, and CoreV1 otherwise.
 func (d *Detector) Backend(ctx context.Context) (v1alpha1.FreezeBackend, error) {
-	cilium, err := d.serves(ctx, ciliumKind())
+	kinds, err := d.kinds(ctx, ciliumKind().GroupVersion())
 	if err != nil {
 		return "", err
 	}
-	if cilium {
+	if slices.Contains(kinds, ciliumKind().Kind) {
 		return v1alpha1.BackendCilium, nil
 	}
 	return v1alpha1.BackendCoreV1, nil
 }
 
-func (d *Detector) serves(ctx context.Context, kind schema.GroupVersionKind) (bool, error) {
-	list, err := d.resources.ServerResourcesForGroupVersionWithContext(ctx, kind.GroupVersion().String())
+// kinds are those that the API server serves of a group version.
+func (d *Detector) kinds(ctx context.Context, version schema.GroupVersion) ([]string, error) {
+	list, err := d.resources.ServerResourcesForGroupVersionWithContext(ctx, version.String())
 	if apierrors.IsNotFound(err) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("discover %s: %w", kind.GroupVersion(), err)
+		return nil, fmt.Errorf("discover %s: %w", version, err)
 	}
+	var kinds []string
 	for i := range list.APIResources {
-		if list.APIResources[i].Kind == kind.Kind {
-			return true, nil
-		}
+		kinds = append(kinds, list.APIResources[i].Kind)
 	}
-	return false, nil
+	return kinds, nil
 }

@@ -138,11 +138,13 @@ func repeatsWhatComesBeforeTheLists(t *testing.T, f fixture, base client.WithWat
 		namespace, discovery int
 		want                 []string
 		omitted              int32
+		// questions about what is served: one for the backend, and one, or every try at it, for each of four group versions.
+		questions int
 	}{
-		"a namespace after hiccups":     {namespace: 2, want: all},
-		"a discovery after hiccups":     {discovery: 2, want: all},
-		"a namespace that is not read":  {namespace: always, want: all, omitted: 1},
-		"a discovery that stays broken": {discovery: always, omitted: 6},
+		"a namespace after hiccups":     {namespace: 2, want: all, questions: 5},
+		"a discovery after hiccups":     {discovery: 2, want: all, questions: 7},
+		"a namespace that is not read":  {namespace: always, want: all, omitted: 1, questions: 5},
+		"a discovery that stays broken": {discovery: always, omitted: 6, questions: 13},
 	} {
 		t.Run(name, func(t *testing.T) {
 			left := tt.namespace
@@ -156,9 +158,12 @@ func repeatsWhatComesBeforeTheLists(t *testing.T, f fixture, base client.WithWat
 				},
 			})
 			one := f
-			detector := policy.NewDetector(&served{Resources: found, broken: tt.discovery})
-			one.policies = policy.New(f.client, live, detector, clock.RealClock{})
+			server := &served{Resources: found, broken: tt.discovery}
+			one.policies = policy.New(f.client, live, policy.NewDetector(server), clock.RealClock{})
 			applied := one.ensure(t, nil)
+			if server.questions != tt.questions {
+				t.Errorf("%d questions about what is served, want %d", server.questions, tt.questions)
+			}
 			if got := names(applied); !slices.Equal(got, tt.want) || applied.OthersOmitted != tt.omitted {
 				t.Errorf("others %v and %d omitted, want %v and %d", got, applied.OthersOmitted, tt.want, tt.omitted)
 			}

@@ -64,10 +64,15 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 	defer cancel()
 	of := subject{namespace: pod.Namespace, labels: podLabels}
 	namespace := sync.OnceValues(func() (map[string]string, error) { return p.namespaceLabels(within, pod.Namespace) })
+	served := map[schema.GroupVersion]func() ([]string, error){}
+	for _, kind := range otherKinds() {
+		version := kind.GroupVersion()
+		served[version] = sync.OnceValues(func() ([]string, error) { return p.served(within, version) })
+	}
 	var refs []v1alpha1.PolicyRef
 	unread := 0
 	for _, kind := range otherKinds() {
-		found, whole, err := p.ofKind(within, kind, of, namespace)
+		found, whole, err := p.ofKind(within, kind, of, served[kind.GroupVersion()], namespace)
 		if ctx.Err() != nil {
 			return seen{}, fmt.Errorf("list %s that may select a pod of %s: %w", kind.Kind, pod.Namespace, ctx.Err())
 		}
@@ -89,17 +94,13 @@ func (p *Policies) others(ctx context.Context, pod v1alpha1.PodRef, podLabels ma
 // ofKind names the policies of one kind that count as selecting the pod, and says whether all were read. With an error it
 // returns what it had read. Of a kind that the API server does not serve there are none; with an error that is not known.
 func (p *Policies) ofKind(
-	ctx context.Context, kind otherKind, of subject, namespace func() (map[string]string, error),
+	ctx context.Context, kind otherKind, of subject, served func() ([]string, error), namespace func() (map[string]string, error),
 ) (refs []v1alpha1.PolicyRef, whole bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, fmt.Errorf("no time is left: %w", err)
 	}
-	served := false
-	err = repeat(ctx, func(ctx context.Context) (err error) {
-		served, err = p.detector.serves(ctx, kind.GroupVersionKind)
-		return err
-	})
-	if err != nil || !served {
+	kinds, err := served()
+	if err != nil || !slices.Contains(kinds, kind.Kind) {
 		return nil, err == nil, err
 	}
 	if !kind.clusterwide {
@@ -209,6 +210,15 @@ func (p *Policies) labelled(ctx context.Context, kind otherKind, namespace strin
 
 func (k otherKind) ref(policy client.Object) v1alpha1.PolicyRef {
 	return v1alpha1.PolicyRef{Kind: k.Kind, Ref: v1alpha1.Ref{Name: policy.GetName(), UID: string(policy.GetUID())}}
+}
+
+// served are the kinds that the API server serves of a group version.
+func (p *Policies) served(ctx context.Context, version schema.GroupVersion) (kinds []string, err error) {
+	err = repeat(ctx, func(ctx context.Context) (err error) {
+		kinds, err = p.detector.kinds(ctx, version)
+		return err
+	})
+	return kinds, err
 }
 
 // namespaceLabels is empty for a namespace that is gone: so is the pod, or soon.
