@@ -46,6 +46,21 @@ const (
 	StepUnfreeze Step = "podunfreeze"
 )
 
+// Step that orders of a type belong to; none for a type that there is not.
+func (a ActionType) Step() Step {
+	switch a {
+	case ActionPodFreeze:
+		return StepFreeze
+	case ActionFilesystemSnapshot:
+		return StepSnapshot
+	case ActionEvidenceUpload:
+		return StepUpload
+	case ActionPodUnfreeze:
+		return StepUnfreeze
+	}
+	return ""
+}
+
 // Types of the events that the controller itself emits, all of class Forensic.
 const (
 	EventCaptureCompleted = "IncidentCaptureCompleted"

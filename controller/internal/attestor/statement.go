@@ -8,7 +8,6 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
-	"ugallu.io/forensics/controller/internal/custody"
 	"ugallu.io/forensics/internal/artifact"
 )
 
@@ -63,7 +62,7 @@ func responseStatement(
 		Predicate: evidence.EventResponsePredicate{
 			Response:    evidence.Reference{Name: response.Name, UID: string(response.UID)},
 			IncidentUID: response.Spec.IncidentUID,
-			Step:        string(custody.StepOf(response)),
+			Step:        string(response.Spec.Action.Type.Step()),
 			Spec:        closed.Spec,
 			Outcome:     closed.Outcome,
 			Artifacts:   artifacts(response, seen),

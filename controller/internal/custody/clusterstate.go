@@ -31,7 +31,7 @@ func (m *Material) addClusterState(record *evidence.Custody) {
 // stores is whether a response that the controller carried out names an artifact of this kind.
 func (m *Material) stores(kind v1alpha1.ArtifactKind) bool {
 	return slices.ContainsFunc(m.Responses, func(response v1alpha1.EventResponse) bool {
-		return StepOf(&response) == v1alpha1.StepUpload &&
+		return response.Spec.Action.Type.Step() == v1alpha1.StepUpload &&
 			slices.ContainsFunc(response.Status.Artifacts, func(artifact v1alpha1.Artifact) bool { return artifact.Kind == kind })
 	})
 }

@@ -154,7 +154,7 @@ func (m *Material) addResponses(record *evidence.Custody, responses []*v1alpha1.
 			return err
 		}
 		err = m.addStatement(record, bundle, evidence.CustodyStatement{
-			Kind: evidence.StatementEventResponse, Step: string(StepOf(response)),
+			Kind: evidence.StatementEventResponse, Step: string(response.Spec.Action.Type.Step()),
 			Subject: evidence.Reference{Name: response.Name, UID: string(response.UID)},
 		})
 		if err != nil {

@@ -17,7 +17,7 @@ func (m *Material) responses(releasing bool) ([]*v1alpha1.EventResponse, error) 
 			return nil, fmt.Errorf("response %s with uid %s is %w", ref.Name, ref.UID, ErrMissing)
 		}
 		response := &m.Responses[at]
-		if (StepOf(response) == v1alpha1.StepUnfreeze) != releasing {
+		if (response.Spec.Action.Type.Step() == v1alpha1.StepUnfreeze) != releasing {
 			continue
 		}
 		if parent := response.Spec.ParentRef; parent != nil && !m.names(parent.UID) {
@@ -57,21 +57,6 @@ func parentsFirst(responses []*v1alpha1.EventResponse) ([]*v1alpha1.EventRespons
 	return ordered, nil
 }
 
-// StepOf a response by what it ordered, which never changes.
-func StepOf(response *v1alpha1.EventResponse) v1alpha1.Step {
-	switch response.Spec.Action.Type {
-	case v1alpha1.ActionPodFreeze:
-		return v1alpha1.StepFreeze
-	case v1alpha1.ActionFilesystemSnapshot:
-		return v1alpha1.StepSnapshot
-	case v1alpha1.ActionEvidenceUpload:
-		return v1alpha1.StepUpload
-	case v1alpha1.ActionPodUnfreeze:
-		return v1alpha1.StepUnfreeze
-	}
-	return ""
-}
-
 // stored lists every version that a response names. A manifest is the controller's: what the node's agent calls one is a
 // segment like any other.
 func stored(response *v1alpha1.EventResponse) []evidence.CustodyObject {
@@ -84,7 +69,7 @@ func stored(response *v1alpha1.EventResponse) []evidence.CustodyObject {
 	for i := range response.Status.Artifacts {
 		artifact := &response.Status.Artifacts[i]
 		role, name := evidence.RoleSegment, artifact.Name
-		if artifact.Kind == v1alpha1.ArtifactManifest && StepOf(response) == v1alpha1.StepUpload {
+		if artifact.Kind == v1alpha1.ArtifactManifest && response.Spec.Action.Type.Step() == v1alpha1.StepUpload {
 			role, name = evidence.RoleManifest, ""
 		}
 		for s := range artifact.Segments {

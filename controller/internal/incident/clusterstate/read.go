@@ -168,6 +168,7 @@ func (s *state) keep(name string, object any) bool {
 // page has one page of a list looked at, empties it, and returns where the next one begins. Of all states that are being
 // read one page is in memory at a time. Between two tries at it, those of other states are read.
 func (s *state) page(ctx context.Context, page client.ObjectList, look func(), where ...client.ListOption) (next string, err error) {
+	var emptied error
 	err = s.retry(ctx, func() error {
 		select {
 		case s.reading <- struct{}{}:
@@ -181,11 +182,12 @@ func (s *state) page(ctx context.Context, page client.ObjectList, look func(), w
 		look()
 		next = page.GetContinue()
 		page.SetContinue("")
-		if err := meta.SetList(page, nil); err != nil {
-			return fmt.Errorf("empty a page: %w", err)
-		}
+		emptied = meta.SetList(page, nil)
 		return nil
 	})
+	if emptied != nil {
+		return "", fmt.Errorf("empty a page: %w", emptied)
+	}
 	return next, err
 }
 

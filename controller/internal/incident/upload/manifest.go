@@ -59,7 +59,7 @@ func (r *Reconciler) manifest(order *v1alpha1.EventResponse, m material) ([]byte
 func summary(response *v1alpha1.EventResponse) evidence.ResponseSummary {
 	return evidence.ResponseSummary{
 		Reference: evidence.Reference{Name: response.Name, UID: string(response.UID)},
-		Step:      response.Labels[v1alpha1.LabelStep], Phase: string(response.Status.Phase),
+		Step:      string(response.Spec.Action.Type.Step()), Phase: string(response.Status.Phase),
 		CompletedAt: response.Status.CompletedAt.UTC(),
 	}
 }
