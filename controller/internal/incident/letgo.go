@@ -8,8 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
@@ -41,7 +39,7 @@ func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 	if present && doomed {
 		// The policy goes after the pod: what waits to be killed must not send.
 		s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting, dying(pod))
-		return false, r.deletePod(ctx, s.incident.Spec.Pod)
+		return false, r.deletePod(ctx, s, pod)
 	}
 	if present && pod.Labels[v1alpha1.LabelFrozen] != next {
 		if err := r.hold.label(ctx, s.incident.Spec.Pod, next); client.IgnoreNotFound(err) != nil {
@@ -63,14 +61,22 @@ func dying(pod *metav1.PartialObjectMetadata) string {
 	return message
 }
 
-// deletePod lets a frozen pod die unthawed: it cannot react to a signal, so it gets the shortest time to.
-func (r *releaseStep) deletePod(ctx context.Context, ref v1alpha1.PodRef) error {
-	pod := podMetadata()
-	pod.SetNamespace(ref.Namespace)
-	pod.SetName(ref.Name)
-	err := r.orders.client.Delete(ctx, pod, client.GracePeriodSeconds(1), client.Preconditions{UID: ptr.To(types.UID(ref.UID))})
+// deletePod lets a frozen pod die unthawed: it cannot react to a signal, so it gets the shortest time to. Where the node is
+// gone no kubelet ends the deletion, and the object goes without one.
+func (r *releaseStep) deletePod(ctx context.Context, s *scene, pod *metav1.PartialObjectMetadata) error {
+	seconds := int64(1)
+	if pod.DeletionTimestamp != nil {
+		gone, err := r.nodeGone(ctx, s)
+		if err != nil {
+			return err
+		}
+		if gone {
+			seconds = 0
+		}
+	}
+	err := r.orders.client.Delete(ctx, pod, client.GracePeriodSeconds(seconds), client.Preconditions{UID: &pod.UID})
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete pod %s/%s: %w", ref.Namespace, ref.Name, err)
+		return fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil
 }

@@ -57,6 +57,7 @@ func TestIncident(t *testing.T) {
 		"decides once wherever the controller is killed":   decidedOnce,
 		"leaves a release that was ordered as it is":       orderStands,
 		"is released with its node":                        nodeGone,
+		"deletes a pod whose node is gone":                 deletedWithNode,
 		"names an attempt at a release that failed":        namesFailedRelease,
 		"attempts a release again when a person says so":   ordersFurtherAttempts,
 		"is released by an attempt that a person ordered":  releasedByAFurtherAttempt,
@@ -64,7 +65,11 @@ func TestIncident(t *testing.T) {
 		"is not opened again after a change of the config": notOpenedAgain,
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) { test(t, newWorld(t, config)) })
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, config)
+			w.nodeComes()
+			test(t, w)
+		})
 	}
 }
 
@@ -134,6 +139,7 @@ func conditions(found *v1alpha1.Incident) map[string]string {
 }
 
 func releasedByAcknowledgement(t *testing.T, w *world) {
+	w.nodeGoes() // a gap of the cluster state
 	pod, event := w.victim("acknowledged")
 	held := w.drive(event, v1alpha1.IncidentHeld)
 	if label := w.labelOf(pod); label != string(held.UID) {

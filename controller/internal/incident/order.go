@@ -171,7 +171,7 @@ func (o *orders) read(ctx context.Context, name string) (*v1alpha1.EventResponse
 // last finds the newest attempt at a step, or nil when none was ordered.
 func (o *orders) last(ctx context.Context, incident string, step v1alpha1.Step) (*v1alpha1.EventResponse, error) {
 	var last *v1alpha1.EventResponse
-	for attempt := int32(1); attempt <= maxAttempts; attempt++ {
+	for attempt := int32(1); ; attempt++ {
 		var response v1alpha1.EventResponse
 		name := v1alpha1.ResponseName(incident, step, attempt)
 		err := o.client.Get(ctx, client.ObjectKey{Name: name}, &response)

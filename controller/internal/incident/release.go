@@ -8,6 +8,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,7 +19,8 @@ import (
 const (
 	// attempts at podunfreeze before a person must act; each is cheap and can be repeated.
 	attempts = 10
-	// maxAttempts is how many that person may order in all: an incident has room for 32 responses.
+	// maxAttempts is how many that person may order in all: an incident has room for 32 responses, of which the other steps
+	// take three, and one more attempt is made where the node is gone.
 	maxAttempts = 25
 	// attemptEvery spaces them.
 	attemptEvery = 30 * time.Second
@@ -84,8 +86,15 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 				Acknowledgements: s.incident.Status.Acknowledgements,
 			}},
 		})
-		if err != nil || attempt >= allowed || !due(response, s.now) {
+		if err != nil || !due(response, s.now) {
 			return response, err
+		}
+		if attempt >= allowed {
+			// Without the node no attempt of the agent's is left to be waited for: one more is closed in its place.
+			gone, err := r.nodeGone(ctx, s)
+			if err != nil || !gone {
+				return response, err
+			}
 		}
 		r.nameFailed(s, response)
 		parent = &v1alpha1.Ref{Name: response.Name, UID: string(response.UID)}
@@ -139,7 +148,7 @@ func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progres
 		s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonFailed,
 			fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent, then %s: %s",
 				s.incident.Spec.Pod.NodeName, response.Spec.Attempt, further(s.incident, response.Spec.Attempt, wrong), message))
-		return waiting(0), nil
+		return waiting(nodeCheck), nil
 	}
 	r.nameFailed(s, response)
 	return waiting(max(attemptEvery-s.now.Sub(response.Status.CompletedAt.Time), time.Second)), nil
@@ -171,7 +180,7 @@ func allowedAttempts(incident *v1alpha1.Incident) (allowed int32, wrong bool) {
 // further says how another attempt is ordered.
 func further(incident *v1alpha1.Incident, made int32, wrong bool) string {
 	if made >= maxAttempts {
-		return "let the pod go by hand as the runbook says, for there can be no further attempt"
+		return "let the pod go by hand as the runbook says, or give up the node, for nothing more is attempted"
 	}
 	how := fmt.Sprintf("order more attempts with kubectl annotate --overwrite inc %s %s=%d, the number in all, at most %d",
 		incident.Name, v1alpha1.AnnotationReleaseAttempts, min(made+attempts, maxAttempts), maxAttempts)
@@ -187,19 +196,31 @@ func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.E
 	if s.now.Sub(response.CreationTimestamp.Time) < nodeCheck {
 		return waiting(nodeCheck), nil
 	}
-	node := &metav1.PartialObjectMetadata{}
-	node.SetGroupVersionKind(nodeKind())
-	err := r.orders.live.Get(ctx, client.ObjectKey{Name: s.incident.Spec.Pod.NodeName}, node)
-	if apierrors.IsNotFound(err) {
+	gone, err := r.nodeGone(ctx, s)
+	if err != nil {
+		return progress{}, err
+	}
+	if gone {
 		// The next pass finds the response closed.
 		return waiting(time.Second), r.orders.close(ctx, response, v1alpha1.ReasonNodeGone, "the node is gone, and its pods with it")
 	}
-	if err != nil {
-		return progress{}, fmt.Errorf("read node %s: %w", s.incident.Spec.Pod.NodeName, err)
+	message := fmt.Sprintf("the agent on node %s has not ended response %s yet", s.incident.Spec.Pod.NodeName, response.Name)
+	if complete := meta.FindStatusCondition(response.Status.Conditions, v1alpha1.ConditionComplete); complete != nil {
+		message += "; it says: " + complete.Message
 	}
-	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting,
-		fmt.Sprintf("the agent on node %s has not answered response %s yet; the pod stays contained", node.Name, response.Name))
+	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting, message)
 	return waiting(nodeCheck), nil
+}
+
+// nodeGone says whether the pod's Node object was deleted.
+func (r *releaseStep) nodeGone(ctx context.Context, s *scene) (bool, error) {
+	node := &metav1.PartialObjectMetadata{}
+	node.SetGroupVersionKind(nodeKind())
+	err := r.orders.live.Get(ctx, client.ObjectKey{Name: s.incident.Spec.Pod.NodeName}, node)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("read node %s: %w", s.incident.Spec.Pod.NodeName, err)
+	}
+	return err != nil, nil
 }
 
 // heldByOther returns the oldest incident that holds the pod as well and has not ordered its own release, or nil. Read

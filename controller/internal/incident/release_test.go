@@ -1,7 +1,6 @@
 package incident_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -210,7 +209,7 @@ func nodeGone(t *testing.T, w *world) {
 	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
 	w.annotate(completed, "true", w.stamp(completed, "responder"))
 	w.steady(event, v1alpha1.IncidentReleasing)
-	// There is no Node object worker in this cluster.
+	w.nodeGoes()
 	w.advance(2 * time.Minute)
 	released := w.drive(event, v1alpha1.IncidentReleased)
 	if got := conditions(released); got["Released"] != "True/Acknowledged" {
@@ -221,6 +220,20 @@ func nodeGone(t *testing.T, w *world) {
 	want := []evidence.Gap{{Reason: "FlowsNotRead", Message: "what the drop had counted by the release, and of which flows, was not read", Count: 1}}
 	if diff := cmp.Diff(want, evidenceGaps(&release)); diff != "" {
 		t.Errorf("gaps of the release (-want +got):\n%s", diff)
+	}
+}
+
+func deletedWithNode(t *testing.T, w *world) {
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.Disposition = v1alpha1.DispositionDelete })
+	pod, event := w.victim("condemned-orphan")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.Disposition = v1alpha1.DispositionResume })
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.nodeGoes()
+	w.drive(event, v1alpha1.IncidentReleased)
+	if err := w.base.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod is still there: %v", err)
 	}
 }
 
@@ -244,18 +257,6 @@ func namesFailedRelease(t *testing.T, w *world) {
 	if again := w.steady(event, v1alpha1.IncidentReleasing); again.ResourceVersion != found.ResourceVersion {
 		t.Errorf("written again without a change: %+v", again.Status)
 	}
-}
-
-// withNode makes the Node object of the victim, which an order that is old by the clock is looked up by.
-func (w *world) withNode() {
-	w.t.Helper()
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}}
-	w.create(node)
-	w.t.Cleanup(func() {
-		if err := w.base.Delete(context.WithoutCancel(w.t.Context()), node); err != nil {
-			w.t.Error(err)
-		}
-	})
 }
 
 // allow writes how many attempts at a release there may be, or takes that away.
@@ -294,7 +295,6 @@ func (w *world) attempted(event *v1alpha1.SecurityEvent) (made int, released *me
 
 func ordersFurtherAttempts(t *testing.T, w *world) {
 	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.AutoUnfreezeAfter = &metav1.Duration{} })
-	w.withNode()
 	w.agent = failing(v1alpha1.ActionPodUnfreeze)
 	_, event := w.victim("stuck-for-long")
 	held := w.drive(event, v1alpha1.IncidentHeld)
@@ -323,10 +323,14 @@ func ordersFurtherAttempts(t *testing.T, w *world) {
 			t.Errorf("with %q: %d attempts, %+v; want %d and %q", tt.allowed, made, released, tt.made, tt.says)
 		}
 	}
+	w.agent = silent
+	w.nodeGoes()
+	if made, released := w.attempted(event); made != 26 || released.Status != metav1.ConditionTrue {
+		t.Errorf("without the node: %d attempts, %+v; want 26 and the incident released", made, released)
+	}
 }
 
 func releasedByAFurtherAttempt(t *testing.T, w *world) {
-	w.withNode()
 	w.agent = failing(v1alpha1.ActionPodUnfreeze)
 	_, event := w.victim("stuck-till-mended")
 	held := w.drive(event, v1alpha1.IncidentHeld)

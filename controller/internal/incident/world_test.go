@@ -185,6 +185,21 @@ func (w *world) prepare() {
 	})
 }
 
+// nodeComes makes the Node object of the victims, until the test ends or it goes.
+func (w *world) nodeComes() {
+	w.t.Helper()
+	w.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}})
+	w.t.Cleanup(w.nodeGoes)
+}
+
+func (w *world) nodeGoes() {
+	w.t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}}
+	if err := w.base.Delete(context.WithoutCancel(w.t.Context()), node); client.IgnoreNotFound(err) != nil {
+		w.t.Error(err)
+	}
+}
+
 func (w *world) configure(change func(spec *v1alpha1.ForensicsConfigSpec)) {
 	w.t.Helper()
 	var config v1alpha1.ForensicsConfig

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -26,11 +27,16 @@ func repeat(ctx context.Context, question func(context.Context) error) error {
 
 // retry is repeat for a try that calls once itself, after a wait that is not to take of the time for the answer.
 func retry(ctx context.Context, once func() error) error {
+	var last error
 	for try := 1; ; try++ {
 		err := once()
+		if err != nil && last != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w, after: %w", err, last)
+		}
 		if err == nil || try == tries || isAnswer(err) {
 			return err
 		}
+		last = err
 		select {
 		case <-ctx.Done():
 			return err

@@ -155,7 +155,8 @@ func (n namespaces) own(root, path string, node uint64) (uint64, error) {
 		return 0, err
 	}
 	if inode == node || n[inode] != nil {
-		return inode, file.Close()
+		_ = file.Close() // was only looked at
+		return inode, nil
 	}
 	n[inode] = file
 	return inode, nil

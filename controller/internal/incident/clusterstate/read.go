@@ -212,7 +212,10 @@ func (s *state) ask(ctx context.Context, question func(context.Context) error) e
 func (s *state) retry(ctx context.Context, once func() error) error {
 	var err error
 	for range tries {
-		err = once()
+		last := err
+		if err = once(); err != nil && last != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w, after: %w", err, last)
+		}
 		if err == nil || ctx.Err() != nil || s.left <= 0 || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 			return err
 		}
