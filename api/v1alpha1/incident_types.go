@@ -205,7 +205,7 @@ type IncidentStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=128
 	Responses []Ref `json:"responses,omitempty"`
 	// completionEvent is the Completed or Failed event.
 	// +optional

@@ -19,8 +19,8 @@ import (
 const (
 	// attempts at podunfreeze before a person must act; each is cheap and can be repeated.
 	attempts = 10
-	// maxAttempts is how many that person may order in all: an incident has room for 32 responses, of which the other steps
-	// take three, and one more attempt is made where the node is gone.
+	// maxAttempts is how many that person may order in all. The schema has room for a hundred: one more is made whenever the
+	// node is gone.
 	maxAttempts = 25
 	// attemptEvery spaces them.
 	attemptEvery = 30 * time.Second
@@ -158,6 +158,7 @@ func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progres
 func (r *releaseStep) nameFailed(s *scene, response *v1alpha1.EventResponse) {
 	_, message := ending(response)
 	allowed, _ := allowedAttempts(s.incident)
+	allowed = max(allowed, response.Spec.Attempt+1)
 	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting,
 		fmt.Sprintf("node %s could not let the pod go in attempt %d of %d; the next one follows: %s", s.incident.Spec.Pod.NodeName,
 			response.Spec.Attempt, allowed, message))
@@ -202,7 +203,7 @@ func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.E
 	}
 	if gone {
 		// The next pass finds the response closed.
-		return waiting(time.Second), r.orders.close(ctx, response, v1alpha1.ReasonNodeGone, "the node is gone, and its pods with it")
+		return waiting(time.Second), r.orders.close(ctx, response, v1alpha1.ReasonNodeGone, "the Node object of the pod was deleted")
 	}
 	message := fmt.Sprintf("the agent on node %s has not ended response %s yet", s.incident.Spec.Pod.NodeName, response.Name)
 	if complete := meta.FindStatusCondition(response.Status.Conditions, v1alpha1.ConditionComplete); complete != nil {

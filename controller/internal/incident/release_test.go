@@ -230,7 +230,10 @@ func deletedWithNode(t *testing.T, w *world) {
 	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.Disposition = v1alpha1.DispositionResume })
 	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
 	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.steady(event, v1alpha1.IncidentReleasing)
 	w.nodeGoes()
+	w.steady(event, v1alpha1.IncidentReleasing)
+	w.advance(2 * time.Minute)
 	w.drive(event, v1alpha1.IncidentReleased)
 	if err := w.base.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); !apierrors.IsNotFound(err) {
 		t.Errorf("the pod is still there: %v", err)
