@@ -32,7 +32,7 @@ type WORMConfigSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=36500
 	RetainDays int32 `json:"retainDays,omitempty"`
-	// caBundle that the endpoint's certificate must chain to, PEM; the system's roots when empty.
+	// caBundle that the endpoint's certificate must chain to, PEM; public authorities when empty.
 	// +optional
 	// +kubebuilder:validation:MaxLength=65536
 	CABundle string `json:"caBundle,omitempty"`
@@ -194,7 +194,7 @@ type AttestorConfigSpec struct {
 	// +kubebuilder:validation:Pattern=`^https?://[^/]+`
 	// +kubebuilder:validation:MaxLength=512
 	TimestampURL string `json:"timestampURL"`
-	// caBundle that the certificates of all these servers must chain to, PEM; the system's roots when empty.
+	// caBundle that the certificates of all these servers must chain to, PEM; public authorities when empty.
 	// +optional
 	// +kubebuilder:validation:MaxLength=65536
 	CABundle string `json:"caBundle,omitempty"`

@@ -60,13 +60,13 @@ func (c *containStep) run(ctx context.Context, s *scene) (progress, error) {
 	return next, nil
 }
 
-// over says whether the node has let the pod go: from then on label and policy are the release's to take away.
+// over says whether the node has let the pod go, or is gone: from then on label and policy are the release's to take away.
 func (c *containStep) over(ctx context.Context, s *scene) (bool, error) {
 	if !letGo(s) {
 		return false, nil
 	}
 	last, err := c.orders.last(ctx, s.incident.Name, v1alpha1.StepUnfreeze)
-	return last != nil && last.Status.CompletedAt != nil && last.Status.Phase == v1alpha1.ResponseSucceeded, err
+	return last != nil && last.Status.CompletedAt != nil && released(last), err
 }
 
 // keep makes label and policy stand and returns what is missing of them. What cannot be applied, such as a policy in a

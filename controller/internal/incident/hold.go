@@ -45,6 +45,12 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 		return false, err
 	}
 	if pod.Labels[v1alpha1.LabelFrozen] != owner {
+		// Nobody takes the first one away before it stands.
+		if s.incident.Status.Policy != nil {
+			if err := h.upToDate(ctx, s); err != nil {
+				return true, err
+			}
+		}
 		if err := h.label(ctx, s.incident.Spec.Pod, owner); err != nil {
 			return true, client.IgnoreNotFound(err)
 		}
@@ -59,9 +65,9 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 	return true, nil
 }
 
-// upToDate returns errStale when the record that the walk began with is not the newest: a repair would be counted on top of
-// an older count and refused, and the next walk would find the policy in place and nothing to count. Where the newest cannot
-// be read the repair is worth more than its count.
+// upToDate returns errStale when the record that the walk began with is not the newest: the pod may have been let go since,
+// and a repair would be counted on top of an older count and refused, so that the next walk would find the policy in place and
+// nothing to count. Where the newest cannot be read the repair is worth more than its count.
 func (h *hold) upToDate(ctx context.Context, s *scene) error {
 	var newest v1alpha1.Incident
 	err := h.live.Get(ctx, client.ObjectKeyFromObject(s.incident), &newest)

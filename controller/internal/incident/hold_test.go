@@ -61,6 +61,23 @@ func keptInPlace(t *testing.T, w *world) {
 	}
 }
 
+// onRecord is a controller whose cache shows an old record of an incident.
+func (w *world) onRecord(stale *v1alpha1.Incident) *incident.Reconciler {
+	behind := interceptor.NewClient(w.base, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, opts ...client.GetOption) error {
+			if record, ok := object.(*v1alpha1.Incident); ok && key.Name == stale.Name {
+				stale.DeepCopyInto(record)
+				return nil
+			}
+			return c.Get(ctx, key, object, opts...)
+		},
+	})
+	return incident.New(incident.Dependencies{
+		Client: behind, Live: w.base, Recorder: &events.FakeRecorder{}, Clock: w.clock,
+		Policies: policy.New(w.base, w.base, w.detector(), w.clock),
+	})
+}
+
 // countedOnce: a cache that shows the record from before the last repair has nothing repaired before it is up to date.
 func countedOnce(t *testing.T, w *world) {
 	pod, event := w.victim("counted")
@@ -80,20 +97,7 @@ func countedOnce(t *testing.T, w *world) {
 		t.Fatalf("policy was applied again %d times, want 1", once.Status.Policy.Reapplied)
 	}
 	remove()
-	behind := interceptor.NewClient(w.base, interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, opts ...client.GetOption) error {
-			if record, ok := object.(*v1alpha1.Incident); ok && key.Name == stale.Name {
-				stale.DeepCopyInto(record)
-				return nil
-			}
-			return c.Get(ctx, key, object, opts...)
-		},
-	})
-	steps := incident.New(incident.Dependencies{
-		Client: behind, Live: w.base, Recorder: &events.FakeRecorder{}, Clock: w.clock,
-		Policies: policy.New(w.base, w.base, w.detector(), w.clock),
-	})
-	again, err := steps.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(stale)})
+	again, err := w.onRecord(stale).Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(stale)})
 	if err != nil || again.RequeueAfter == 0 {
 		t.Fatalf("a walk on an old record: %+v, %v", again, err)
 	}

@@ -65,7 +65,7 @@ func dying(pod *metav1.PartialObjectMetadata) string {
 // gone no kubelet ends the deletion, and the object goes without one.
 func (r *releaseStep) deletePod(ctx context.Context, s *scene, pod *metav1.PartialObjectMetadata) error {
 	seconds := int64(1)
-	if at := pod.DeletionTimestamp; at != nil && s.now.Sub(at.Time) >= nodeCheck {
+	if pod.DeletionTimestamp != nil {
 		gone, err := r.nodeGone(ctx, s)
 		if err != nil {
 			return err

@@ -57,6 +57,8 @@ func TestIncident(t *testing.T) {
 		"decides once wherever the controller is killed":   decidedOnce,
 		"leaves a release that was ordered as it is":       orderStands,
 		"is released with its node":                        nodeGone,
+		"waits for a node that may come back":              nodeAwayForAMoment,
+		"leaves a pod alone that it let go":                labelStaysOff,
 		"deletes a pod whose node is gone":                 deletedWithNode,
 		"names an attempt at a release that failed":        namesFailedRelease,
 		"attempts a release again when a person says so":   ordersFurtherAttempts,

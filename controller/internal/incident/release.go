@@ -37,6 +37,10 @@ type releaseStep struct {
 	hold   *hold
 	// deciding makes two incidents on one pod decide one after the other which of them is the last.
 	deciding sync.Mutex
+
+	// away are the nodes without a Node object, by name, since when.
+	away   map[string]time.Time
+	awayMu sync.Mutex
 }
 
 func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
@@ -47,14 +51,14 @@ func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
 	if response.Status.CompletedAt == nil {
 		return r.silent(ctx, s, response)
 	}
-	reason, message := ending(response)
-	if response.Status.Phase != v1alpha1.ResponseSucceeded && reason != v1alpha1.ReasonNodeGone {
+	if !released(response) {
 		return r.again(s, response)
 	}
 	gone, err := r.letGo(ctx, s)
 	if err != nil || !gone {
 		return waiting(goneCheck), err
 	}
+	_, message := ending(response)
 	s.set(v1alpha1.ConditionContained, metav1.ConditionFalse, v1alpha1.ReasonReleased, "the pod is let go")
 	s.set(v1alpha1.ConditionReleased, metav1.ConditionTrue, string(releaseReason(s)), message)
 	return finished(), nil
@@ -136,9 +140,13 @@ func (r *releaseStep) doomed(ctx context.Context, s *scene) (bool, error) {
 
 // due says whether another attempt should follow this one now.
 func due(response *v1alpha1.EventResponse, now time.Time) bool {
+	return response.Status.CompletedAt != nil && !released(response) && now.Sub(response.Status.CompletedAt.Time) >= attemptEvery
+}
+
+// released says whether an attempt that has ended leaves nothing for another: the node let the pod go, or is gone.
+func released(response *v1alpha1.EventResponse) bool {
 	reason, _ := ending(response)
-	return response.Status.CompletedAt != nil && response.Status.Phase != v1alpha1.ResponseSucceeded &&
-		reason != v1alpha1.ReasonNodeGone && now.Sub(response.Status.CompletedAt.Time) >= attemptEvery
+	return response.Status.Phase == v1alpha1.ResponseSucceeded || reason == v1alpha1.ReasonNodeGone
 }
 
 // again waits for the next attempt.
@@ -213,7 +221,8 @@ func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.E
 	return waiting(nodeCheck), nil
 }
 
-// nodeGone says whether the pod's Node object was deleted.
+// nodeGone says whether the pod's Node object was deleted for good: one that was away for a moment, as when a kubelet
+// registers anew, has its containers still.
 func (r *releaseStep) nodeGone(ctx context.Context, s *scene) (bool, error) {
 	node := &metav1.PartialObjectMetadata{}
 	node.SetGroupVersionKind(nodeKind())
@@ -221,7 +230,21 @@ func (r *releaseStep) nodeGone(ctx context.Context, s *scene) (bool, error) {
 	if client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("read node %s: %w", s.incident.Spec.Pod.NodeName, err)
 	}
-	return err != nil, nil
+	r.awayMu.Lock()
+	defer r.awayMu.Unlock()
+	if err == nil {
+		delete(r.away, node.Name)
+		return false, nil
+	}
+	since, known := r.away[s.incident.Spec.Pod.NodeName]
+	if !known {
+		since = s.now
+		if r.away == nil {
+			r.away = map[string]time.Time{}
+		}
+		r.away[s.incident.Spec.Pod.NodeName] = since
+	}
+	return s.now.Sub(since) >= nodeCheck, nil
 }
 
 // heldByOther returns the oldest incident that holds the pod as well and has not ordered its own release, or nil. Read

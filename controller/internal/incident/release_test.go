@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/evidence"
@@ -211,6 +212,8 @@ func nodeGone(t *testing.T, w *world) {
 	w.steady(event, v1alpha1.IncidentReleasing)
 	w.nodeGoes()
 	w.advance(2 * time.Minute)
+	w.steady(event, v1alpha1.IncidentReleasing)
+	w.advance(2 * time.Minute)
 	released := w.drive(event, v1alpha1.IncidentReleased)
 	if got := conditions(released); got["Released"] != "True/Acknowledged" {
 		t.Fatalf("conditions are %v", got)
@@ -220,6 +223,52 @@ func nodeGone(t *testing.T, w *world) {
 	want := []evidence.Gap{{Reason: "FlowsNotRead", Message: "what the drop had counted by the release, and of which flows, was not read", Count: 1}}
 	if diff := cmp.Diff(want, evidenceGaps(&release)); diff != "" {
 		t.Errorf("gaps of the release (-want +got):\n%s", diff)
+	}
+}
+
+func nodeAwayForAMoment(_ *testing.T, w *world) {
+	_, event := w.victim("registered-anew")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.agent = silent
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.steady(event, v1alpha1.IncidentReleasing)
+	w.advance(2 * time.Minute)
+	for range 3 {
+		w.nodeGoes()
+		w.steady(event, v1alpha1.IncidentReleasing)
+		w.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}})
+		w.advance(2 * time.Minute)
+		w.steady(event, v1alpha1.IncidentReleasing)
+	}
+	w.nodeGoes()
+	w.steady(event, v1alpha1.IncidentReleasing)
+	w.advance(2 * time.Minute)
+	w.drive(event, v1alpha1.IncidentReleased)
+}
+
+// labelStaysOff walks on a record from before the release when the pod is let go.
+func labelStaysOff(t *testing.T, w *world) {
+	pod, event := w.victim("let-go")
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.agent = silent
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	stale := w.steady(event, v1alpha1.IncidentReleasing)
+	w.nodeGoes()
+	w.advance(2 * time.Minute)
+	w.steady(event, v1alpha1.IncidentReleasing)
+	w.advance(2 * time.Minute)
+	w.drive(event, v1alpha1.IncidentReleased)
+	for _, record := range []*v1alpha1.Incident{stale, held} {
+		// What the old record leads to is refused; the pod is what counts.
+		_, err := w.onRecord(record).Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(record)})
+		if label := w.labelOf(pod); label != "" {
+			t.Errorf("after a walk on a record that is %s the pod is labelled %q (%v)", record.Status.State, label, err)
+		}
+		if _, err := w.policyOf(pod); !apierrors.IsNotFound(err) {
+			t.Errorf("after a walk on a record that is %s the policy is back: %v", record.Status.State, err)
+		}
 	}
 }
 
