@@ -45,9 +45,9 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 		return false, err
 	}
 	if pod.Labels[v1alpha1.LabelFrozen] != owner {
-		// Nobody takes the first one away before it stands.
-		if s.incident.Status.Policy != nil {
-			if err := h.upToDate(ctx, s); err != nil {
+		// The pod may have been let go since the record, but not before the first of all walks ended.
+		if len(s.incident.Status.Conditions) > 0 {
+			if err := h.newest(ctx, s); err != nil {
 				return true, err
 			}
 		}
@@ -65,22 +65,30 @@ func (h *hold) keep(ctx context.Context, s *scene) (present bool, err error) {
 	return true, nil
 }
 
-// upToDate returns errStale when the record that the walk began with is not the newest: the pod may have been let go since,
-// and a repair would be counted on top of an older count and refused, so that the next walk would find the policy in place and
-// nothing to count. Where the newest cannot be read the repair is worth more than its count.
-func (h *hold) upToDate(ctx context.Context, s *scene) error {
+// newest returns errStale when the record that the walk began with is not the newest.
+func (h *hold) newest(ctx context.Context, s *scene) error {
 	var newest v1alpha1.Incident
 	err := h.live.Get(ctx, client.ObjectKeyFromObject(s.incident), &newest)
 	switch {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("incident %s is gone: %w", s.incident.Name, errStale)
 	case err != nil:
-		log.FromContext(ctx).Error(err, "the record is not read before the policy is applied again; it may be counted once too few")
-		return nil
+		return fmt.Errorf("read the newest record of incident %s: %w", s.incident.Name, err)
 	case newest.UID != s.incident.UID || newest.ResourceVersion != s.recorded.ResourceVersion:
 		return errStale
 	}
 	return nil
+}
+
+// upToDate is newest for a repair of the policy: it would be counted on top of an older count and refused, and the next walk
+// would find the policy in place and nothing to count. Where the newest cannot be read the repair is worth more than its count.
+func (h *hold) upToDate(ctx context.Context, s *scene) error {
+	err := h.newest(ctx, s)
+	if err != nil && !errors.Is(err, errStale) {
+		log.FromContext(ctx).Error(err, "the policy is applied again all the same; it may be counted once too few")
+		return nil
+	}
+	return err
 }
 
 // holders lists the open incidents on a pod, the oldest first.

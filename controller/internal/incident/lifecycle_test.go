@@ -58,6 +58,7 @@ func TestIncident(t *testing.T) {
 		"leaves a release that was ordered as it is":       orderStands,
 		"is released with its node":                        nodeGone,
 		"waits for a node that may come back":              nodeAwayForAMoment,
+		"forgets that a node was away once":                absenceIsForgotten,
 		"leaves a pod alone that it let go":                labelStaysOff,
 		"deletes a pod whose node is gone":                 deletedWithNode,
 		"names an attempt at a release that failed":        namesFailedRelease,

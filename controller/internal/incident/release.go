@@ -38,10 +38,13 @@ type releaseStep struct {
 	// deciding makes two incidents on one pod decide one after the other which of them is the last.
 	deciding sync.Mutex
 
-	// away are the nodes without a Node object, by name, since when.
-	away   map[string]time.Time
+	// away are the nodes that were looked for in vain, by name.
+	away   map[string]absence
 	awayMu sync.Mutex
 }
+
+// absence of a Node object, from the first to the last of looks in a row.
+type absence struct{ since, last time.Time }
 
 func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
 	response, err := r.order(ctx, s)
@@ -236,15 +239,17 @@ func (r *releaseStep) nodeGone(ctx context.Context, s *scene) (bool, error) {
 		delete(r.away, node.Name)
 		return false, nil
 	}
-	since, known := r.away[s.incident.Spec.Pod.NodeName]
-	if !known {
-		since = s.now
-		if r.away == nil {
-			r.away = map[string]time.Time{}
-		}
-		r.away[s.incident.Spec.Pod.NodeName] = since
+	if r.away == nil {
+		r.away = map[string]absence{}
 	}
-	return s.now.Sub(since) >= nodeCheck, nil
+	seen, known := r.away[s.incident.Spec.Pod.NodeName]
+	// Looks follow one another within a minute or two. After a longer pause the node may have been back in between.
+	if !known || s.now.Sub(seen.last) > 3*nodeCheck {
+		seen.since = s.now
+	}
+	seen.last = s.now
+	r.away[s.incident.Spec.Pod.NodeName] = seen
+	return s.now.Sub(seen.since) >= nodeCheck, nil
 }
 
 // heldByOther returns the oldest incident that holds the pod as well and has not ordered its own release, or nil. Read

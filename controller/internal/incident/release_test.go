@@ -227,12 +227,7 @@ func nodeGone(t *testing.T, w *world) {
 }
 
 func nodeAwayForAMoment(_ *testing.T, w *world) {
-	_, event := w.victim("registered-anew")
-	held := w.drive(event, v1alpha1.IncidentHeld)
-	w.agent = silent
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
-	w.steady(event, v1alpha1.IncidentReleasing)
+	event := w.releasing("registered-anew")
 	w.advance(2 * time.Minute)
 	for range 3 {
 		w.nodeGoes()
@@ -245,6 +240,33 @@ func nodeAwayForAMoment(_ *testing.T, w *world) {
 	w.steady(event, v1alpha1.IncidentReleasing)
 	w.advance(2 * time.Minute)
 	w.drive(event, v1alpha1.IncidentReleased)
+}
+
+// absenceIsForgotten: a node that was away once, and came back without being looked for, is not gone at its next absence.
+func absenceIsForgotten(_ *testing.T, w *world) {
+	first, second := w.releasing("away-once"), w.releasing("away-later")
+	w.advance(2 * time.Minute)
+	w.nodeGoes()
+	w.steady(first, v1alpha1.IncidentReleasing)
+	w.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}})
+	w.advance(time.Hour)
+	w.nodeGoes()
+	w.steady(second, v1alpha1.IncidentReleasing)
+	w.advance(2 * time.Minute)
+	w.drive(second, v1alpha1.IncidentReleased)
+}
+
+// releasing is an incident whose release no agent carries out.
+func (w *world) releasing(pod string) *v1alpha1.SecurityEvent {
+	w.t.Helper()
+	w.agent = succeed
+	_, event := w.victim(pod)
+	held := w.drive(event, v1alpha1.IncidentHeld)
+	w.agent = silent
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.steady(event, v1alpha1.IncidentReleasing)
+	return event
 }
 
 // labelStaysOff walks on a record from before the release when the pod is let go.
