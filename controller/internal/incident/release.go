@@ -38,7 +38,7 @@ type releaseStep struct {
 	// deciding makes two incidents on one pod decide one after the other which of them is the last.
 	deciding sync.Mutex
 
-	// away are the nodes that were looked for in vain, by name.
+	// away are the nodes that were looked for in vain, by incident.
 	away   map[string]absence
 	awayMu sync.Mutex
 }
@@ -236,20 +236,21 @@ func (r *releaseStep) nodeGone(ctx context.Context, s *scene) (bool, error) {
 	r.awayMu.Lock()
 	defer r.awayMu.Unlock()
 	if err == nil {
-		delete(r.away, node.Name)
+		delete(r.away, s.incident.Name)
 		return false, nil
 	}
 	if r.away == nil {
 		r.away = map[string]absence{}
 	}
-	seen, known := r.away[s.incident.Spec.Pod.NodeName]
+	seen, known := r.away[s.incident.Name]
 	// Looks follow one another within a minute or two. After a longer pause the node may have been back in between.
-	if !known || s.now.Sub(seen.last) > 3*nodeCheck {
-		seen.since = s.now
+	now := r.orders.clock.Now()
+	if !known || now.Sub(seen.last) > 3*nodeCheck {
+		seen.since = now
 	}
-	seen.last = s.now
-	r.away[s.incident.Spec.Pod.NodeName] = seen
-	return s.now.Sub(seen.since) >= nodeCheck, nil
+	seen.last = now
+	r.away[s.incident.Name] = seen
+	return now.Sub(seen.since) >= nodeCheck, nil
 }
 
 // heldByOther returns the oldest incident that holds the pod as well and has not ordered its own release, or nil. Read

@@ -242,17 +242,20 @@ func nodeAwayForAMoment(_ *testing.T, w *world) {
 	w.drive(event, v1alpha1.IncidentReleased)
 }
 
-// absenceIsForgotten: a node that was away once, and came back without being looked for, is not gone at its next absence.
+// absenceIsForgotten: a node that was away once, and came back without being looked for, is not gone at its next absence:
+// soon after for another incident, or long after for the same.
 func absenceIsForgotten(_ *testing.T, w *world) {
 	first, second := w.releasing("away-once"), w.releasing("away-later")
 	w.advance(2 * time.Minute)
 	w.nodeGoes()
 	w.steady(first, v1alpha1.IncidentReleasing)
-	w.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}})
+	w.advance(2 * time.Minute)
+	w.steady(second, v1alpha1.IncidentReleasing)
 	w.advance(time.Hour)
-	w.nodeGoes()
+	w.steady(first, v1alpha1.IncidentReleasing)
 	w.steady(second, v1alpha1.IncidentReleasing)
 	w.advance(2 * time.Minute)
+	w.drive(first, v1alpha1.IncidentReleased)
 	w.drive(second, v1alpha1.IncidentReleased)
 }
 
