@@ -37,7 +37,7 @@ func withoutReadBack(t *testing.T, w *world) {
 	if len(manifests(w.store)) != 0 {
 		t.Fatal("the manifest did not wait for the read-back")
 	}
-	w.advance(2*time.Minute + time.Second)
+	w.advance(3 * time.Minute)
 	w.drive(event, v1alpha1.IncidentHeld)
 	stored := manifests(w.store)
 	body, err := w.store.Open(t.Context(), stored[0].Key, "")

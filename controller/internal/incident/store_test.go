@@ -86,7 +86,7 @@ func withoutClusterState(t *testing.T, w *world) {
 	if reason, _ := reasonOf(found, v1alpha1.ConditionUploaded); reason != v1alpha1.ReasonStoreDenied || len(manifests(w.store)) != before {
 		t.Fatalf("the manifest did not wait: %s", reason)
 	}
-	w.advance(2*time.Minute + time.Second)
+	w.advance(3 * time.Minute)
 	found = w.drive(event, v1alpha1.IncidentHeld)
 	if reason, message := reasonOf(found, v1alpha1.ConditionUploaded); reason != v1alpha1.ReasonPartial || !strings.Contains(message, "API server") {
 		t.Errorf("incident says %s: %s", reason, message)
