@@ -1,25 +1,9 @@
 package main
 
 import (
-	"crypto/x509"
-	"fmt"
-	"os"
-	"os/exec"
 	"testing"
+
+	"ugallu.io/forensics/internal/rootstest"
 )
 
-// TestPublicServersAreTrustedWithoutCertificatesInTheImage runs itself where the system has none.
-func TestPublicServersAreTrustedWithoutCertificatesInTheImage(t *testing.T) {
-	const child = "FORENSICS_COUNT_ROOTS"
-	if os.Getenv(child) != "" {
-		roots, err := x509.SystemCertPool()
-		fmt.Println("none:", roots.Equal(x509.NewCertPool()), err)
-		return
-	}
-	self := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
-	self.Env = append(os.Environ(), child+"=1", "SSL_CERT_FILE=/nonexistent", "SSL_CERT_DIR=/nonexistent")
-	output, err := self.Output()
-	if want := "none: false <nil>\nPASS\n"; err != nil || string(output) != want {
-		t.Errorf("%q (%v), want %q", output, err, want)
-	}
-}
+func TestPublicServersAreTrustedWithoutCertificatesInTheImage(t *testing.T) { rootstest.Public(t) }

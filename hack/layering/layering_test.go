@@ -61,7 +61,7 @@ func TestImportDepthOfBinaries(t *testing.T) {
 
 func TestNoBinaryImportsWhatIsForTests(t *testing.T) {
 	real, _ := graphs(t)
-	for _, helper := range []string{"internal/apitest", "internal/custodytest", "internal/testneeds", "internal/verify/verifytest"} {
+	for _, helper := range []string{"internal/apitest", "internal/custodytest", "internal/rootstest", "internal/testneeds", "internal/verify/verifytest"} {
 		if _, is := real[helper]; !is {
 			t.Errorf("there is no %s", helper)
 		}
@@ -99,6 +99,7 @@ func TestComponentsShareOnlyAPIAndInternal(t *testing.T) {
 var tools = map[string][]string{
 	"controller/internal/custody": {"controller/internal/attestor"},
 	"controller/internal/match":   {"controller/internal/trigger"},
+	"controller/internal/repeat":  {"controller/internal/incident/clusterstate", "controller/internal/policy"},
 	"nodeagent/internal/archive":  {"nodeagent/internal/capture"},
 	"nodeagent/internal/proc": {
 		"nodeagent/internal/containers", "nodeagent/internal/drop", "nodeagent/internal/freeze", "nodeagent/internal/podfiles",

@@ -104,7 +104,7 @@ func (p *Policies) ofKind(
 		return nil, err == nil, err
 	}
 	if !kind.clusterwide {
-		err = repeat(ctx, func(ctx context.Context) (err error) {
+		err = ask(ctx, func(ctx context.Context) (err error) {
 			refs, err = p.labelled(ctx, kind, of.namespace)
 			return err
 		})
@@ -214,7 +214,7 @@ func (k otherKind) ref(policy client.Object) v1alpha1.PolicyRef {
 
 // served are the kinds that the API server serves of a group version.
 func (p *Policies) served(ctx context.Context, version schema.GroupVersion) (kinds []string, err error) {
-	err = repeat(ctx, func(ctx context.Context) (err error) {
+	err = ask(ctx, func(ctx context.Context) (err error) {
 		kinds, err = p.detector.kinds(ctx, version)
 		return err
 	})
@@ -225,7 +225,7 @@ func (p *Policies) served(ctx context.Context, version schema.GroupVersion) (kin
 func (p *Policies) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	err := repeat(ctx, func(ctx context.Context) error { return p.live.Get(ctx, client.ObjectKey{Name: name}, namespace) })
+	err := ask(ctx, func(ctx context.Context) error { return p.live.Get(ctx, client.ObjectKey{Name: name}, namespace) })
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read the labels of namespace %s: %w", name, err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"ugallu.io/forensics/api/evidence"
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/repeat"
 	"ugallu.io/forensics/internal/worm"
 )
 
@@ -204,7 +205,7 @@ func TestWhatCannotBeReadIsANamedGap(t *testing.T) {
 			"Pod sandbox/victim", "",
 		},
 		"a server that does not answer": {
-			func(w *world) { w.broken["Node"] = tries },
+			func(w *world) { w.broken["Node"] = repeat.Tries },
 			[]v1alpha1.GapCount{{Reason: "ClusterObjectUnreadable", Count: 1}},
 			"Node worker: hiccup", "Event sandbox/a",
 		},
@@ -331,7 +332,7 @@ func TestSubjectThatIsRepeatedIsNamedOnce(t *testing.T) {
 
 func TestHiccupIsNoGap(t *testing.T) {
 	w := newWorld(t, unchanged)
-	w.broken["Pod"] = tries - 1
+	w.broken["Pod"] = repeat.Tries - 1
 	w.must()
 	if gaps := w.recorded().Gaps; len(gaps) > 0 {
 		t.Errorf("gaps %v", gaps)

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ugallu.io/forensics/api/v1alpha1"
+	"ugallu.io/forensics/controller/internal/repeat"
 )
 
 // Reasons of gaps.
@@ -31,8 +32,6 @@ const (
 )
 
 const (
-	// tries at one question: a state is read once, so that a hiccup of the API server would stay a gap for good.
-	tries = 3
 	// tryTimeout bounds one try.
 	tryTimeout = 5 * time.Second
 	// share is a third of the time left: what the events take of it at the most, however many of other objects the API server
@@ -210,17 +209,7 @@ func (s *state) ask(ctx context.Context, question func(context.Context) error) e
 
 // retry is ask for a try that calls once itself, after a wait that is not to take of the time for questions.
 func (s *state) retry(ctx context.Context, once func() error) error {
-	var err error
-	for range tries {
-		last := err
-		if err = once(); err != nil && last != nil && ctx.Err() != nil {
-			err = fmt.Errorf("%w, after: %w", err, last)
-		}
-		if err == nil || ctx.Err() != nil || s.left <= 0 || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
-			return err
-		}
-	}
-	return err
+	return repeat.While(ctx, func() bool { return s.left > 0 }, once)
 }
 
 func (s *state) once(ctx context.Context, question func(context.Context) error) error {

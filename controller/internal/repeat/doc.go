@@ -1,0 +1,2 @@
+// Package repeat asks the API server again where its answer was none.
+package repeat
