@@ -49,12 +49,6 @@ func (w *world) hold(both *shared) {
 	both.held[resuming] = w.drive(both.events[resuming], v1alpha1.IncidentHeld)
 }
 
-func (w *world) acknowledge(both *shared, which int) {
-	w.t.Helper()
-	completed := w.outcome(both.held[which], v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
-}
-
 // dies wants the pod to be deleted frozen and cut off, and plays the kubelet that reports it gone.
 func (w *world) dies(both *shared, which int) {
 	w.t.Helper()
@@ -107,12 +101,12 @@ func (w *world) ordered(both *shared, want dispositions) {
 // deletedByTheLast lets the one that deletes go first: it hands the pod over, and what it was to do.
 func deletedByTheLast(t *testing.T, w *world) {
 	both := w.shared("handed-over")
-	w.acknowledge(both, deleting)
+	w.acknowledge(both.held[deleting])
 	w.drive(both.events[deleting], v1alpha1.IncidentReleased)
 	if got := w.labelOf(both.pod); got != string(both.held[resuming].UID) {
 		t.Fatalf("label is %q, want the other incident's", got)
 	}
-	w.acknowledge(both, resuming)
+	w.acknowledge(both.held[resuming])
 	w.dies(both, resuming)
 	w.drive(both.events[resuming], v1alpha1.IncidentReleased)
 	w.released(both, dispositions{
@@ -125,13 +119,13 @@ func deletedByTheLast(t *testing.T, w *world) {
 // frozen by its order, which stays.
 func deletedForOneThatIsGone(t *testing.T, w *world) {
 	both := w.shared("outlived")
-	w.acknowledge(both, deleting)
+	w.acknowledge(both.held[deleting])
 	w.drive(both.events[deleting], v1alpha1.IncidentReleased)
 	if err := w.base.Delete(t.Context(), both.held[deleting]); err != nil {
 		t.Fatal(err)
 	}
 	w.restart()
-	w.acknowledge(both, resuming)
+	w.acknowledge(both.held[resuming])
 	w.dies(both, resuming)
 	w.restart()
 	w.drive(both.events[resuming], v1alpha1.IncidentReleased)
@@ -143,12 +137,12 @@ func deletedForOneThatIsGone(t *testing.T, w *world) {
 
 func deletedAfterTheOther(t *testing.T, w *world) {
 	both := w.shared("outlasted")
-	w.acknowledge(both, resuming)
+	w.acknowledge(both.held[resuming])
 	w.drive(both.events[resuming], v1alpha1.IncidentReleased)
 	if got := w.labelOf(both.pod); got != string(both.held[deleting].UID) {
 		t.Fatalf("label is %q, want the other incident's", got)
 	}
-	w.acknowledge(both, deleting)
+	w.acknowledge(both.held[deleting])
 	w.dies(both, deleting)
 	w.drive(both.events[deleting], v1alpha1.IncidentReleased)
 	w.released(both, dispositions{
@@ -165,12 +159,12 @@ func deletedByOneThatCameLate(_ *testing.T, w *world) {
 	both.held[deleting] = w.drive(first, v1alpha1.IncidentHeld)
 	w.dispose(v1alpha1.DispositionResume)
 	w.agent = silent
-	w.acknowledge(both, deleting)
+	w.acknowledge(both.held[deleting])
 	w.drive(first, v1alpha1.IncidentReleasing)
 	w.agent = succeed
 	w.hold(both)
 	w.drive(first, v1alpha1.IncidentReleased)
-	w.acknowledge(both, resuming)
+	w.acknowledge(both.held[resuming])
 	w.dies(both, resuming)
 	w.drive(both.events[resuming], v1alpha1.IncidentReleased)
 	w.released(both, dispositions{
@@ -194,7 +188,7 @@ func deletedByBoth(t *testing.T, w *world) {
 		both := w.shared(fmt.Sprintf("at-once-%d", first))
 		w.agent = silent
 		for _, which := range []int{first, 1 - first} {
-			w.acknowledge(both, which)
+			w.acknowledge(both.held[which])
 			w.steady(both.events[which], v1alpha1.IncidentReleasing)
 		}
 		w.agent = succeed
@@ -214,9 +208,9 @@ func decidedOnce(t *testing.T, w *world) {
 	for at := 1; ; at++ {
 		*w.faults = faults{}
 		both := w.shared(fmt.Sprintf("decided-%d", at))
-		w.acknowledge(both, deleting)
+		w.acknowledge(both.held[deleting])
 		w.drive(both.events[deleting], v1alpha1.IncidentReleased)
-		w.acknowledge(both, resuming)
+		w.acknowledge(both.held[resuming])
 		*w.faults = faults{at: at}
 		w.dies(both, resuming)
 		w.drive(both.events[resuming], v1alpha1.IncidentReleased)
@@ -237,10 +231,10 @@ func decidedOnce(t *testing.T, w *world) {
 // release deletes the pod.
 func orderStands(t *testing.T, w *world) {
 	both := w.shared("order-stands")
-	w.acknowledge(both, deleting)
+	w.acknowledge(both.held[deleting])
 	w.drive(both.events[deleting], v1alpha1.IncidentReleased)
 	w.agent = silent
-	w.acknowledge(both, resuming)
+	w.acknowledge(both.held[resuming])
 	w.steady(both.events[resuming], v1alpha1.IncidentReleasing)
 	w.agent = succeed
 	before := *both
@@ -255,7 +249,7 @@ func orderStands(t *testing.T, w *world) {
 	if got := w.labelOf(both.pod); got != string(both.held[resuming].UID) {
 		t.Fatalf("label is %q, want the new incident's", got)
 	}
-	w.acknowledge(both, resuming)
+	w.acknowledge(both.held[resuming])
 	w.dies(both, resuming)
 	w.drive(both.events[resuming], v1alpha1.IncidentReleased)
 	w.released(both, want)

@@ -134,8 +134,7 @@ func sharedPod(t *testing.T, w *world) {
 	}
 	for i, event := range []*v1alpha1.SecurityEvent{ownerEvent, otherEvent} {
 		held := []*v1alpha1.Incident{owner, other}[i]
-		completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-		w.annotate(completed, "true", w.stamp(completed, "responder"))
+		w.acknowledge(held)
 		w.drive(event, v1alpha1.IncidentReleased)
 		var unfreeze v1alpha1.EventResponse
 		w.get(v1alpha1.ResponseName(held.Name, v1alpha1.StepUnfreeze, 1), &unfreeze)

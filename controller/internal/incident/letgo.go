@@ -19,7 +19,7 @@ func nodeKind() schema.GroupVersionKind { return corev1.SchemeGroupVersion.WithK
 // pod, only the label changes hands. One that has ordered its own release holds nothing any more: of two that are
 // released at once both take the label and the policy away, rather than each leave them to the other; and where either was
 // to delete the pod, both do.
-func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
+func (r *releaseStep) letGo(ctx context.Context, s *scene, last *v1alpha1.EventResponse) (bool, error) {
 	holder, err := r.heldByOther(ctx, s)
 	if err != nil {
 		return false, err
@@ -27,7 +27,7 @@ func (r *releaseStep) letGo(ctx context.Context, s *scene) (bool, error) {
 	next, doomed := "", false
 	if holder != nil {
 		next = string(holder.UID)
-	} else if doomed, err = r.doomed(ctx, s); err != nil {
+	} else if doomed, err = r.doomed(ctx, s, last); err != nil {
 		return false, err
 	}
 	pod := podMetadata()

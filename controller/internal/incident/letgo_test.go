@@ -75,7 +75,7 @@ func TestTwoIncidentsReleasedAtOnceLeaveNothingOnThePod(t *testing.T) {
 				orders: &orders{client: c, live: c, clock: clocktesting.NewFakePassiveClock(now)},
 				hold:   &hold{client: c, live: c, policies: gone},
 			}
-			done, err := release.letGo(t.Context(), newScene(a, now))
+			done, err := release.letGo(t.Context(), newScene(a, now), nil)
 			if err != nil || !done {
 				t.Fatalf("let go %t (%v)", done, err)
 			}
@@ -129,7 +129,11 @@ func TestOrderOutlivesItsIncident(t *testing.T) {
 				orders: &orders{client: c, live: c, clock: clocktesting.NewFakePassiveClock(now)},
 				hold:   &hold{client: c, live: c, policies: gone},
 			}
-			done, err := release.letGo(t.Context(), newScene(left.DeepCopy(), now))
+			var own *v1alpha1.EventResponse
+			if tt.of == left.Name {
+				own = order
+			}
+			done, err := release.letGo(t.Context(), newScene(left.DeepCopy(), now), own)
 			if err != nil || done == tt.deletes || (*gone == 0) != tt.deletes {
 				t.Errorf("let go %t (%v) with the policy removed %d times", done, err, *gone)
 			}

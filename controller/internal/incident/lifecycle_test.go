@@ -93,7 +93,14 @@ func (w *world) outcome(found *v1alpha1.Incident, eventType string) *v1alpha1.Se
 	return &event
 }
 
-// acknowledge does what the admission webhook lets through, with the given annotations.
+// acknowledge has a responder look at what was captured.
+func (w *world) acknowledge(held *v1alpha1.Incident) {
+	w.t.Helper()
+	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
+	w.annotate(completed, "true", w.stamp(completed, "responder"))
+}
+
+// annotate does what the admission webhook lets through, with the given annotations.
 func (w *world) annotate(event *v1alpha1.SecurityEvent, value string, acks ...v1alpha1.Acknowledgement) {
 	w.t.Helper()
 	raw, err := json.Marshal(acks)
@@ -273,8 +280,7 @@ func killedAnywhere(t *testing.T, w *world) {
 			before, states := len(manifests(w.store)), len(stored(w.store, "/cluster-state-"))
 			w.faults.at, w.faults.after = at, after
 			held := w.drive(event, v1alpha1.IncidentHeld)
-			completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-			w.annotate(completed, "true", w.stamp(completed, "responder"))
+			w.acknowledge(held)
 			released := w.drive(event, v1alpha1.IncidentReleased)
 			for released.Labels[v1alpha1.LabelOpen] != "" {
 				released = w.drive(event, v1alpha1.IncidentReleased)

@@ -3,6 +3,7 @@ package incident
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -43,7 +44,7 @@ type releaseStep struct {
 	awayMu sync.Mutex
 }
 
-// absence of a Node object, from the first to the last of looks in a row.
+// absence of a Node object, from the answer to the first to that to the last of looks in a row.
 type absence struct{ since, last time.Time }
 
 func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
@@ -57,7 +58,7 @@ func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
 	if !released(response) {
 		return r.again(s, response)
 	}
-	gone, err := r.letGo(ctx, s)
+	gone, err := r.letGo(ctx, s, response)
 	if err != nil || !gone {
 		return waiting(goneCheck), err
 	}
@@ -71,11 +72,11 @@ func (r *releaseStep) run(ctx context.Context, s *scene) (progress, error) {
 func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventResponse, error) {
 	r.deciding.Lock()
 	defer r.deciding.Unlock()
-	kept, disposition, err := r.decide(ctx, s)
+	last, err := r.orders.last(ctx, s.incident.Name, v1alpha1.StepUnfreeze)
 	if err != nil {
 		return nil, err
 	}
-	last, err := r.orders.last(ctx, s.incident.Name, v1alpha1.StepUnfreeze)
+	kept, disposition, err := r.decide(ctx, s, last)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +111,9 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 
 // decide says whether another incident keeps the pod contained, and what becomes of the pod. The last to let it go deletes
 // it when any incident was to: an agent keeps such a pod frozen and cut off, whoever else lets it go.
-func (r *releaseStep) decide(ctx context.Context, s *scene) (kept bool, disposition v1alpha1.Disposition, err error) {
+func (r *releaseStep) decide(
+	ctx context.Context, s *scene, last *v1alpha1.EventResponse,
+) (kept bool, disposition v1alpha1.Disposition, err error) {
 	holder, err := r.heldByOther(ctx, s)
 	if err != nil {
 		return false, "", err
@@ -118,7 +121,7 @@ func (r *releaseStep) decide(ctx context.Context, s *scene) (kept bool, disposit
 	if holder != nil {
 		return true, s.incident.Spec.Disposition, nil
 	}
-	doomed, err := r.doomed(ctx, s)
+	doomed, err := r.doomed(ctx, s, last)
 	if err != nil {
 		return false, "", err
 	}
@@ -128,13 +131,9 @@ func (r *releaseStep) decide(ctx context.Context, s *scene) (kept bool, disposit
 	return false, s.incident.Spec.Disposition, nil
 }
 
-// doomed says whether the pod is to be deleted. The incident's own order is looked at first: when it says so, nothing is
-// listed at each look at a dying pod.
-func (r *releaseStep) doomed(ctx context.Context, s *scene) (bool, error) {
-	last, err := r.orders.last(ctx, s.incident.Name, v1alpha1.StepUnfreeze)
-	if err != nil {
-		return false, err
-	}
+// doomed says whether the pod is to be deleted. The incident's own last order is looked at first: when it says so, nothing
+// is listed at each look at a dying pod.
+func (r *releaseStep) doomed(ctx context.Context, s *scene, last *v1alpha1.EventResponse) (bool, error) {
 	if last != nil && ordersDeletion(last) {
 		return true, nil
 	}
@@ -205,9 +204,14 @@ func further(incident *v1alpha1.Incident, made int32, wrong bool) string {
 // silent waits for the agent without a deadline, for nobody else can thaw a pod; but a node that is deleted took its
 // pods along.
 func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.EventResponse) (progress, error) {
-	if s.now.Sub(response.CreationTimestamp.Time) < nodeCheck {
-		return waiting(nodeCheck), nil
+	if left := nodeCheck - s.now.Sub(response.CreationTimestamp.Time); left > 0 {
+		return waiting(max(left, time.Second)), nil
 	}
+	message := fmt.Sprintf("the agent on node %s has not ended response %s yet", s.incident.Spec.Pod.NodeName, response.Name)
+	if complete := meta.FindStatusCondition(response.Status.Conditions, v1alpha1.ConditionComplete); complete != nil {
+		message += "; it says: " + complete.Message
+	}
+	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting, message)
 	gone, err := r.nodeGone(ctx, s)
 	if err != nil {
 		return progress{}, err
@@ -216,11 +220,6 @@ func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.E
 		// The next pass finds the response closed.
 		return waiting(time.Second), r.orders.close(ctx, response, v1alpha1.ReasonNodeGone, "the Node object of the pod was deleted")
 	}
-	message := fmt.Sprintf("the agent on node %s has not ended response %s yet", s.incident.Spec.Pod.NodeName, response.Name)
-	if complete := meta.FindStatusCondition(response.Status.Conditions, v1alpha1.ConditionComplete); complete != nil {
-		message += "; it says: " + complete.Message
-	}
-	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonWaiting, message)
 	return waiting(nodeCheck), nil
 }
 
@@ -229,6 +228,7 @@ func (r *releaseStep) silent(ctx context.Context, s *scene, response *v1alpha1.E
 func (r *releaseStep) nodeGone(ctx context.Context, s *scene) (bool, error) {
 	node := &metav1.PartialObjectMetadata{}
 	node.SetGroupVersionKind(nodeKind())
+	asked := r.orders.clock.Now()
 	err := r.orders.live.Get(ctx, client.ObjectKey{Name: s.incident.Spec.Pod.NodeName}, node)
 	if client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("read node %s: %w", s.incident.Spec.Pod.NodeName, err)
@@ -242,15 +242,16 @@ func (r *releaseStep) nodeGone(ctx context.Context, s *scene) (bool, error) {
 	if r.away == nil {
 		r.away = map[string]absence{}
 	}
-	seen, known := r.away[s.incident.Name]
 	// Looks follow one another within a minute or two. After a longer pause the node may have been back in between.
-	now := r.orders.clock.Now()
-	if !known || now.Sub(seen.last) > 3*nodeCheck {
-		seen.since = now
+	maps.DeleteFunc(r.away, func(_ string, seen absence) bool { return asked.Sub(seen.last) > 3*nodeCheck })
+	answered := r.orders.clock.Now()
+	seen, known := r.away[s.incident.Name]
+	if !known {
+		seen.since = answered
 	}
-	seen.last = now
+	seen.last = answered
 	r.away[s.incident.Name] = seen
-	return now.Sub(seen.since) >= nodeCheck, nil
+	return asked.Sub(seen.since) >= nodeCheck, nil
 }
 
 // heldByOther returns the oldest incident that holds the pod as well and has not ordered its own release, or nil. Read

@@ -160,8 +160,7 @@ func podGone(t *testing.T, w *world) {
 	if got := conditions(found); got["Contained"] != "True/PodGone" {
 		t.Fatalf("conditions are %v", got)
 	}
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	w.drive(event, v1alpha1.IncidentReleased)
 	if _, err := w.policyOf(pod); !apierrors.IsNotFound(err) {
 		t.Fatalf("policy of a pod that is gone: %v", err)
@@ -176,8 +175,7 @@ func deletesPod(t *testing.T, w *world) {
 	pod, event := w.victim("condemned")
 	held := w.drive(event, v1alpha1.IncidentHeld)
 	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.Disposition = v1alpha1.DispositionResume })
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	w.drive(event, v1alpha1.IncidentReleasing)
 	for range 3 {
 		if err := w.round(event); err != nil {
@@ -204,16 +202,16 @@ func deletesPod(t *testing.T, w *world) {
 }
 
 func nodeGone(t *testing.T, w *world) {
-	_, event := w.victim("orphan")
-	held := w.drive(event, v1alpha1.IncidentHeld)
-	w.agent = silent
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
-	w.steady(event, v1alpha1.IncidentReleasing)
+	event := w.releasing("orphan")
 	w.nodeGoes()
+	w.advance(4 * time.Minute)
+	w.steady(event, v1alpha1.IncidentReleasing)
+	// Another controller has not looked yet.
+	w.restart()
 	w.advance(2 * time.Minute)
 	w.steady(event, v1alpha1.IncidentReleasing)
-	w.advance(2 * time.Minute)
+	// No later than it asks to be called again itself.
+	w.advance(w.again)
 	released := w.drive(event, v1alpha1.IncidentReleased)
 	if got := conditions(released); got["Released"] != "True/Acknowledged" {
 		t.Fatalf("conditions are %v", got)
@@ -228,7 +226,7 @@ func nodeGone(t *testing.T, w *world) {
 
 func nodeAwayForAMoment(_ *testing.T, w *world) {
 	event := w.releasing("registered-anew")
-	w.advance(2 * time.Minute)
+	w.advance(4 * time.Minute)
 	for range 3 {
 		w.nodeGoes()
 		w.steady(event, v1alpha1.IncidentReleasing)
@@ -246,11 +244,13 @@ func nodeAwayForAMoment(_ *testing.T, w *world) {
 // soon after for another incident, or long after for the same.
 func absenceIsForgotten(_ *testing.T, w *world) {
 	first, second := w.releasing("away-once"), w.releasing("away-later")
-	w.advance(2 * time.Minute)
+	w.advance(4 * time.Minute)
 	w.nodeGoes()
 	w.steady(first, v1alpha1.IncidentReleasing)
 	w.advance(2 * time.Minute)
 	w.steady(second, v1alpha1.IncidentReleasing)
+	w.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "worker"}})
+	w.nodeGoes()
 	w.advance(time.Hour)
 	w.steady(first, v1alpha1.IncidentReleasing)
 	w.steady(second, v1alpha1.IncidentReleasing)
@@ -266,8 +266,7 @@ func (w *world) releasing(pod string) *v1alpha1.SecurityEvent {
 	_, event := w.victim(pod)
 	held := w.drive(event, v1alpha1.IncidentHeld)
 	w.agent = silent
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	w.steady(event, v1alpha1.IncidentReleasing)
 	return event
 }
@@ -277,11 +276,10 @@ func labelStaysOff(t *testing.T, w *world) {
 	pod, event := w.victim("let-go")
 	held := w.drive(event, v1alpha1.IncidentHeld)
 	w.agent = silent
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	stale := w.steady(event, v1alpha1.IncidentReleasing)
 	w.nodeGoes()
-	w.advance(2 * time.Minute)
+	w.advance(4 * time.Minute)
 	w.steady(event, v1alpha1.IncidentReleasing)
 	w.advance(2 * time.Minute)
 	w.drive(event, v1alpha1.IncidentReleased)
@@ -302,8 +300,7 @@ func deletedWithNode(t *testing.T, w *world) {
 	pod, event := w.victim("condemned-orphan")
 	held := w.drive(event, v1alpha1.IncidentHeld)
 	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.Disposition = v1alpha1.DispositionResume })
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	w.steady(event, v1alpha1.IncidentReleasing)
 	w.nodeGoes()
 	w.steady(event, v1alpha1.IncidentReleasing)
@@ -318,8 +315,7 @@ func namesFailedRelease(t *testing.T, w *world) {
 	w.agent = failing(v1alpha1.ActionPodUnfreeze)
 	_, event := w.victim("stuck")
 	held := w.drive(event, v1alpha1.IncidentHeld)
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	found := w.steady(event, v1alpha1.IncidentReleasing)
 	var release v1alpha1.EventResponse
 	w.get(v1alpha1.ResponseName(found.Name, v1alpha1.StepUnfreeze, 1), &release)
@@ -353,7 +349,7 @@ func (w *world) allow(incident *v1alpha1.Incident, number string) {
 func (w *world) attempted(event *v1alpha1.SecurityEvent) (made int, released *metav1.Condition) {
 	w.t.Helper()
 	found, version := &v1alpha1.Incident{}, ""
-	for still := 0; still < 3; w.advance(31 * time.Second) {
+	for still := 0; still < 3; w.advance(max(w.again, 31*time.Second)) {
 		if err := w.round(event); err != nil {
 			w.t.Fatal(err)
 		}
@@ -376,8 +372,7 @@ func ordersFurtherAttempts(t *testing.T, w *world) {
 	_, event := w.victim("stuck-for-long")
 	held := w.drive(event, v1alpha1.IncidentHeld)
 	w.configure(func(spec *v1alpha1.ForensicsConfigSpec) { spec.Cleanup.AutoUnfreezeAfter = nil })
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	how := "kubectl annotate --overwrite inc " + held.Name + " ugallu.io/release-attempts="
 	for _, tt := range []struct {
 		allowed string
@@ -411,8 +406,7 @@ func releasedByAFurtherAttempt(t *testing.T, w *world) {
 	w.agent = failing(v1alpha1.ActionPodUnfreeze)
 	_, event := w.victim("stuck-till-mended")
 	held := w.drive(event, v1alpha1.IncidentHeld)
-	completed := w.outcome(held, v1alpha1.EventCaptureCompleted)
-	w.annotate(completed, "true", w.stamp(completed, "responder"))
+	w.acknowledge(held)
 	if made, _ := w.attempted(event); made != 10 {
 		t.Fatalf("%d attempts, want 10", made)
 	}

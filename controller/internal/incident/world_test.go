@@ -50,6 +50,8 @@ type world struct {
 	sealed map[string]bool
 	// agent is how the node closes a response.
 	agent func(response *v1alpha1.EventResponse)
+	// again is when the incident asked to be reconciled again.
+	again time.Duration
 }
 
 func newWorld(t *testing.T, config *rest.Config) *world {
@@ -271,11 +273,13 @@ func (w *world) round(event *v1alpha1.SecurityEvent) error {
 	if _, err := w.cluster.Reconcile(ctx, request(name)); errors.Is(err, errKilled) || (err != nil && w.refuse == nil) {
 		return err
 	}
-	if _, err := w.steps.Reconcile(ctx, request(name)); err != nil {
+	result, err := w.steps.Reconcile(ctx, request(name))
+	if err != nil {
 		return err
 	}
+	w.again = result.RequeueAfter
 	w.play(name)
-	_, err := w.upload.Reconcile(ctx, request(v1alpha1.ResponseName(name, v1alpha1.StepUpload, 1)))
+	_, err = w.upload.Reconcile(ctx, request(v1alpha1.ResponseName(name, v1alpha1.StepUpload, 1)))
 	return err
 }
 
