@@ -1,6 +1,7 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"ugallu.io/forensics/api/v1alpha1"
 )
@@ -45,7 +47,7 @@ func openIncident(name string, created time.Time) *v1alpha1.Incident {
 	}
 }
 
-func fakeClient(t *testing.T, objects ...client.Object) client.Client {
+func fakeClient(t *testing.T, objects ...client.Object) client.WithWatch {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
@@ -124,14 +126,15 @@ func TestOrderOutlivesItsIncident(t *testing.T) {
 				}},
 			}
 			victim := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}}
+			var own *v1alpha1.EventResponse
+			if tt.of == left.Name {
+				// It is not looked for.
+				own, order = order, &v1alpha1.EventResponse{ObjectMeta: metav1.ObjectMeta{Name: order.Name}}
+			}
 			c, gone := fakeClient(t, left.DeepCopy(), order, victim), new(removed)
 			release := &releaseStep{
 				orders: &orders{client: c, live: c, clock: clocktesting.NewFakePassiveClock(now)},
 				hold:   &hold{client: c, live: c, policies: gone},
-			}
-			var own *v1alpha1.EventResponse
-			if tt.of == left.Name {
-				own = order
 			}
 			done, err := release.letGo(t.Context(), newScene(left.DeepCopy(), now), own)
 			if err != nil || done == tt.deletes || (*gone == 0) != tt.deletes {
@@ -213,4 +216,93 @@ func TestDeadlineIsTheIncidentsOwn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNodeIsGoneAMinuteAfterTheFirstAnswer: when it is asked again, not when that is answered.
+func TestNodeIsGoneAMinuteAfterTheFirstAnswer(t *testing.T) {
+	clock := clocktesting.NewFakePassiveClock(time.Now())
+	var broken error
+	live := interceptor.NewClient(fakeClient(t), interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			clock.SetTime(clock.Now().Add(nodeCheck / 2))
+			return cmp.Or(broken, c.Get(ctx, key, o, opts...))
+		},
+	})
+	release := &releaseStep{orders: &orders{client: live, live: live, clock: clock}}
+	s := newScene(openIncident("aaaaaaaaaaaaaaaa", clock.Now()), clock.Now())
+	looks := func(want bool) {
+		t.Helper()
+		if gone, err := release.nodeGone(t.Context(), s); err != nil || gone != want {
+			t.Errorf("gone %t (%v), want %t", gone, err, want)
+		}
+	}
+	looks(false)
+	clock.SetTime(clock.Now().Add(nodeCheck / 2))
+	looks(false)
+	looks(true)
+	broken = errors.New("broken")
+	if gone, err := release.nodeGone(t.Context(), s); !errors.Is(err, broken) || gone {
+		t.Errorf("gone %t (%v) where that cannot be told", gone, err)
+	}
+}
+
+// TestWhatHoldsAReleaseStandsWhereTheNodeIsNotRead: of a silent agent, and after the last attempt.
+func TestWhatHoldsAReleaseStandsWhereTheNodeIsNotRead(t *testing.T) {
+	broken, now := errors.New("broken"), time.Now()
+	for name, tt := range map[string]struct {
+		failed int32
+		want   string
+	}{
+		"a silent agent":   {0, v1alpha1.ReasonWaiting},
+		"the last attempt": {attempts, v1alpha1.ReasonFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			incident := openIncident("aaaaaaaaaaaaaaaa", now)
+			objects := []client.Object{incident}
+			for attempt := int32(1); attempt <= max(tt.failed, 1); attempt++ {
+				objects = append(objects, attempted(incident, attempt, now, tt.failed > 0))
+			}
+			c := fakeClient(t, objects...)
+			live := interceptor.NewClient(c, interceptor.Funcs{
+				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+					if o.GetObjectKind().GroupVersionKind() == nodeKind() {
+						return broken
+					}
+					return c.Get(ctx, key, o, opts...)
+				},
+			})
+			release := &releaseStep{
+				orders: &orders{client: c, live: live, clock: clocktesting.NewFakePassiveClock(now)},
+				hold:   &hold{client: c, live: live, policies: new(removed)},
+			}
+			s := newScene(incident, now)
+			if _, err := release.run(t.Context(), s); !errors.Is(err, broken) {
+				t.Errorf("released with %v", err)
+			}
+			if got := s.reason(v1alpha1.ConditionReleased); got != tt.want {
+				t.Errorf("Released is %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// attempted is an order of an hour ago, which failed or was not ended.
+func attempted(incident *v1alpha1.Incident, attempt int32, now time.Time, failed bool) *v1alpha1.EventResponse {
+	s := newScene(incident, now)
+	var parent *v1alpha1.Ref
+	if attempt > 1 {
+		parent = &v1alpha1.Ref{Name: v1alpha1.ResponseName(incident.Name, v1alpha1.StepUnfreeze, attempt-1)}
+	}
+	response := order{
+		step: v1alpha1.StepUnfreeze, attempt: attempt, node: incident.Spec.Pod.NodeName, parent: parent,
+		action: v1alpha1.Action{Type: v1alpha1.ActionPodUnfreeze, PodUnfreeze: &v1alpha1.PodUnfreezeAction{
+			Reason: releaseReason(s), Disposition: incident.Spec.Disposition,
+		}},
+	}.response(incident, now)
+	response.CreationTimestamp = metav1.NewTime(now.Add(-time.Hour))
+	if failed {
+		response.Status.Phase = v1alpha1.ResponseFailed
+		response.Status.CompletedAt = &metav1.MicroTime{Time: now.Add(-time.Hour)}
+	}
+	return response
 }

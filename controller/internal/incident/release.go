@@ -98,7 +98,9 @@ func (r *releaseStep) order(ctx context.Context, s *scene) (*v1alpha1.EventRespo
 			return response, err
 		}
 		if attempt >= allowed {
-			// Without the node no attempt of the agent's is left to be waited for: one more is closed in its place.
+			// Without the node no attempt of the agent's is left to be waited for: one more is closed in its place. Where that
+			// cannot be told, what stands is that this was the last.
+			r.nameLast(s, response)
 			gone, err := r.nodeGone(ctx, s)
 			if err != nil || !gone {
 				return response, err
@@ -153,15 +155,21 @@ func released(response *v1alpha1.EventResponse) bool {
 
 // again waits for the next attempt.
 func (r *releaseStep) again(s *scene, response *v1alpha1.EventResponse) (progress, error) {
-	if allowed, wrong := allowedAttempts(s.incident); response.Spec.Attempt >= allowed {
-		_, message := ending(response)
-		s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonFailed,
-			fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent, then %s: %s",
-				s.incident.Spec.Pod.NodeName, response.Spec.Attempt, further(s.incident, response.Spec.Attempt, wrong), message))
+	if allowed, _ := allowedAttempts(s.incident); response.Spec.Attempt >= allowed {
+		r.nameLast(s, response)
 		return waiting(nodeCheck), nil
 	}
 	r.nameFailed(s, response)
 	return waiting(max(attemptEvery-s.now.Sub(response.Status.CompletedAt.Time), time.Second)), nil
+}
+
+// nameLast says that no attempt follows the last one, which failed.
+func (r *releaseStep) nameLast(s *scene, response *v1alpha1.EventResponse) {
+	_, message := ending(response)
+	_, wrong := allowedAttempts(s.incident)
+	s.set(v1alpha1.ConditionReleased, metav1.ConditionFalse, v1alpha1.ReasonFailed,
+		fmt.Sprintf("node %s could not let the pod go in %d attempts; look at its agent, then %s: %s",
+			s.incident.Spec.Pod.NodeName, response.Spec.Attempt, further(s.incident, response.Spec.Attempt, wrong), message))
 }
 
 // nameFailed says of an attempt that it failed, which has it recorded on the incident: without that it is not attested.

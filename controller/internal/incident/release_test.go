@@ -240,8 +240,8 @@ func nodeAwayForAMoment(_ *testing.T, w *world) {
 	w.drive(event, v1alpha1.IncidentReleased)
 }
 
-// absenceIsForgotten: a node that was away once, and came back without being looked for, is not gone at its next absence:
-// soon after for another incident, or long after for the same.
+// absenceIsForgotten: a node is not gone at the first look of another incident, soon after; and one that came back without
+// being looked for is not at its next absence, long after.
 func absenceIsForgotten(_ *testing.T, w *world) {
 	first, second := w.releasing("away-once"), w.releasing("away-later")
 	w.advance(4 * time.Minute)

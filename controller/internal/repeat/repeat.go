@@ -39,7 +39,8 @@ func While(ctx context.Context, goOn func() bool, once func() error) error {
 	}
 }
 
-// isAnswer says that the same question would be answered by the same error.
+// isAnswer says that the same question would be answered by the same error. Who asks is not known to an API server that
+// cannot look the account up at the moment.
 func isAnswer(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
@@ -47,5 +48,5 @@ func isAnswer(err error) bool {
 	}
 	code := status.Status().Code
 	return code >= http.StatusBadRequest && code < http.StatusInternalServerError &&
-		code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
+		code != http.StatusUnauthorized && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
 }

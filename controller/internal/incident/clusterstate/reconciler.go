@@ -44,8 +44,8 @@ const (
 	// firstRetry, doubling up to lastRetry, is the wait after a store that did not take it. The manifest waits for it.
 	firstRetry = time.Second
 	lastRetry  = 15 * time.Second
-	// readTimeout bounds all questions of one state to the API server, waitTimeout those and the wait for the pages of the
-	// states that the other workers read, storeTimeout one conversation with the store. The last two together are less than
+	// readTimeout bounds all questions of one state to the API server, waitTimeout those, the pauses between them, and the wait for
+	// the pages of the states that the other workers read, storeTimeout one conversation with the store. The last two together are less than
 	// the two minutes that the manifest waits for the state: what the wait leaves out is a gap of a state that is stored.
 	readTimeout  = 30 * time.Second
 	waitTimeout  = 60 * time.Second
