@@ -25,7 +25,7 @@ func TestAnswersAreNotAskedForAgain(t *testing.T) {
 		"not allowed":            {apierrors.NewForbidden(none, "one", errors.New("no")), 1},
 		"a list that expired":    {apierrors.NewResourceExpired("too old"), 1},
 		"no such kind":           {&meta.NoKindMatchError{}, 1},
-		"an account not known":  {apierrors.NewUnauthorized("who"), repeat.Tries},
+		"an account not known":   {apierrors.NewUnauthorized("who"), repeat.Tries},
 		"a server that is busy":  {apierrors.NewTooManyRequests("later", 0), repeat.Tries},
 		"a server that is slow":  {apierrors.NewTimeoutError("later", 0), repeat.Tries},
 		"a server that is ill":   {apierrors.NewInternalError(errors.New("ill")), repeat.Tries},

@@ -94,11 +94,7 @@ func (p Program) build(ctx context.Context, dir string) (err error) {
 	if _, err := build.Run(ctx); err != nil {
 		return err
 	}
-	// The rename is what makes a half-built folder impossible to mistake for a result.
-	if err := os.Rename(out, dir); err != nil {
-		return fmt.Errorf("keep %s: %w", dir, err)
-	}
-	return nil
+	return keep(out, dir)
 }
 
 // scratchModule makes a module that requires the program's packages with the versions its own go.mod asks for.

@@ -104,3 +104,24 @@ func write(t *testing.T, dir, name, content string) {
 		t.Fatal(err)
 	}
 }
+
+func TestTwoWhoBuildTheSameBothSucceed(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "kept")
+	for _, name := range []string{"first", "second"} {
+		out := filepath.Join(base, name)
+		if err := os.Mkdir(out, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		write(t, out, "binary", name)
+		if err := keep(out, dir); err != nil {
+			t.Errorf("the %s: %v", name, err)
+		}
+	}
+	if kept, err := os.ReadFile(filepath.Join(dir, "binary")); err != nil || string(kept) != "first" {
+		t.Errorf("kept %q (%v)", kept, err)
+	}
+	if err := keep(filepath.Join(base, "missing"), filepath.Join(base, "other")); err == nil {
+		t.Error("a folder that was not built is kept")
+	}
+}

@@ -69,10 +69,7 @@ func buildCommand(ctx context.Context, root, pkg, dir string) (err error) {
 	if _, err := build.Run(ctx); err != nil {
 		return err
 	}
-	if err := os.Rename(out, dir); err != nil {
-		return fmt.Errorf("keep %s: %w", dir, err)
-	}
-	return nil
+	return keep(out, dir)
 }
 
 // listing has a line for each package that is not Go's own: its module, and for one of ours its folder and files.
